@@ -1,0 +1,49 @@
+# Every command of the project. `make` alone lists them.
+# Two environments: .venv for the project, .venv-triton for the local Triton (which needs numpy < 2).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# onnxruntime uploads usage data by default; nothing that this project starts does.
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help
+help: ## List every command
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: serve
+serve: .venv/.serve .venv-triton/.triton ## Start a local Triton and the gateway on http://127.0.0.1:8000
+	$(BIN)/python -m server --with-triton
+
+.PHONY: test
+test: .venv/.test .venv-triton/.triton ## Lint, type-check and run every test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+.PHONY: format
+format: .venv/.test ## Format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## Remove both environments and every cache
+	rm -rf .venv .venv-triton .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed, this is " + sys.version'
+	$(PYTHON) -m venv .venv
+
+.venv-triton/bin/python:
+	$(PYTHON) -m venv .venv-triton
+
+# The stamp of each set is renewed when its list or the pins change.
+.venv/.%: requirements/%.txt requirements/constraints.txt .venv/bin/python
+	$(BIN)/python $(PIP_INSTALL) -r $< -c requirements/constraints.txt
+	@touch $@
+
+.venv-triton/.triton: requirements/triton.txt .venv-triton/bin/python
+	.venv-triton/bin/python $(PIP_INSTALL) --no-deps -r $<
+	@touch $@
