@@ -1,0 +1,88 @@
+"""Layers that Mixer and ViT share, written for inference graphs.
+
+Kernels lie [in, out] as in the published files, so that a dense layer is one MatMul and one Add
+in ONNX and nothing is transposed, neither here nor there.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor, nn
+
+from export.published import PublishedLayer, Shape
+
+Gelu = Literal["tanh", "erf"]
+LAYER_NORM_EPSILON = 1e-6
+
+
+def gelu(x: Tensor, form: Gelu) -> Tensor:
+    """GELU: "tanh" as in the published JAX code, "erf" as in PyTorch's default (and timm)."""
+    return F.gelu(x, approximate="tanh" if form == "tanh" else "none")
+
+
+class Dense(PublishedLayer):
+    """x [..., inputs] -> x · kernel + bias [..., outputs]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(x, self.kernel) + self.bias
+
+
+class LayerNorm(PublishedLayer):
+    """Layer normalisation over the last axis."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.scale.shape, self.scale, self.bias, LAYER_NORM_EPSILON)
+
+
+class MlpBlock(nn.Module):
+    """Two dense layers with a GELU between them, on the last axis."""
+
+    def __init__(self, width: int, mlp_dim: int, gelu_form: Gelu) -> None:
+        super().__init__()
+        self.gelu_form: Gelu = gelu_form
+        self.Dense_0 = Dense(width, mlp_dim)
+        self.Dense_1 = Dense(mlp_dim, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.Dense_1(gelu(self.Dense_0(x), self.gelu_form))
+        return y
+
+
+class PatchEmbedding(PublishedLayer):
+    """Images [N, H, W, 3] -> tokens [N·K², S, width], row-major, each a projection of one patch.
+
+    A convolution whose kernel equals its stride, written as one transposition and one MatMul. With
+    `tiles` = K > 1 the image is cut into K × K tiles, each of which becomes an image of its own.
+    """
+
+    def __init__(self, patch_size: int, width: int, tiles: int = 1) -> None:
+        super().__init__()
+        self.patch_size, self.tiles = patch_size, tiles
+        self.kernel = nn.Parameter(torch.empty(patch_size * patch_size * 3, width))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def published_shapes(self) -> dict[str, Shape]:
+        width = self.bias.shape[0]
+        return {"kernel": (self.patch_size, self.patch_size, 3, width), "bias": (width,)}
+
+    def forward(self, images: Tensor) -> Tensor:
+        size, tiles, patch = images.shape[1], self.tiles, self.patch_size
+        grid = size // (tiles * patch)
+        if tiles == 1:
+            x = images.reshape(-1, grid, patch, grid, patch * 3).transpose(2, 3)
+        else:
+            x = images.reshape(-1, tiles, grid, patch, tiles, grid, patch * 3)
+            x = x.permute(0, 1, 4, 2, 5, 3, 6)
+        x = x.reshape(-1, grid * grid, patch * patch * 3)
+        return torch.matmul(x, self.kernel) + self.bias
