@@ -34,7 +34,7 @@ VARIANTS: dict[str, MixerConfig] = {
     "mixer_l16": MixerConfig(16, 1024, 24, 512, 4096),
     "mixer_h14": MixerConfig(14, 1280, 32, 640, 5120),
     # Ours: small enough to be trained on CIFAR-10 by a laptop's CPU, and to be shipped.
-    "mixer_cifar10": MixerConfig(4, 128, 8, 64, 512),
+    "mixer_cifar10": MixerConfig(4, 128, 8, 64, 256),
     # Ours: for tests that must take seconds.
     "mixer_testing": MixerConfig(8, 16, 2, 8, 32),
 }
@@ -116,6 +116,4 @@ class MlpMixer(nn.Module):
             )(x)
         x = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="pre_head_layer_norm")(x)
         x = jnp.mean(x, axis=1)
-        return nn.Dense(
-            self.num_classes, kernel_init=nn.initializers.zeros, name="head"
-        )(x)
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
