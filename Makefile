@@ -22,6 +22,12 @@ test: .venv/.test .venv-triton/.triton ## Lint, type-check and run every test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+.PHONY: export
+export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)
+
+.PHONY: reference
+reference: .venv/.reference ## Install what `python -m reference` needs (JAX)
+
 .PHONY: format
 format: .venv/.test ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
