@@ -82,7 +82,8 @@ class NpzArrays:
 class SafetensorsArrays:
     """The arrays of an open `.safetensors` file."""
 
-    def __init__(self, file: Any) -> None:  # safe_open's methods have no types
+    def __init__(self, opened: safe_open) -> None:
+        file: Any = opened  # its methods have no types
         self.metadata: dict[str, str] = file.metadata() or {}
         self.shapes: dict[str, Shape] = {
             key: tuple(file.get_slice(key).get_shape())
@@ -99,8 +100,11 @@ class SafetensorsArrays:
         return array
 
 
+ArrayFile = NpzArrays | SafetensorsArrays
+
+
 @contextmanager
-def open_arrays(path: Path) -> Iterator[NpzArrays | SafetensorsArrays]:
+def open_arrays(path: Path) -> Iterator[ArrayFile]:
     """Open a file of arrays; its content, not its name, says which format it has.
 
     Raises CheckpointError for a path that is no file, and for a file that is neither format.

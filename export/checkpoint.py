@@ -9,15 +9,21 @@ import dataclasses
 import hashlib
 import re
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from export.archives import open_arrays
-from export.models import FAMILIES, VARIANTS, Config
+from export import timm
+from export.archives import ArrayFile, open_arrays
+from export.models import FAMILIES, VARIANTS, BiTConfig, Config
 from export.models.layers import Gelu
+from export.preprocessing import (
+    Preprocessing,
+    read_timm_config,
+    timm_image_size,
+    timm_preprocessing,
+)
 from export.published import (
     Array,
     Arrays,
@@ -39,20 +45,6 @@ _LINEN_NAMES = {
     "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
     "MlpBlock_0": "MlpBlock_3",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """How a picture of any size becomes the model's input; pixels are normalised in the graph.
-
-    `resize` is "squash" (straight to a square, ignoring the aspect) or "shortest" (the short side,
-    keeping the aspect), to round(image_size / crop_fraction); the central square is then cut out.
-    """
-
-    resize: Literal["squash", "shortest"] = "squash"
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    antialias: bool = True
-    crop_fraction: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +71,11 @@ def load_classifier(
     take whole multiples of it, ViT and BiT any size. `gelu` overrides the form that goes
     with the file's format: "tanh" for published files, "erf" for timm's.
     """
-    path = Path(path)
     try:
         with open_arrays(path) as file:
-            arrays: Arrays = Renamed(file)
-            config = _read_config(arrays.shapes)
-            preprocessing = Preprocessing()
-            if gelu is not None and hasattr(config, "gelu"):
-                config = dataclasses.replace(config, gelu=gelu)
+            arrays, config, preprocessing = _interpret(path, file, image_size)
+            if gelu is not None:
+                config = _with_gelu(config, gelu)
             size = config.image_size if image_size is None else image_size
             module = _build(config, size)
             load_published(module, arrays)
@@ -190,6 +179,29 @@ class RandomArrays:
         values = torch.empty(shape).normal_(0.0, deviation, generator=self._generator)
         array: Array = values.numpy()
         return array
+
+
+def _interpret(
+    path: Path, file: ArrayFile, image_size: int | None
+) -> tuple[Arrays, Config, Preprocessing]:
+    family = timm.family_of(file.shapes)
+    if family is None:
+        published = Renamed(file)
+        return published, _read_config(published.shapes), Preprocessing()
+    pretrained_cfg = read_timm_config(path, file.metadata, family)
+    arrays = timm.TimmArrays(file, family, pretrained_cfg)
+    config = dataclasses.replace(_read_config(arrays.shapes), **timm.FLAVOURS[family])
+    if isinstance(config, BiTConfig):
+        trained = timm_image_size(pretrained_cfg, config.image_size)
+        config = dataclasses.replace(config, image_size=trained)
+    size = config.image_size if image_size is None else image_size
+    return arrays, config, timm_preprocessing(pretrained_cfg, family, config.image_size, size)
+
+
+def _with_gelu(config: Config, form: Gelu) -> Config:
+    if isinstance(config, BiTConfig):
+        raise CheckpointError(f"a BiT has no GELU, so no form of it can be chosen ({form})")
+    return dataclasses.replace(config, gelu=form)
 
 
 def _read_config(shapes: dict[str, Shape]) -> Config:

@@ -90,7 +90,17 @@ def anchor(shapes: dict[str, Shape], key: str, form: str) -> Shape:
     return shape
 
 
-def count(shapes: dict[str, Shape], prefix: str) -> int:
-    """How many consecutively numbered scopes `prefix0/`, `prefix1/`, … a checkpoint has."""
-    numbers = {key.removeprefix(prefix).split("/")[0] for key in shapes if key.startswith(prefix)}
-    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
+def count(shapes: dict[str, Shape], prefix: str, first: int = 0) -> int:
+    """How many scopes `prefix0/`, `prefix1/`, … a checkpoint has; at least one.
+
+    Raises CheckpointError where the numbers do not run on from `first`.
+    """
+    names = {key.removeprefix(prefix).split("/")[0] for key in shapes if key.startswith(prefix)}
+    numbers = {int(name) for name in names if name.isdecimal()}
+    found = sorted(numbers)
+    if not found or found != list(range(first, first + len(found))):
+        raise CheckpointError(
+            f"{prefix}*: expected scopes numbered from {first} without a gap, "
+            f"found the numbers {found[:8]}{'…' if len(found) > 8 else ''}"
+        )
+    return len(found)

@@ -1,8 +1,15 @@
 """The architectures that can be exported: one file each, variants as rows of its table."""
 
-from export.models import mixer
+from export.models.bit import VARIANTS as BIT_VARIANTS
+from export.models.bit import BiTConfig
+from export.models.mixer import VARIANTS as MIXER_VARIANTS
+from export.models.mixer import MixerConfig
+from export.models.vit import VARIANTS as VIT_VARIANTS
+from export.models.vit import ViTConfig
 
-Config = mixer.MixerConfig
+__all__ = ["FAMILIES", "VARIANTS", "BiTConfig", "Config", "MixerConfig", "ViTConfig"]
 
-FAMILIES: tuple[type[Config], ...] = (mixer.MixerConfig,)
-VARIANTS: dict[str, Config] = {**mixer.VARIANTS}
+Config = MixerConfig | ViTConfig | BiTConfig
+
+FAMILIES: tuple[type[Config], ...] = (MixerConfig, ViTConfig, BiTConfig)
+VARIANTS: dict[str, Config] = {**MIXER_VARIANTS, **VIT_VARIANTS, **BIT_VARIANTS}

@@ -1,16 +1,17 @@
-"""Layers that Mixer and ViT share, written for inference graphs.
+"""Layers that the architectures share, written for inference graphs.
 
 Kernels lie [in, out] as in the published files, so that a dense layer is one MatMul and one Add
 in ONNX and nothing is transposed, neither here nor there.
 """
 
+import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
 
-from export.published import PublishedLayer, Shape
+from export.published import Array, PublishedLayer, Shape
 
 Gelu = Literal["tanh", "erf"]
 LAYER_NORM_EPSILON = 1e-6
@@ -33,6 +34,18 @@ class Dense(PublishedLayer):
         return torch.matmul(x, self.kernel) + self.bias
 
 
+class ReshapedDense(Dense):
+    """A dense layer whose sides are published as several axes, as [heads, width of a head]."""
+
+    def __init__(self, kernel: Shape, bias: Shape) -> None:
+        outputs = math.prod(bias)
+        super().__init__(math.prod(kernel) // outputs, outputs)
+        self._published = {"kernel": kernel, "bias": bias}
+
+    def published_shapes(self) -> dict[str, Shape]:
+        return self._published
+
+
 class LayerNorm(PublishedLayer):
     """Layer normalisation over the last axis."""
 
@@ -53,6 +66,43 @@ class MlpBlock(nn.Module):
         self.gelu_form: Gelu = gelu_form
         self.Dense_0 = Dense(width, mlp_dim)
         self.Dense_1 = Dense(mlp_dim, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.Dense_1(gelu(self.Dense_0(x), self.gelu_form))
+        return y
+
+
+class TokenDense(PublishedLayer):
+    """x [N, inputs, C] -> kernelᵀ · x + bias [N, outputs, C]: a dense layer on the token axis.
+
+    The published layer acts on the transposed [N, C, S]. With the kernel on the left nothing has
+    to be transposed at run time, so it lies [outputs, inputs] here.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs, 1))
+
+    def published_shapes(self) -> dict[str, Shape]:
+        outputs, inputs = self.kernel.shape
+        return {"kernel": (inputs, outputs), "bias": (outputs,)}
+
+    def from_published(self, name: str, array: Array) -> Array:
+        return array.T if name == "kernel" else array[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(self.kernel, x) + self.bias
+
+
+class TokenMlpBlock(nn.Module):
+    """Two dense layers with a GELU between them, on the token axis."""
+
+    def __init__(self, tokens: int, mlp_dim: int, gelu_form: Gelu) -> None:
+        super().__init__()
+        self.gelu_form: Gelu = gelu_form
+        self.Dense_0 = TokenDense(tokens, mlp_dim)
+        self.Dense_1 = TokenDense(mlp_dim, tokens)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.Dense_1(gelu(self.Dense_0(x), self.gelu_form))

@@ -8,11 +8,17 @@ import dataclasses
 import math
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from export.models.layers import Dense, Gelu, LayerNorm, MlpBlock, PatchEmbedding, gelu
-from export.published import Array, CheckpointError, PublishedLayer, Shape, anchor, count
+from export.models.layers import (
+    Dense,
+    Gelu,
+    LayerNorm,
+    MlpBlock,
+    PatchEmbedding,
+    TokenMlpBlock,
+)
+from export.published import CheckpointError, Shape, anchor, count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +58,7 @@ class MixerConfig:
             num_classes=anchor(shapes, "head/kernel", "C K")[1],
         )
 
-    def sizes(self) -> tuple[int, ...]:
+    def sizes(self) -> tuple[object, ...]:
         """What a row of the table is recognised by."""
         return dataclasses.astuple(self)[:5]
 
@@ -74,43 +80,6 @@ VARIANTS: dict[str, MixerConfig] = {
     # Ours: for tests that must take seconds.
     "mixer_testing": MixerConfig(8, 16, 2, 8, 32, image_size=32, num_classes=10),
 }
-
-
-class TokenDense(PublishedLayer):
-    """x [N, inputs, C] -> kernelᵀ · x + bias [N, outputs, C]: a dense layer on the token axis.
-
-    The published layer acts on the transposed [N, C, S]. With the kernel on the left nothing has
-    to be transposed at run time, so it lies [outputs, inputs] here.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.kernel = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(outputs, 1))
-
-    def published_shapes(self) -> dict[str, Shape]:
-        outputs, inputs = self.kernel.shape
-        return {"kernel": (inputs, outputs), "bias": (outputs,)}
-
-    def from_published(self, name: str, array: Array) -> Array:
-        return array.T if name == "kernel" else array[:, None]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.matmul(self.kernel, x) + self.bias
-
-
-class TokenMlpBlock(nn.Module):
-    """Two dense layers with a GELU between them, on the token axis."""
-
-    def __init__(self, tokens: int, mlp_dim: int, gelu_form: Gelu) -> None:
-        super().__init__()
-        self.gelu_form: Gelu = gelu_form
-        self.Dense_0 = TokenDense(tokens, mlp_dim)
-        self.Dense_1 = TokenDense(mlp_dim, tokens)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.Dense_1(gelu(self.Dense_0(x), self.gelu_form))
-        return y
 
 
 class MixerBlock(nn.Module):

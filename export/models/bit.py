@@ -1,0 +1,141 @@
+"""Big Transfer's ResNet-v2 in PyTorch (Kolesnikov et al., 2019, arXiv 1912.11370), for inference.
+
+In: float32 images [N, H, W, 3] normalised to [-1, 1]. Out: float32 logits [N, K]. The names of
+modules and parameters are those of the published checkpoints. Weight standardisation is folded
+into the kernels when they are loaded, which leaves plain convolutions.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor, nn
+
+from export.models.convolution import GROUPS, GroupNormReLU, Scope, StandardizedConv, Step
+from export.models.layers import ReshapedDense
+from export.published import CheckpointError, Shape, anchor, count
+
+_ROOT = "resnet/root_block/standardized_conv2d/kernel"
+
+
+@dataclasses.dataclass(frozen=True)
+class BiTConfig:
+    """Sizes of one BiT: ResNet-50, 101, 152 or 200, each width times `width_factor`."""
+
+    block_units: tuple[int, ...]
+    width_factor: float
+    image_size: int = 224  # by default; the weights fit any
+    num_classes: int = 1000
+    standardization_epsilon: float = 1e-10
+    family: ClassVar[str] = "bit"
+    scopes: ClassVar[tuple[str, ...]] = ("resnet/",)
+
+    @classmethod
+    def read(cls, shapes: dict[str, Shape]) -> "BiTConfig":
+        """Read the sizes off a checkpoint's shapes; raises CheckpointError naming the key."""
+        width = anchor(shapes, _ROOT, "7 7 3 64w")[-1]
+        if width % GROUPS:
+            raise CheckpointError(
+                f"{_ROOT}: expected a multiple of {GROUPS} channels, found {width}"
+            )
+        blocks = count(shapes, "resnet/block", first=1)
+        return cls(
+            tuple(count(shapes, f"resnet/block{b + 1}/unit", first=1) for b in range(blocks)),
+            width / 64,
+            num_classes=anchor(shapes, "resnet/head/conv2d/kernel", "1 1 C K")[-1],
+        )
+
+    def sizes(self) -> tuple[object, ...]:
+        """What a row of the table is recognised by."""
+        return self.block_units, self.width_factor
+
+    def build(self, image_size: int) -> "BiT":  # noqa: ARG002 - any size fits
+        """The module, without values."""
+        return BiT(self)
+
+
+VARIANTS: dict[str, BiTConfig] = {
+    "bit_r50x1": BiTConfig((3, 4, 6, 3), 1),
+    "bit_r50x2": BiTConfig((3, 4, 6, 3), 2),
+    "bit_r50x3": BiTConfig((3, 4, 6, 3), 3),
+    "bit_r101x1": BiTConfig((3, 4, 23, 3), 1),
+    "bit_r101x3": BiTConfig((3, 4, 23, 3), 3),
+    "bit_r152x1": BiTConfig((3, 8, 36, 3), 1),
+    "bit_r152x2": BiTConfig((3, 8, 36, 3), 2),
+    "bit_r152x4": BiTConfig((3, 8, 36, 3), 4),
+    "bit_r200x3": BiTConfig((3, 24, 36, 3), 3),
+    # Ours: for tests that must take seconds.
+    "bit_testing": BiTConfig((1, 1), 0.5, image_size=32, num_classes=10),
+}
+
+
+class Unit(nn.Module):
+    """A bottleneck: normalisation comes before each convolution, nothing after the addition."""
+
+    def __init__(self, inputs: int, middle: int, stride: int, first: bool, epsilon: float) -> None:
+        super().__init__()
+        outputs = 4 * middle
+        proj = StandardizedConv(inputs, outputs, 1, stride, epsilon) if first else None
+        self.a = Step(StandardizedConv(inputs, middle, 1, 1, epsilon), proj)
+        self.b = Step(StandardizedConv(middle, middle, 3, stride, epsilon))
+        self.c = Step(StandardizedConv(middle, outputs, 1, 1, epsilon))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a.group_norm(x)
+        skip = x if self.a.proj is None else self.a.proj(y)  # it reads what the convolution reads
+        y = self.b.group_norm(self.a(y))
+        y = self.c.group_norm(self.b(y))
+        z: Tensor = skip + self.c(y)
+        return z
+
+
+class Head(nn.Module):
+    """The classifier, published as a convolution of size 1, which is a dense layer after a mean."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv2d = ReshapedDense((1, 1, channels, num_classes), (num_classes,))
+
+
+class ResNet(nn.Module):
+    """Root convolution and max-pool, blocks of units, GroupNorm, mean, head."""
+
+    def __init__(self, config: BiTConfig) -> None:
+        super().__init__()
+        epsilon = config.standardization_epsilon
+        middle = channels = round(64 * config.width_factor)
+        self.root_block = Scope(StandardizedConv(3, channels, 7, 2, epsilon))
+        self.blocks = [f"block{number}" for number in range(1, len(config.block_units) + 1)]
+        for block, units in zip(self.blocks, config.block_units, strict=True):
+            stride = 1 if block == "block1" else 2
+            scope = nn.Sequential()
+            for unit in range(units):
+                first = unit == 0
+                layer = Unit(channels, middle, stride if first else 1, first, epsilon)
+                scope.add_module(f"unit{unit + 1:02d}", layer)
+                channels = 4 * middle
+            self.add_module(block, scope)
+            middle *= 2
+        self.group_norm = GroupNormReLU(channels)
+        self.head = Head(channels, config.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.root_block(images.permute(0, 3, 1, 2))
+        # Padded with zeros, not with -inf as max_pool2d would: the root may be negative.
+        x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), kernel_size=3, stride=2)
+        for block in self.blocks:
+            x = self.get_submodule(block)(x)
+        y: Tensor = self.head.conv2d(self.group_norm(x).mean(dim=(2, 3)))
+        return y
+
+
+class BiT(nn.Module):
+    """The network, in the scope that the published files put it into."""
+
+    def __init__(self, config: BiTConfig) -> None:
+        super().__init__()
+        self.resnet = ResNet(config)
+
+    def forward(self, images: Tensor) -> Tensor:
+        y: Tensor = self.resnet(images)
+        return y

@@ -1,0 +1,66 @@
+"""BiT's layers: standardised convolutions, which are plain ones once loaded, and GroupNorm."""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor, nn
+
+from export.published import Array, PublishedLayer, Shape
+
+GROUPS = 32
+
+
+class StandardizedConv(PublishedLayer):
+    """A convolution with fixed symmetric padding and no bias, published HWIO."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int, epsilon: float) -> None:
+        super().__init__()
+        self.stride, self.padding, self.epsilon = stride, size // 2, epsilon
+        self.kernel = nn.Parameter(torch.empty(outputs, inputs, size, size))
+
+    def published_shapes(self) -> dict[str, Shape]:
+        outputs, inputs, height, width = self.kernel.shape
+        return {"kernel": (height, width, inputs, outputs)}
+
+    def from_published(self, name: str, array: Array) -> Array:
+        """Standardise each output channel (biased variance), as the published forward pass does."""
+        del name  # it has only one
+        kernel = torch.from_numpy(array).permute(3, 2, 0, 1)
+        variance, mean = torch.var_mean(kernel.double(), (1, 2, 3), correction=0, keepdim=True)
+        standardized: Array = ((kernel - mean) / (variance + self.epsilon).sqrt()).float().numpy()
+        return standardized
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, stride=self.stride, padding=self.padding)
+
+
+class GroupNormReLU(PublishedLayer):
+    """Group normalisation, then ReLU: images [N, C, H, W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(channels))
+        self.beta = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(F.group_norm(x, GROUPS, self.gamma, self.beta, eps=1e-5))
+
+
+class Scope(nn.Module):
+    """A convolution in a scope of its own."""
+
+    def __init__(self, conv: StandardizedConv) -> None:
+        super().__init__()
+        self.standardized_conv2d = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.standardized_conv2d(x)
+        return y
+
+
+class Step(Scope):
+    """A convolution with the normalisation that comes before it."""
+
+    def __init__(self, conv: StandardizedConv, proj: StandardizedConv | None = None) -> None:
+        super().__init__(conv)
+        self.group_norm = GroupNormReLU(conv.kernel.shape[1])
+        self.proj = None if proj is None else Scope(proj)

@@ -1,0 +1,82 @@
+"""Parts of the ViT's encoder; attention in the form that inference engines recognise and fuse."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor, nn
+
+from export.models.layers import Gelu, LayerNorm, MlpBlock, ReshapedDense
+from export.published import Array, PublishedLayer, Shape
+
+
+class Attention(nn.Module):
+    """Self-attention: tokens [N, S, width] -> [N, S, width]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.head_width = heads, width // heads
+        split = (heads, self.head_width)
+        self.query = ReshapedDense((width, *split), split)
+        self.key = ReshapedDense((width, *split), split)
+        self.value = ReshapedDense((width, *split), split)
+        self.out = ReshapedDense((*split, width), (width,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        per_head = (-1, x.shape[1], self.heads, self.head_width)
+        # Q is scaled before the product: TensorRT fuses this form, and FP16 stays in range.
+        q = (self.query(x) * self.head_width**-0.5).reshape(per_head).permute(0, 2, 1, 3)
+        k = self.key(x).reshape(per_head).permute(0, 2, 3, 1)
+        v = self.value(x).reshape(per_head).permute(0, 2, 1, 3)
+        weights = F.softmax(torch.matmul(q, k), dim=-1)
+        y = torch.matmul(weights, v).permute(0, 2, 1, 3)
+        z: Tensor = self.out(y.reshape(-1, x.shape[1], self.heads * self.head_width))
+        return z
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention, then an MLP, each behind a LayerNorm and a skip connection."""
+
+    def __init__(self, width: int, heads: int, mlp_dim: int, gelu_form: Gelu) -> None:
+        super().__init__()
+        self.LayerNorm_0 = LayerNorm(width)
+        self.MultiHeadDotProductAttention_1 = Attention(width, heads)
+        self.LayerNorm_2 = LayerNorm(width)
+        self.MlpBlock_3 = MlpBlock(width, mlp_dim, gelu_form)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.MultiHeadDotProductAttention_1(self.LayerNorm_0(x))
+        y: Tensor = x + self.MlpBlock_3(self.LayerNorm_2(x))
+        return y
+
+
+class PositionEmbedding(PublishedLayer):
+    """Adds a learned vector to each token; the grid is resized to the image when it is loaded."""
+
+    def __init__(self, width: int, extra: int, published_grid: int, grid: int) -> None:
+        super().__init__()
+        self.extra, self.published_grid, self.grid = extra, published_grid, grid
+        self.pos_embedding = nn.Parameter(torch.empty(1, extra + grid * grid, width))
+
+    def published_shapes(self) -> dict[str, Shape]:
+        return {"pos_embedding": (1, self.extra + self.published_grid**2, self.width)}
+
+    @property
+    def width(self) -> int:
+        return self.pos_embedding.shape[-1]
+
+    def from_published(self, name: str, array: Array) -> Array:  # noqa: ARG002 - it has only one
+        if self.grid == self.published_grid:
+            return array
+        # As scipy.ndimage.zoom(order=1), which the official code resizes with: bilinear, the
+        # corners of both grids on each other.
+        old = self.published_grid
+        positions = torch.from_numpy(array[0, self.extra :].reshape(1, old, old, -1)).double()
+        size = (self.grid, self.grid)
+        resized = F.interpolate(
+            positions.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=True
+        )
+        grid: Array = resized.permute(0, 2, 3, 1).reshape(1, -1, self.width).float().numpy()
+        return np.concatenate([array[:, : self.extra], grid], axis=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pos_embedding
