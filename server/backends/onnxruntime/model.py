@@ -1,0 +1,134 @@
+"""A Triton backend, written in Python, that serves NAME/VERSION/model.onnx with ONNX Runtime.
+
+It bears the name of NVIDIA's C++ backend, `onnxruntime`, and reads the same config.pbtxt, so that a
+model repository made for NVIDIA's image is also served by a Triton that has only the Python
+backend. In: the requests of one dynamic batch, each with one tensor whose first axis is the batch.
+Out: one response per request with the outputs that it asked for. Triton starts one process of this
+module per instance, in an environment of its own (Python, numpy < 2, onnxruntime).
+
+From the model's config: the count of `instance_group`, and from `parameters` (string values, keys
+of the C++ backend) `intra_op_thread_count`, `inter_op_thread_count`, `execution_mode` (0
+sequential, 1 parallel), `enable_mem_arena`, `enable_mem_pattern` (0 or 1); a key that begins with
+`session.` goes to ONNX Runtime's session options as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in µs, or "max PERIOD"
+
+
+class TritonPythonModel:
+    """One instance of one model; the class that Triton's Python backend looks for."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model.
+
+        Args:
+            args: Triton's `model_config` (JSON), `model_repository` (the model's own folder),
+                `model_version` and more.
+
+        Raises:
+            pb_utils.TritonModelException: the model cannot be served; Triton reports the message.
+        """
+        if int(np.__version__.split(".")[0]) >= 2:
+            # With numpy 2 this release of the Python backend returns empty outputs, silently.
+            raise pb_utils.TritonModelException(
+                f"Triton's environment has numpy {np.__version__}, its Python backend needs < 2"
+            )
+        config = json.loads(args["model_config"])
+        inputs = [tensor["name"] for tensor in config["input"]]
+        if len(inputs) != 1:
+            raise pb_utils.TritonModelException(
+                f"config.pbtxt declares the inputs {inputs}; one is expected"
+            )
+        self._input: str = inputs[0]
+        path = Path(args["model_repository"], args["model_version"], "model.onnx")
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"{path} is missing")
+        self._session = onnxruntime.InferenceSession(
+            path, session_options(config), providers=["CPUExecutionProvider"]
+        )
+        check_names(config, self._session)
+
+    def execute(
+        self, requests: list[pb_utils.InferenceRequest]
+    ) -> list[pb_utils.InferenceResponse]:
+        """Run one dynamic batch; an exception here is Triton's error answer to each request."""
+        images = [
+            pb_utils.get_input_tensor_by_name(request, self._input).as_numpy()
+            for request in requests
+        ]
+        wanted = [request.requested_output_names() for request in requests]
+        names = list({name for request_names in wanted for name in request_names})
+        batch = images[0] if len(images) == 1 else np.concatenate(images)
+        outputs = dict(zip(names, self._session.run(names, {self._input: batch}), strict=True))
+        responses = []
+        start = 0
+        for image, request_names in zip(images, wanted, strict=True):
+            stop = start + len(image)
+            tensors = [pb_utils.Tensor(name, outputs[name][start:stop]) for name in request_names]
+            responses.append(pb_utils.InferenceResponse(tensors))
+            start = stop
+        return responses
+
+
+def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
+    """ONNX Runtime's options for one instance of the model that `config` (JSON form) describes."""
+    parameters: dict[str, str] = {
+        key: value["string_value"] for key, value in config.get("parameters", {}).items()
+    }
+
+    def number(key: str, default: int) -> int:
+        try:
+            return int(parameters.get(key, default))
+        except ValueError:
+            raise pb_utils.TritonModelException(
+                f"parameter {key} is {parameters[key]!r}; a whole number is expected"
+            ) from None
+
+    instances = sum(group.get("count", 1) for group in config.get("instance_group", [{}]))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = number("intra_op_thread_count", 0) or max(
+        1, available_cores() // max(1, instances)
+    )
+    options.inter_op_num_threads = number("inter_op_thread_count", 0)
+    options.execution_mode = onnxruntime.ExecutionMode(number("execution_mode", 0))
+    options.enable_cpu_mem_arena = bool(number("enable_mem_arena", 1))
+    options.enable_mem_pattern = bool(number("enable_mem_pattern", 1))
+    for key, value in parameters.items():
+        if key.startswith("session."):
+            options.add_session_config_entry(key, value)
+    return options
+
+
+def available_cores() -> int:
+    """The CPU cores that this process may use: its affinity, cut by its container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_MAX.read_text().split()
+    except OSError:  # not cgroup v2, or the root of its tree: no quota
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def check_names(config: dict[str, Any], session: onnxruntime.InferenceSession) -> None:
+    """Refuse a graph whose inputs and outputs are not those that config.pbtxt declares."""
+    for kind, tensors in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        declared = {tensor["name"] for tensor in config[kind]}
+        found = {tensor.name for tensor in tensors}
+        if not declared <= found:
+            raise pb_utils.TritonModelException(
+                f"config.pbtxt declares the {kind}s {sorted(declared)}, "
+                f"model.onnx has {sorted(found)}"
+            )

@@ -1,0 +1,58 @@
+"""What tritonserver prints: passed on to our logging, and read for what the supervisor must know.
+
+In: the output of one tritonserver, line by line. Out: log records, the models that it has loaded,
+whether it takes requests, and its last errors. The phrases are those of Triton 2.51.
+"""
+
+import asyncio
+import logging
+import re
+from collections import deque
+
+log = logging.getLogger(__name__)
+
+# Triton's "2026-01-31T12:00:00Z I 4711 file.cc:12] text", its stubs' and gRPC's
+# "E0131 12:00:00.000000 4711 file.cc:12] text".
+LINE = re.compile(r"^(?:\S+Z ([IWEF])|([IWEF])\d{4} \S+)\s+\d+ \S+:\d+\]\s*(.*)$")
+LEVELS = {"I": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
+# What every machine without a GPU gets to read, and what only repeats another line.
+NOISE = re.compile(
+    r"CudaDriverHelper has not been initialized|pinned system memory|failed to load all models"
+    r"|Failed to create instance"
+)
+LOADED = re.compile(r"successfully loaded '([^']+)'")
+STARTED = "Started GRPCInferenceService"
+
+
+class TritonLog:
+    """The log of one tritonserver, from its start to its end."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.models: list[str] = []
+        self.errors: deque[str] = deque(maxlen=5)
+
+    async def read(self, stream: asyncio.StreamReader) -> None:
+        """Read until tritonserver and all its stubs have closed their output."""
+        rest = b""
+        while chunk := await stream.read(65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.feed(line.decode(errors="replace"))
+
+    def feed(self, line: str) -> None:
+        """Take one line."""
+        parts = LINE.match(line)
+        if parts is None:  # tables, and what libraries print
+            if line.strip():
+                log.debug("%s", line)
+            return
+        text = parts[3].strip('" ').replace("\\n", "\n").partition("\n\nAt:\n")[0]
+        level = logging.DEBUG if NOISE.search(text) else LEVELS[parts[1] or parts[2]]
+        log.log(level, "%s", text)
+        if level >= logging.ERROR:
+            self.errors.append(text)
+        elif loaded := LOADED.search(text):
+            self.models.append(loaded[1])
+        elif STARTED in text:
+            self.started.set()

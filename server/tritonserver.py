@@ -1,0 +1,172 @@
+"""The tritonserver of the nvidia-pytriton wheel: where it lies, if it runs here, how it is called.
+
+In: Triton's own Python environment (.venv-triton, filled by `make`), a model repository, ports.
+Out: a backend folder, a command line and environment variables; or a LocalTritonError that says
+what is missing and what to do. Nothing in the wheel is changed.
+"""
+
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+BACKENDS = Path(__file__).resolve().parent / "backends"
+ELSEWHERE = "`docker compose up` runs Triton in a container instead"
+# Nothing else of the caller's environment reaches Triton: no secrets, no PYTHON*, no LD_PRELOAD.
+PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
+
+
+class LocalTritonError(RuntimeError):
+    """The local Triton cannot be started or kept alive; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The parts of one environment that hold a tritonserver."""
+
+    binary: Path
+    python_backend: Path  # the folder of libtriton_python.so
+    stub: Path  # the program that hosts one model instance in Python
+    bin: Path  # its python3 is the one that the stub uses
+    libraries: tuple[Path, ...]
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables of tritonserver and of its stubs."""
+        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        return passed_on | {
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "LD_LIBRARY_PATH": ":".join(map(str, self.libraries)),
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
+
+
+def find(environment: Path) -> Installation:
+    """Find the wheel's parts in a Python environment.
+
+    Raises:
+        LocalTritonError: this system cannot run them, or a part is missing.
+    """
+    if sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}:
+        raise LocalTritonError(
+            f"the local Triton needs Linux on x86-64 or aarch64, this is {sys.platform} on "
+            f"{platform.machine()}; {ELSEWHERE}"
+        )
+    libc, version = platform.libc_ver()
+    if libc != "glibc" or tuple(map(int, version.split("."))) < (2, 35):
+        raise LocalTritonError(
+            f"the local Triton needs glibc 2.35 or later, this is {libc or 'another libc'} "
+            f"{version}; {ELSEWHERE}"
+        )
+    # The folder of the interpreter tells its version: lib/python3.11/site-packages.
+    for packages in sorted(environment.glob("lib/python3.*/site-packages")):
+        minor = packages.parent.name.removeprefix("python")
+        triton = packages / "pytriton/tritonserver"
+        home = re.search(r"^home *= *(.+)$", (environment / "pyvenv.cfg").read_text(), re.MULTILINE)
+        found = Installation(
+            binary=triton / "bin/tritonserver",
+            python_backend=triton / "backends/python",
+            stub=triton / "python_backend_stubs" / minor / "triton_python_backend_stub",
+            bin=environment / "bin",
+            # The stub links libpython: that of the environment's interpreter goes first, so that
+            # the two agree; without one there, the system's is found.
+            libraries=(
+                *((Path(home[1]).parent / "lib",) if home else ()),
+                packages / "nvidia_pytriton.libs",
+            ),
+        )
+        if found.binary.is_file() and found.stub.is_file():
+            return found
+    raise LocalTritonError(
+        f"no tritonserver in {environment}; `make serve` installs it there. {ELSEWHERE}"
+    )
+
+
+def make_backends(found: Installation, folder: Path) -> None:
+    """Lay out Triton's backend folder: the wheel's Python backend, and on it our `onnxruntime`.
+
+    Copies, since Triton refuses a library that lies, links followed, outside its backend's folder.
+
+    Raises:
+        LocalTritonError: the stub cannot run here (no libpython, a folder that forbids programs…).
+    """
+    python = folder / "python"
+    shutil.copytree(found.python_backend, python)
+    stub = Path(shutil.copy(found.stub, python))
+    stub.chmod(0o755)
+    onnxruntime = folder / "onnxruntime"
+    onnxruntime.mkdir()
+    shutil.copy(BACKENDS / "onnxruntime/model.py", onnxruntime)
+    try:
+        # Without arguments the stub only complains of that: exit status 1. The loader's own
+        # failures, a missing libpython above all, are 127.
+        trial = subprocess.run(  # noqa: S603  (the program that Triton is about to start)
+            [stub], env=found.variables(), capture_output=True, text=True, check=False, timeout=60
+        )
+    except OSError as error:
+        raise LocalTritonError(
+            f"cannot run a program in {folder} ({error.strerror}); set TMPDIR to a folder where "
+            f"programs may run, or {ELSEWHERE}"
+        ) from error
+    if trial.returncode == 127:
+        raise LocalTritonError(
+            f"Triton's Python backend cannot start: {trial.stderr.strip()}; it needs the shared "
+            f"library of Python {found.stub.parent.name} (on Debian and Ubuntu the package "
+            f"libpython{found.stub.parent.name}); {ELSEWHERE}"
+        )
+
+
+def check_repository(repository: Path) -> None:
+    """Refuse a folder that cannot be a model repository.
+
+    Raises:
+        LocalTritonError: it does not exist, or no model in it has a config.pbtxt.
+    """
+    if not repository.is_dir():
+        raise LocalTritonError(f"the model repository {repository} is not a folder")
+    if not any(repository.glob("*/config.pbtxt")):
+        raise LocalTritonError(
+            f"the model repository {repository} holds no model (NAME/config.pbtxt); "
+            "`python -m export --help` says how to add one"
+        )
+
+
+def command(
+    found: Installation,
+    repository: Path,
+    backends: Path,
+    *,
+    grpc_port: int,
+    metrics_port: int,
+    shared_memory_prefix: str,
+) -> list[str]:
+    """The command line of tritonserver, closed as far as the gateway's needs allow."""
+    return [
+        str(found.binary),
+        f"--model-repository={repository.resolve()}",
+        f"--backend-directory={backends}",
+        "--model-control-mode=none",
+        "--disable-auto-complete-config",
+        # A model that fails to load is reported as unavailable; the others are served.
+        "--exit-on-error=false",
+        "--strict-readiness=true",
+        "--allow-http=false",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={grpc_port}",
+        # A key that nobody is told closes Triton's riskiest interfaces.
+        f"--grpc-restricted-protocol=shared-memory,trace,logging:closed={secrets.token_hex(16)}",
+        "--metrics-address=127.0.0.1",
+        f"--metrics-port={metrics_port}",
+        "--allow-gpu-metrics=false",
+        "--pinned-memory-pool-byte-size=0",  # of use to a GPU only
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
+        # A start on a busy machine may take longer than the 30 s that are Triton's default.
+        "--backend-config=python,stub-timeout-seconds=120",
+        "--exit-timeout-secs=5",
+        "--log-verbose=0",
+        "--log-format=ISO8601",
+    ]
