@@ -1,0 +1,147 @@
+"""What the tests share: a model repository, a real Triton, a real gateway, pictures, patience."""
+
+import asyncio
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.local_triton import LocalTriton
+from tests import tiny_models
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DEFAULT_MODEL = "linear"
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T | None], seconds: float = 30.0, what: str = "") -> T:
+    """Poll until `condition` gives something true, and return that; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what or condition}"
+        time.sleep(0.02)
+    return result
+
+
+def photo(seed: int, width: int = 500, height: int = 375, kind: str = "JPEG") -> bytes:
+    """An encoded picture of smooth colours with grain, other for each seed."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    waves = random.uniform(1, 6, (3, 2)), random.uniform(0, 6, 3)
+    colours = [np.sin(a * x + b * y + c) for (a, b), c in zip(*waves, strict=True)]
+    pixels = 127.5 + 100 * np.stack(colours, axis=-1) + random.normal(0, 5, (height, width, 3))
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def running_triton(repository: Path) -> Iterator[LocalTriton]:
+    """A supervised tritonserver that takes requests, supervised by a thread of this process."""
+    triton = LocalTriton(repository)
+    loop = asyncio.new_event_loop()
+    supervisor = loop.create_task(triton.run())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        wait_for(lambda: triton.pid or supervisor.done(), what="a Triton that takes requests")
+        if supervisor.done():
+            supervisor.result()
+        yield triton
+    finally:
+        asyncio.run_coroutine_threadsafe(triton.stop(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway process started by its entry point; `log` is what it prints."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+@contextlib.contextmanager
+def running_gateway(log: Path, *flags: str, ready: bool = True) -> Iterator[Gateway]:
+    """`python -m server` on a free port; `ready`: only when its /readyz is 200."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server", "--port", "0", *flags],
+            cwd=CHECKOUT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def address() -> str | None:
+        assert process.poll() is None, f"the gateway ended: {log.read_text()}"
+        found = re.search(r"listening on (http://\S+)", log.read_text())
+        return found[1] if found else None
+
+    try:
+        gateway = Gateway(wait_for(address, what="a listening gateway"), process, log)
+        if ready:
+            wait_for(lambda: status(f"{gateway.url}/readyz") == 200, what="a ready gateway")
+        yield gateway
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+
+
+def status(url: str) -> int | None:
+    """The HTTP status of a GET; None when nobody listens."""
+    try:
+        return httpx.get(url, trust_env=False, timeout=10).status_code
+    except httpx.TransportError:
+        return None
+
+
+@pytest.fixture(scope="session")
+def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with two small models: the default, and `other`."""
+    repository = tmp_path_factory.mktemp("model_repository")
+    tiny_models.publish(repository, DEFAULT_MODEL)
+    tiny_models.publish(repository, "other", seed=1, queue_delay_us=50_000)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def triton(model_repository: Path) -> Iterator[LocalTriton]:
+    """A Triton for every test that leaves it alive: `grpc_url`, `pid`."""
+    with running_triton(model_repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def gateway(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A ready gateway before that Triton: `url`, `pid`, `log`."""
+    flags = ("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL)
+    with running_gateway(tmp_path_factory.mktemp("gateway") / "log", *flags) as running:
+        yield running
