@@ -1,0 +1,166 @@
+"""Reading request bodies: never more than the limit, never through a temporary file.
+
+In: the ASGI request. Out: the bytes of its pictures, from a raw body or from the `image` fields of
+a multipart form (RFC 7578).
+"""
+
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from server.problems import BodyTooLarge, NoImage, UnsupportedType
+
+FIELD = "image"
+HOW = (
+    "send the picture as the body with Content-Type image/* or application/octet-stream, "
+    f"or as the field {FIELD!r} of multipart/form-data"
+)
+# A part needs two headers of some 100 bytes each; the parser's own limits are wider.
+MAX_PARTS = 1024
+
+
+@dataclass
+class Upload:
+    """One field of a form, or the whole body: its bytes, and the name that the client gave."""
+
+    name: str
+    filename: str | None
+    data: bytes
+
+
+@dataclass
+class _Part:
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    header: bytearray = field(default_factory=bytearray)
+    value: bytearray = field(default_factory=bytearray)
+    data: bytearray = field(default_factory=bytearray)
+
+
+async def read_image(request: Request, limit: int) -> bytes:
+    """The one picture of a request, from a raw body or a form; at most `limit` bytes of body.
+
+    Raises `UnsupportedType`, `BodyTooLarge` or `NoImage`.
+    """
+    content_type = request.headers.get("content-type", "application/octet-stream")
+    kind, options = parse_options_header(content_type)
+    if kind == b"multipart/form-data":
+        uploads = _images(await read_body(request, limit), options)
+        if len(uploads) > 1:
+            raise NoImage(
+                f"the form has {len(uploads)} fields {FIELD!r}, one is expected; "
+                "POST /classify/batch takes several"
+            )
+        data = uploads[0].data
+    elif kind.startswith(b"image/") or kind == b"application/octet-stream":
+        data = await read_body(request, limit)
+    else:
+        raise UnsupportedType(f"Content-Type is {content_type!r}; {HOW}")
+    if not data:
+        raise NoImage(f"the picture has 0 bytes; {HOW}")
+    return data
+
+
+async def read_images(request: Request, limit: int) -> list[Upload]:
+    """The pictures of a form, at least one, in their order; at most `limit` bytes of body.
+
+    Raises `UnsupportedType`, `BodyTooLarge` or `NoImage`.
+    """
+    content_type = request.headers.get("content-type", "")
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise UnsupportedType(
+            f"Content-Type is {content_type!r}; send the pictures as fields {FIELD!r} of "
+            "multipart/form-data"
+        )
+    return _images(await read_body(request, limit), options)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body. Raises `BodyTooLarge` as soon as it is known to exceed `limit` bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise BodyTooLarge(f"the body has {declared} bytes, at most {limit} are accepted")
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(f"the body has more than the {limit} bytes that are accepted")
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _images(body: bytes, options: dict[bytes, bytes]) -> list[Upload]:
+    uploads = parse_form(body, options.get(b"boundary", b""))
+    images = [upload for upload in uploads if upload.name == FIELD]
+    if not images:
+        found = ", ".join(sorted({repr(upload.name) for upload in uploads})) or "none"
+        raise NoImage(f"the form has no field {FIELD!r} (its fields: {found}); {HOW}")
+    return images
+
+
+def parse_form(body: bytes, boundary: bytes) -> list[Upload]:
+    """The fields of a multipart/form-data body, in their order. Raises `NoImage` if malformed."""
+    uploads: list[Upload] = []
+    part = _Part()
+    finished = False
+
+    def begin() -> None:
+        nonlocal part
+        if len(uploads) >= MAX_PARTS:
+            raise NoImage(f"the form has more than {MAX_PARTS} fields")
+        part = _Part()
+
+    def header_end() -> None:
+        part.headers[bytes(part.header).lower()] = bytes(part.value)
+        part.header.clear()
+        part.value.clear()
+
+    def end() -> None:
+        disposition = part.headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition.decode("utf-8", "replace"))
+        name, filename = options.get(b"name", b""), options.get(b"filename")
+        uploads.append(
+            Upload(
+                name.decode("utf-8", "replace"),
+                None if filename is None else filename.decode("utf-8", "replace"),
+                bytes(part.data),
+            )
+        )
+
+    def finish() -> None:
+        nonlocal finished
+        finished = True
+
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": begin,
+                "on_header_field": lambda data, at, to: part.header.extend(data[at:to]),
+                "on_header_value": lambda data, at, to: part.value.extend(data[at:to]),
+                "on_header_end": header_end,
+                "on_part_data": lambda data, at, to: part.data.extend(memoryview(data)[at:to]),
+                "on_part_end": end,
+                "on_end": finish,
+            },
+        )
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise NoImage(f"the multipart body is malformed: {error}") from error
+    if not finished:
+        raise NoImage(
+            "the multipart body is malformed: its closing boundary "
+            f"--{boundary.decode('latin-1')}-- is missing"
+        )
+    return uploads

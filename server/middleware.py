@@ -1,0 +1,124 @@
+"""What every response has in common: an id, its timings, and problems for errors.
+
+In: any ASGI request. Out: the app's response with `X-Request-ID` and `Server-Timing` (W3C Server
+Timing), or, when the app raised, the problem document that tells the client why.
+"""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.problems import BodyTooLarge, InternalError, Problem
+
+logger = logging.getLogger(__name__)
+
+SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:+/=@-]{0,127}")
+# How long the rest of a refused body is read and thrown away. Closing at once would reset the
+# connection, and a client that is still sending would never see the answer.
+LINGER_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where a request's time went, in seconds; None is a phase that it never reached."""
+
+    started: float
+    decode: float | None = None
+    queue: float | None = None
+    inference: float | None = None
+    average_batch: float | None = None
+
+    def header(self) -> bytes:
+        """The value of `Server-Timing`, durations in milliseconds."""
+        phases = [
+            f"{name};dur={1000 * seconds:.3f}"
+            for name, seconds in (("decode", self.decode), ("queue", self.queue))
+            if seconds is not None
+        ]
+        if self.inference is not None:
+            phase = f"inference;dur={1000 * self.inference:.3f}"
+            if self.average_batch is not None:
+                phase += f';desc="average batch {self.average_batch:.2f}"'
+            phases.append(phase)
+        phases.append(f"total;dur={1000 * (time.perf_counter() - self.started):.3f}")
+        return ", ".join(phases).encode()
+
+
+class Envelope:
+    """ASGI middleware around the whole app. Puts `Timings` into the request's state."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        timings = Timings(time.perf_counter())
+        scope["state"]["timings"] = timings
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id),
+                    (b"server-timing", timings.header()),
+                ]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            logger.debug("%s: the client went away", request_id.decode())
+        except Problem as problem:
+            await _answer(problem, request_id, receive, send_with_headers)
+        except Exception:
+            # The last line: whatever it is, the client gets an answer and the log the cause.
+            logger.exception(
+                "%s: %s %s failed", request_id.decode(), scope["method"], scope["path"]
+            )
+            if started:
+                raise
+            failure = InternalError("the gateway failed; its log has the cause under request_id")
+            await _answer(failure, request_id, receive, send_with_headers)
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and SANE_ID.fullmatch(value):
+            return bytes(value)
+    return uuid.uuid4().hex.encode()
+
+
+async def _answer(problem: Problem, request_id: bytes, receive: Receive, send: Send) -> None:
+    body = problem.body(request_id.decode())
+    headers = [*problem.headers(), (b"content-length", str(len(body)).encode())]
+    refused = isinstance(problem, BodyTooLarge)
+    if refused:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": int(problem.status), "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": refused})
+    if refused:
+        await _linger(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _linger(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            message = await receive()
+            while message["type"] == "http.request" and message.get("more_body", False):
+                message = await receive()
+    except TimeoutError:
+        pass

@@ -1,0 +1,230 @@
+"""The models that Triton serves, kept up to date in the background.
+
+In: Triton, asked once a second. Out: the `Model` of a name, or the `Problem` that says why there is
+none: unknown, not ready, unusable, or Triton away. A Triton that starts later, or again, is found
+by itself.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.contract import Model, canary, parameters_of, rule_of, shape_of
+from server.problems import (
+    ContractBroken,
+    DeadlinePassed,
+    ModelNotReady,
+    Problem,
+    TritonAway,
+    UnknownModel,
+)
+from server.triton import TritonClient
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+AWAY_POLL_SECONDS = 0.2
+# A question about a model is answered in milliseconds; a first inference may take much longer.
+QUESTION_TIMEOUT = 5.0
+FIRST_INFERENCE_TIMEOUT = 120.0
+CANARY_TIMEOUT = 10.0
+CANARY_SECONDS = 1.0
+# A batchmate may move a probability by rounding; a broken model moves it by far more.
+CANARY_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A model that Triton lists and the gateway cannot serve."""
+
+    name: str
+    version: str
+    problem: Problem
+
+    def summary(self) -> dict[str, object]:
+        """What GET /models tells."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "state": "unavailable",
+            "reason": self.problem.detail,
+        }
+
+
+Entry = Model | Unusable
+Index = frozenset[tuple[str, str, str, str]]
+
+
+class Models:
+    """What Triton serves now. `watch` runs as long as the gateway does."""
+
+    def __init__(self, triton: TritonClient, default: str) -> None:
+        self.triton = triton
+        self.default = default
+        self.average_batch: dict[str, float] = {}
+        self._entries: dict[str, Entry] = {}
+        self._index: Index = frozenset()
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._away: TritonAway | None = TritonAway(f"Triton at {triton.url} has not answered yet")
+        self._look_again = asyncio.Event()
+        self._canary_lock = asyncio.Lock()
+        self._canary_passed = float("-inf")
+
+    def get(self, name: str) -> Model:
+        """The model to serve `name` with.
+
+        Raises `TritonAway`, `UnknownModel`, `ModelNotReady` or `ContractBroken`.
+        """
+        entry = self.entry(name)
+        if isinstance(entry, Unusable):
+            raise type(entry.problem)(entry.problem.detail)
+        return entry
+
+    def entry(self, name: str) -> Entry:
+        """The model or why it cannot be served. Raises `TritonAway` or `UnknownModel`."""
+        if self._away is not None:
+            raise TritonAway(self._away.detail)
+        entry = self._entries.get(name)
+        if entry is None:
+            names = ", ".join(sorted(self._entries)) or "none"
+            raise UnknownModel(f"there is no model {name!r}; there are: {names}")
+        return entry
+
+    def entries(self) -> list[Entry]:
+        """All models that Triton lists, by name. Raises `TritonAway`."""
+        if self._away is not None:
+            raise TritonAway(self._away.detail)
+        return [self._entries[name] for name in sorted(self._entries)]
+
+    def suspect(self) -> None:
+        """A call failed: look at once whether Triton is still there."""
+        self._look_again.set()
+
+    async def ready(self) -> Model:
+        """The default model, after a real inference that gave what it gave when loaded.
+
+        An answer is good for a second, however many ask. Raises the `Problem` that a request to
+        the default model would get.
+        """
+        model = self.get(self.default)
+        async with self._canary_lock:
+            if time.monotonic() - self._canary_passed > CANARY_SECONDS:
+                image = canary(model.rule.height, model.rule.width)
+                answer, _ = await self.triton.infer(model.name, image, CANARY_TIMEOUT)
+                worst = float(np.abs(answer - model.expected).max())
+                if worst > CANARY_TOLERANCE:
+                    raise ContractBroken(
+                        f"model {model.name!r} answers its canary {worst:.2g} away from what it "
+                        "answered when it was loaded"
+                    )
+                self._canary_passed = time.monotonic()
+        return model
+
+    async def watch(self) -> None:
+        """Keep the list up to date, for ever."""
+        while True:
+            self._look_again.clear()
+            try:
+                await self._look()
+            except (TritonAway, ModelNotReady, DeadlinePassed, ContractBroken) as problem:
+                self._lose(TritonAway(problem.detail))
+            except Exception as error:
+                # The list must survive whatever a Triton answers; the log has the cause.
+                logger.exception("the models of Triton at %s cannot be read", self.triton.url)
+                self._lose(TritonAway(f"Triton's answer cannot be read: {error}"))
+            pause = POLL_SECONDS if self._away is None else AWAY_POLL_SECONDS
+            try:
+                async with asyncio.timeout(pause):
+                    await self._look_again.wait()
+                # One look for a burst of failed calls.
+                await asyncio.sleep(AWAY_POLL_SECONDS / 4)
+            except TimeoutError:
+                pass
+
+    def _lose(self, problem: TritonAway) -> None:
+        if self._away is None:
+            logger.warning("Triton is away: %s", problem.detail)
+        self._away = problem
+        self._canary_passed = float("-inf")
+
+    async def _look(self) -> None:
+        found = await self.triton.index(QUESTION_TIMEOUT)
+        index = frozenset((m.name, m.version, m.state, m.reason) for m in found)
+        if self._away is not None or index != self._index:
+            entries = {name: await self._load(name, index) for name in {m.name for m in found}}
+            self._entries, self._index = entries, index
+            self._away = None
+            self._canary_passed = float("-inf")
+            for name in sorted(entries):
+                _log(entries[name])
+        for name, entry in self._entries.items():
+            if isinstance(entry, Unusable) and isinstance(entry.problem, ModelNotReady):
+                self._entries[name] = again = await self._load(name, index)
+                if isinstance(again, Model):
+                    _log(again)
+        await self._count_batches()
+
+    async def _load(self, name: str, index: Index) -> Entry:
+        # Of several versions Triton serves the latest that is ready.
+        ready = [version for n, version, state, _ in index if (n, state) == (name, "READY")]
+        if not ready:
+            states = {f"{state} {why}".strip() for n, _, state, why in index if n == name}
+            reason = "; ".join(sorted(states))
+            return Unusable(name, "", ModelNotReady(f"Triton reports model {name!r} as {reason}"))
+        version = max(ready, key=lambda text: (len(text), text))
+        try:
+            return await self._probe(name)
+        except DeadlinePassed as problem:
+            return Unusable(name, version, ModelNotReady(problem.detail))
+        except (ContractBroken, ModelNotReady) as problem:
+            return Unusable(name, version, problem)
+
+    async def _probe(self, name: str) -> Model:
+        """Ask Triton all about a model that it calls ready, and let it answer once."""
+        metadata = await self.triton.metadata(name, QUESTION_TIMEOUT)
+        config = await self.triton.config(name, QUESTION_TIMEOUT)
+        height, width, classes = shape_of(name, metadata)
+        rule = rule_of(name, height, width, config)
+        image = canary(height, width)
+        expected, version = await self.triton.infer(name, image, FIRST_INFERENCE_TIMEOUT)
+        if expected.shape[1] != classes:
+            raise ContractBroken(
+                f"model {name!r} declares {classes} classes and answers {expected.shape[1]}"
+            )
+        labels = await self.triton.labels(name, image, classes, FIRST_INFERENCE_TIMEOUT)
+        return Model(
+            name=name,
+            version=version,
+            rule=rule,
+            classes=classes,
+            max_batch_size=config.max_batch_size,
+            parameters=parameters_of(config),
+            labels=[label or str(i) for i, label in enumerate(labels)],
+            expected=expected,
+        )
+
+    async def _count_batches(self) -> None:
+        """Average batch of each model since the last look at which it had worked."""
+        try:
+            counts = await self.triton.statistics(QUESTION_TIMEOUT)
+        except Problem as problem:
+            # An operator may have closed Triton's statistics; nothing else needs them.
+            logger.debug("no statistics from Triton: %s", problem.detail)
+            return
+        for name, (inferences, executions) in counts.items():
+            past_inferences, past_executions = self._counts.get(name, (0, 0))
+            if executions > past_executions:
+                self.average_batch[name] = (inferences - past_inferences) / (
+                    executions - past_executions
+                )
+            self._counts[name] = (inferences, executions)
+
+
+def _log(entry: Entry) -> None:
+    if isinstance(entry, Unusable):
+        logger.warning("model %s is unavailable: %s", entry.name, entry.problem.detail)
+    else:
+        logger.info("model %s version %s is ready", entry.name, entry.version)

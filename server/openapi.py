@@ -1,0 +1,196 @@
+"""The parts of the OpenAPI document that FastAPI cannot see in the routes.
+
+In: nothing. Out: bodies, parameters, answers and problems of each operation, with examples. The
+requests are read by hand (server/bodies.py, server/app.py), so they are described by hand.
+"""
+
+from typing import Any
+
+from server.problems import (
+    CLASSES,
+    MEDIA_TYPE,
+    BadParameter,
+    BodyTooLarge,
+    ContractBroken,
+    DeadlinePassed,
+    InternalError,
+    ModelNotReady,
+    NoImage,
+    Problem,
+    TooManyPixels,
+    TritonAway,
+    UnknownModel,
+    UnreadableImage,
+    UnsupportedType,
+)
+
+Fragment = dict[str, Any]
+
+TEXT: Fragment = {"type": "string"}
+COUNT: Fragment = {"type": "integer", "minimum": 1}
+
+
+def _object(**properties: Fragment) -> Fragment:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _ref(name: str) -> Fragment:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list_of(item: Fragment) -> Fragment:
+    return {"type": "array", "items": item}
+
+
+SCHEMAS: Fragment = {
+    "Problem": {
+        **_object(
+            type={**TEXT, "enum": sorted(c.type_uri() for c in CLASSES)},
+            title=TEXT,
+            status={"type": "integer"},
+            detail=TEXT,
+            request_id=TEXT,
+        ),
+        "description": "An error as RFC 9457 defines it. `type` tells the problems apart.",
+    },
+    "Prediction": _object(
+        label=TEXT,
+        index={"type": "integer", "minimum": 0, "description": "Of the class, from 0."},
+        probability={"type": "number", "minimum": 0, "maximum": 1},
+    ),
+    "Classification": _object(model=TEXT, version=TEXT, predictions=_list_of(_ref("Prediction"))),
+    "BatchClassification": _object(
+        model=TEXT,
+        version=TEXT,
+        results=_list_of(
+            {
+                "type": "object",
+                "required": ["filename"],
+                "properties": {
+                    "filename": {"type": ["string", "null"]},
+                    "predictions": _list_of(_ref("Prediction")),
+                    "error": _object(type=TEXT, title=TEXT, status=COUNT, detail=TEXT),
+                },
+                "description": "In the order sent; each with `predictions` or an `error`.",
+            }
+        ),
+    ),
+    "Model": {
+        "type": "object",
+        "required": ["name", "version", "state", "default"],
+        "properties": {
+            "name": TEXT,
+            "version": TEXT,
+            "state": {**TEXT, "enum": ["ready", "unavailable"]},
+            "default": {"type": "boolean", "description": "Serves requests that name no model."},
+            "reason": {**TEXT, "description": "Why it is unavailable."},
+            "input": _object(height=COUNT, width=COUNT),
+            "classes": COUNT,
+            "max_batch_size": {"type": "integer"},
+            "provenance": {"type": "object", "additionalProperties": TEXT},
+            "labels": {**_list_of(TEXT), "description": "Only for a single model."},
+        },
+    },
+    "Models": _object(default=TEXT, models=_list_of(_ref("Model"))),
+    "Status": _object(status=TEXT),
+}
+
+PREDICTIONS_EXAMPLE = [
+    {"label": "cat", "index": 3, "probability": 0.9700001},
+    {"label": "dog", "index": 5, "probability": 0.0210042},
+]
+EXAMPLES: Fragment = {
+    "Classification": {
+        "model": "mixer_cifar10",
+        "version": "1",
+        "predictions": PREDICTIONS_EXAMPLE,
+    },
+    "BatchClassification": {
+        "model": "mixer_cifar10",
+        "version": "1",
+        "results": [
+            {"filename": "cat.jpg", "predictions": PREDICTIONS_EXAMPLE},
+            {
+                "filename": "notes.txt",
+                "error": UnsupportedType("the bytes begin like no picture").document(),
+            },
+        ],
+    },
+    "Status": {"status": "ready"},
+}
+
+PARAMETERS: list[Fragment] = [
+    {
+        "name": "model",
+        "in": "query",
+        "schema": TEXT,
+        "description": "Name of the model; the server's default if absent. GET /models lists them.",
+    },
+    {
+        "name": "top_k",
+        "in": "query",
+        "schema": COUNT,
+        "description": "How many classes to answer with, 1 to all; 5 if absent (all if fewer).",
+    },
+]
+BINARY: Fragment = {"schema": {"type": "string", "format": "binary"}}
+IMAGE_BODY: Fragment = {
+    "required": True,
+    "content": {
+        "image/*": BINARY,
+        "application/octet-stream": BINARY,
+        "multipart/form-data": {"schema": _object(image=BINARY["schema"])},
+    },
+}
+BATCH_BODY: Fragment = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {"schema": _object(image=_list_of(BINARY["schema"]))},
+    },
+}
+
+SERVING: tuple[type[Problem], ...] = (ContractBroken, TritonAway, ModelNotReady, DeadlinePassed)
+CLASSIFY: tuple[type[Problem], ...] = (
+    NoImage,
+    UnknownModel,
+    BodyTooLarge,
+    TooManyPixels,
+    UnsupportedType,
+    UnreadableImage,
+    BadParameter,
+    InternalError,
+    *SERVING,
+)
+
+
+def responses(schema: str, *problems: type[Problem]) -> dict[int | str, Fragment]:
+    """The `responses` of an operation: 200 with `schema`, and the statuses of `problems`."""
+    ok: Fragment = {"schema": _ref(schema)}
+    if schema in EXAMPLES:
+        ok["example"] = EXAMPLES[schema]
+    answers: dict[int | str, Fragment] = {
+        200: {"description": "OK", "content": {"application/json": ok}}
+    }
+    by_status: dict[int, list[type[Problem]]] = {}
+    for problem in problems:
+        by_status.setdefault(int(problem.status), []).append(problem)
+    for status, classes in sorted(by_status.items()):
+        answers[status] = {
+            "description": "; ".join(c.title for c in classes),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": _ref("Problem"),
+                    "examples": {c.name: {"value": _example(c)} for c in classes},
+                }
+            },
+        }
+        if any(c.retry_after is not None for c in classes):
+            answers[status]["headers"] = {
+                "Retry-After": {"schema": COUNT, "description": "Seconds to wait."}
+            }
+    return answers
+
+
+def _example(problem: type[Problem]) -> Fragment:
+    detail = (problem.__doc__ or "").splitlines()[0]
+    return {**problem(detail).document(), "request_id": "6f1c2b7e5d3a4c4f9b1e8a7d2c3f4e5a"}

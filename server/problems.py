@@ -1,0 +1,190 @@
+"""What can go wrong with a request: one exception class for each problem, with its HTTP status.
+
+In: an exception raised anywhere on a request's way. Out: the `application/problem+json` document
+of RFC 9457 that answers it. The classes are the table of statuses; nothing else chooses one.
+"""
+
+import json
+from http import HTTPStatus
+from typing import ClassVar
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:mixer-serving:problem:"
+
+
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+    """A request that cannot be answered as asked; `detail` says what was wrong and what is right.
+
+    `retry_after` is in seconds: the answer may differ by then.
+    """
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    name: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "The gateway failed"
+    retry_after: ClassVar[int | None] = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @classmethod
+    def type_uri(cls) -> str:
+        """What a client tells problems apart by."""
+        return TYPE_PREFIX + cls.name
+
+    def document(self) -> dict[str, str | int]:
+        """The members of RFC 9457, section 3.1."""
+        return {
+            "type": self.type_uri(),
+            "title": self.title,
+            "status": int(self.status),
+            "detail": self.detail,
+        }
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers that belong to the problem, Content-Type included."""
+        headers = [(b"content-type", MEDIA_TYPE.encode())]
+        if self.retry_after is not None:
+            headers.append((b"retry-after", str(self.retry_after).encode()))
+        return headers
+
+    def body(self, request_id: str) -> bytes:
+        """The document as JSON, with the id under which the gateway logged the request."""
+        return json.dumps(
+            {**self.document(), "request_id": request_id}, ensure_ascii=False
+        ).encode()
+
+
+class NoImage(Problem):
+    """The request carries no picture where one is due."""
+
+    status = HTTPStatus.BAD_REQUEST
+    name = "no-image"
+    title = "No image in the request"
+
+
+class NotFound(Problem):
+    """No such path."""
+
+    status = HTTPStatus.NOT_FOUND
+    name = "not-found"
+    title = "No such path"
+
+
+class UnknownModel(Problem):
+    """Triton's repository has no model of this name."""
+
+    status = HTTPStatus.NOT_FOUND
+    name = "unknown-model"
+    title = "No such model"
+
+
+class MethodNotAllowed(Problem):
+    """The path exists, but not for this method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    name = "method-not-allowed"
+    title = "Method not allowed"
+
+    def __init__(self, detail: str, allow: str) -> None:
+        super().__init__(detail)
+        self.allow = allow
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"allow", self.allow.encode())]
+
+
+class BodyTooLarge(Problem):
+    """The body is over the limit. The rest of it is not read."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    name = "body-too-large"
+    title = "Request body too large"
+
+
+class TooManyPixels(Problem):
+    """The picture is over the limit. It is not decoded."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    name = "too-many-pixels"
+    title = "Image has too many pixels"
+
+
+class UnsupportedType(Problem):
+    """Neither the declared type nor the bytes are those of a picture that the gateway reads."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    name = "unsupported-type"
+    title = "Not an image type that is read"
+
+
+class UnreadableImage(Problem):
+    """The bytes begin like a picture, but cannot be decoded."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    name = "unreadable-image"
+    title = "Image cannot be decoded"
+
+
+class BadParameter(Problem):
+    """A query parameter is unknown or out of range."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    name = "bad-parameter"
+    title = "Bad parameter"
+
+
+class ContractBroken(Problem):
+    """The model, or its answer, is not what the gateway can serve."""
+
+    status = HTTPStatus.BAD_GATEWAY
+    name = "contract-broken"
+    title = "The model broke its contract"
+
+
+class TritonAway(Problem):
+    """Triton cannot be reached."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    name = "triton-away"
+    title = "The inference server is away"
+    retry_after = 1
+
+
+class ModelNotReady(Problem):
+    """Triton knows the model, but cannot serve it now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    name = "model-not-ready"
+    title = "The model is not ready"
+    retry_after = 1
+
+
+class DeadlinePassed(Problem):
+    """The request took longer than it may."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    name = "deadline-passed"
+    title = "The deadline passed"
+
+
+class InternalError(Problem):
+    """A fault of the gateway itself; its log has the cause under the request's id."""
+
+
+CLASSES: tuple[type[Problem], ...] = (
+    NoImage,
+    NotFound,
+    UnknownModel,
+    MethodNotAllowed,
+    BodyTooLarge,
+    TooManyPixels,
+    UnsupportedType,
+    UnreadableImage,
+    BadParameter,
+    InternalError,
+    ContractBroken,
+    TritonAway,
+    ModelNotReady,
+    DeadlinePassed,
+)

@@ -1,0 +1,127 @@
+"""How a model wants its pictures resized, and the resizing.
+
+In: an RGB picture of any size and a `ResizeRule`, which a model states in the `parameters` of its
+config.pbtxt. Out: uint8[H, W, 3] of the model's input size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class ResizeRule:
+    """One model's way from a picture to its input.
+
+    height, width: of the model's input, in pixels.
+    resize: "squash" goes straight to the target and ignores the aspect; "shortest" brings the
+        short side to the target and keeps the aspect.
+    interpolation: "bilinear" or "bicubic".
+    antialias: whether the filter widens when it shrinks a picture. False is TensorFlow's default
+        (`tf.image.resize`, half-pixel centres), which Google's own evaluations use.
+    crop_fraction: resize to round(size / crop_fraction), then cut the central height × width.
+    """
+
+    height: int
+    width: int
+    resize: str = "squash"
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    crop_fraction: float = 1.0
+
+    @classmethod
+    def from_parameters(cls, height: int, width: int, parameters: Mapping[str, str]) -> Self:
+        """The rule that config.pbtxt states; what it does not state keeps its default.
+
+        Raises `ValueError` that names the parameter, what was found and what would be right.
+        """
+
+        def one_of(name: str, default: str, *allowed: str) -> str:
+            value = parameters.get(name, default)
+            if value not in allowed:
+                raise ValueError(f"parameter {name} is {value!r}, expected {' or '.join(allowed)}")
+            return value
+
+        fraction = parameters.get("crop_fraction", "1.0")
+        try:
+            crop_fraction = float(fraction)
+        except ValueError:
+            crop_fraction = 0.0
+        # Below a tenth the picture would be blown up to a hundred times the model's input.
+        if not 0.1 <= crop_fraction <= 1.0:
+            raise ValueError(f"parameter crop_fraction is {fraction!r}, expected 0.1 to 1.0")
+        rule = cls(
+            height,
+            width,
+            one_of("resize", "squash", "squash", "shortest"),
+            one_of("interpolation", "bilinear", *FILTERS),
+            one_of("antialias", "true", "true", "false") == "true",
+            crop_fraction,
+        )
+        if not rule.antialias and rule.interpolation != "bilinear":
+            raise ValueError("antialias false is only defined here for interpolation bilinear")
+        return rule
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that a picture of `width` × `height` is resized to, before the crop."""
+        to_width = round(self.width / self.crop_fraction)
+        to_height = round(self.height / self.crop_fraction)
+        if self.resize == "squash":
+            return to_width, to_height
+        scale = max(to_width / width, to_height / height)
+        return max(to_width, round(width * scale)), max(to_height, round(height * scale))
+
+    def apply(self, image: Image.Image) -> Pixels:
+        """The RGB picture as contiguous uint8[height, width, 3]."""
+        to_width, to_height = self.target(*image.size)
+        left, top = (to_width - self.width) // 2, (to_height - self.height) // 2
+        if not self.antialias:
+            rows = np.arange(top, top + self.height)
+            columns = np.arange(left, left + self.width)
+            return _sample(np.asarray(image), to_height, to_width, rows, columns)
+        if image.size != (to_width, to_height):
+            image = image.resize((to_width, to_height), FILTERS[self.interpolation])
+        if (to_width, to_height) != (self.width, self.height):
+            image = image.crop((left, top, left + self.width, top + self.height))
+        return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def _sample(
+    pixels: Pixels,
+    to_height: int,
+    to_width: int,
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+) -> Pixels:
+    """Bilinear samples at half-pixel centres, as `tf.image.resize(antialias=False)` takes them.
+
+    `rows` and `columns` select from the to_height × to_width result. Pillow's affine transform
+    takes the same samples but cuts their fractions off, half a level too dark; here they are
+    rounded.
+    """
+    y0, y1, wy = _neighbours(rows, pixels.shape[0], to_height)
+    x0, x1, wx = _neighbours(columns, pixels.shape[1], to_width)
+    wx, wy = wx[:, None], wy[:, None, None]
+    upper, lower = pixels[y0], pixels[y1]
+    above = upper[:, x0] * (1 - wx) + upper[:, x1] * wx
+    below = lower[:, x0] * (1 - wx) + lower[:, x1] * wx
+    return np.rint(above + (below - above) * wy).astype(np.uint8)
+
+
+def _neighbours(
+    positions: npt.NDArray[np.int64], size: int, to_size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The two source indices around each output position, and the weight of the second."""
+    centres = (positions + 0.5) * (size / to_size) - 0.5
+    floor = np.floor(centres)
+    first = np.clip(floor, 0, size - 1).astype(np.int64)
+    second = np.clip(floor + 1, 0, size - 1).astype(np.int64)
+    return first, second, (centres - floor).astype(np.float32)

@@ -1,0 +1,119 @@
+"""Settings of the gateway: typed, read once at start, from flags and `MIXER_` variables.
+
+In: the command line and the environment (flags win). Out: one immutable `Settings`. A value that
+does not fit is reported with its name, and so is a `MIXER_` variable that no setting has.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
+
+PREFIX = "MIXER_"
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message has one line for each."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Settings(BaseSettings):
+    """Serve image classifiers of a Triton server over HTTP."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_prog_name="python -m server",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    triton_url: str = Field(
+        "127.0.0.1:8001", description="Triton's gRPC address, HOST:PORT. Unused with --with-triton."
+    )
+    with_triton: bool = Field(False, description="Start and supervise a local Triton as well.")
+    repository: Path = Field(
+        CHECKOUT / "model_repository", description="Model repository of the local Triton."
+    )
+    default_model: str = Field(
+        "mixer_cifar10", min_length=1, description="Model of a request that names none."
+    )
+    request_timeout: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds a request may take from its last byte to its answer.",
+    )
+    max_body_bytes: int = Field(
+        32 * 2**20, ge=1, description="Largest request body, in bytes; beyond it 413."
+    )
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="Largest picture, width × height; beyond it 413."
+    )
+    max_batch_images: int = Field(
+        64, ge=1, description="Most pictures in one request to /classify/batch."
+    )
+    decode_threads: int = Field(
+        default_factory=cores,
+        ge=1,
+        le=256,
+        description="Threads that decode pictures; one per core by default.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe message to log."
+    )
+    access_log: bool = Field(False, description="Log a line for every request.")
+
+    @field_validator("triton_url")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError("should be HOST:PORT without a scheme, such as 127.0.0.1:8001")
+        return value
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the flags `arguments` (without the program's name) and the environment.
+
+    Raises `SettingsError` that names each unusable setting. As argparse does, exits with 2 on an
+    unknown flag and with 0 after --help.
+    """
+    known = {(PREFIX + name).upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name
+        for name in environment
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+    if unknown:
+        raise SettingsError(
+            "\n".join(f"{name}: no setting has this name; see --help" for name in unknown)
+        )
+    try:
+        return CliApp.run(
+            Settings,
+            cli_args=list(arguments),
+            cli_settings_source=CliSettingsSource[type[Settings]](Settings, cli_parse_args=False),
+        )
+    except ValidationError as error:
+        raise SettingsError(
+            "\n".join(_line(e["loc"], e["msg"], e["input"]) for e in error.errors())
+        ) from error
+
+
+def _line(location: tuple[int | str, ...], message: str, given: object) -> str:
+    name = str(location[0]) if location else ""
+    flag = f"--{name.replace('_', '-')} ({(PREFIX + name).upper()})"
+    return f"{flag}: {message}; got {given!r}"
