@@ -97,7 +97,7 @@ class LocalTriton:
                     raise
                 deaths = deaths + 1 if time.monotonic() - begin < QUICK_S else 1
                 if deaths == QUICK_DEATHS:
-                    raise LocalTritonError(f"{error}; for the {deaths}th time in a row") from error
+                    raise LocalTritonError(f"{error}; {deaths} times in a row") from error
                 delay = min(FIRST_DELAY_S * 2 ** (deaths - 1), LAST_DELAY_S)
                 log.error("%s; starting it again in %.1f s", error, delay)  # noqa: TRY400  (no trace)
             finally:

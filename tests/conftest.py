@@ -85,12 +85,15 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_gateway(log: Path, *flags: str, ready: bool = True) -> Iterator[Gateway]:
+def running_gateway(
+    log: Path, *flags: str, ready: bool = True, environment: dict[str, str] | None = None
+) -> Iterator[Gateway]:
     """`python -m server` on a free port; `ready`: only when its /readyz is 200."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "server", "--port", "0", *flags],
             cwd=CHECKOUT,
+            env=os.environ | (environment or {}),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
