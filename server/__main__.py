@@ -46,6 +46,8 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # It would tell again, in more lines, that the gateway starts and stops.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # Hostile pictures make Pillow warn thousands of times; what matters becomes a 4xx.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:

@@ -1,18 +1,19 @@
 """From the bytes of pictures to predictions: the way every request to /classify takes.
 
 In: encoded pictures and a `Model`. Out: predictions as plain data for JSON. Decoding happens in a
-bounded pool of threads; the rest waits in the event loop, so that many requests meet in Triton's
-dynamic batch.
+bounded pool of threads; the rest waits in the event loop, where pictures for the same model meet.
 """
 
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 import numpy as np
 
+from server.batching import Batcher
 from server.bodies import Upload
-from server.contract import Model
+from server.contract import Model, check_distribution
 from server.images import decode, open_header
 from server.middleware import Timings
 from server.models import Models
@@ -35,6 +36,7 @@ class Classifier:
         self.models = models
         self._timeout = settings.request_timeout
         self._max_pixels = settings.max_pixels
+        self._batchers: dict[str, Batcher] = {}
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
 
     def close(self) -> None:
@@ -50,11 +52,9 @@ class Classifier:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                pixels = await self._pixels(data, model.rule, timings)
-                probabilities, version = await self._infer(model, pixels[None], timings)
+                return await self._one(data, model, top_k, timings)
         except TimeoutError:
             raise self._late(timings) from None
-        return predictions(model, probabilities[0], top_k), version
 
     async def many(
         self, uploads: list[Upload], model: Model, top_k: int, timings: Timings
@@ -63,38 +63,52 @@ class Classifier:
 
         Raises the `Problem` of what concerns them all.
         """
+        version = model.version
+
+        async def result(upload: Upload) -> Predictions | Problem:
+            nonlocal version
+            try:
+                if not upload.data:
+                    raise NoImage("the picture has 0 bytes")
+                answer, version = await self._one(upload.data, model, top_k, timings)
+            except Problem as problem:
+                if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                return problem
+            return answer
+
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._many(uploads, model, top_k, timings)
+            async with asyncio.timeout(self._timeout), asyncio.TaskGroup() as group:
+                tasks = [group.create_task(result(upload)) for upload in uploads]
         except TimeoutError:
             raise self._late(timings) from None
+        except ExceptionGroup as failures:
+            # All wait for the same Triton: one reason speaks for all.
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks], version
 
-    async def _many(
-        self, uploads: list[Upload], model: Model, top_k: int, timings: Timings
-    ) -> tuple[list[Predictions | Problem], str]:
-        tasks = [self._pixels_or_problem(upload, model.rule, timings) for upload in uploads]
-        decoded = await asyncio.gather(*tasks)
-        good = [pixels for pixels in decoded if not isinstance(pixels, Problem)]
-        if not good:
-            return [p for p in decoded if isinstance(p, Problem)], model.version
-        step = max(1, model.max_batch_size)
-        batches = [np.stack(good[at : at + step]) for at in range(0, len(good), step)]
-        answers = await asyncio.gather(*(self._infer(model, batch, timings) for batch in batches))
-        rows = iter(np.concatenate([probabilities for probabilities, _ in answers]))
-        return [
-            one if isinstance(one, Problem) else predictions(model, next(rows), top_k)
-            for one in decoded
-        ], answers[0][1]
-
-    async def _pixels_or_problem(
-        self, upload: Upload, rule: ResizeRule, timings: Timings
-    ) -> Pixels | Problem:
-        if not upload.data:
-            return NoImage("the picture has 0 bytes")
+    async def _one(
+        self, data: bytes, model: Model, top_k: int, timings: Timings
+    ) -> tuple[Predictions, str]:
+        pixels = await self._pixels(data, model.rule, timings)
+        began = time.perf_counter()
         try:
-            return await self._pixels(upload.data, rule, timings)
-        except Problem as problem:
-            return problem
+            probabilities, version = await self._batcher(model).infer(pixels)
+        except (TritonAway, ModelNotReady):
+            self.models.suspect()
+            raise
+        finally:
+            timings.inference = time.perf_counter() - began
+            timings.average_batch = self.models.average_batch.get(model.name)
+        check_distribution(model.name, probabilities)
+        return predictions(model, probabilities, top_k), version
+
+    def _batcher(self, model: Model) -> Batcher:
+        batcher = self._batchers.get(model.name)
+        if batcher is None or batcher.model is not model:
+            batcher = Batcher(self.models.triton, model, self._timeout)
+            self._batchers[model.name] = batcher
+        return batcher
 
     async def _pixels(self, data: bytes, rule: ResizeRule, timings: Timings) -> Pixels:
         submitted = time.perf_counter()
@@ -114,19 +128,6 @@ class Classifier:
         pixels, began, ended = await loop.run_in_executor(self._threads, work)
         _add(timings, decode=ended - began, queue=began - submitted)
         return pixels
-
-    async def _infer(
-        self, model: Model, images: Pixels, timings: Timings
-    ) -> tuple[Probabilities, str]:
-        began = time.perf_counter()
-        try:
-            return await self.models.triton.infer(model.name, images, self._timeout)
-        except (TritonAway, ModelNotReady):
-            self.models.suspect()
-            raise
-        finally:
-            timings.inference = time.perf_counter() - began
-            timings.average_batch = self.models.average_batch.get(model.name)
 
     def _late(self, timings: Timings) -> DeadlinePassed:
         where = "waiting for inference" if timings.decode is not None else "waiting to be decoded"

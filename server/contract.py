@@ -20,8 +20,9 @@ DEFAULT_TOP_K = 5
 class Model:
     """A model that keeps the contract: `image` UINT8[N, H, W, 3] to `probabilities` FP32[N, K].
 
-    `parameters` are those of its config.pbtxt: resize rule and provenance. `expected` is what the
-    model answered to its canary when it was loaded, float32[1, K].
+    `parameters` are those of its config.pbtxt: resize rule and provenance. `instances` is how many
+    batches it works on at once. `expected` is what it answered to its canary when it was loaded,
+    float32[K].
     """
 
     name: str
@@ -29,6 +30,7 @@ class Model:
     rule: ResizeRule
     classes: int
     max_batch_size: int
+    instances: int
     parameters: dict[str, str]
     labels: list[str] = field(repr=False)
     expected: Probabilities = field(repr=False)
@@ -93,13 +95,26 @@ def rule_of(name: str, height: int, width: int, config: model_config_pb2.ModelCo
         raise ContractBroken(f"config.pbtxt of model {name!r}: {error}") from error
 
 
+def instances_of(config: model_config_pb2.ModelConfig) -> int:
+    """How many batches Triton runs at once with this config, at least 1."""
+    counts = [int(group.count) * max(1, len(group.gpus)) for group in config.instance_group]
+    return max(1, sum(counts))
+
+
+def check_distribution(name: str, probabilities: Probabilities) -> None:
+    """Raise `ContractBroken` unless float32[K] adds up to 1; a NaN never does."""
+    total = float(probabilities.sum())
+    if not abs(total - 1) < 1e-2:
+        raise ContractBroken(f"model {name!r} answered {OUTPUT} that add up to {total:.4g}, not 1")
+
+
 def parameters_of(config: model_config_pb2.ModelConfig) -> dict[str, str]:
     """The `parameters` of config.pbtxt, sorted by name."""
     return {name: config.parameters[name].string_value for name in sorted(config.parameters)}
 
 
 def canary(height: int, width: int) -> Pixels:
-    """The picture that readiness is tested with, uint8[1, height, width, 3]: three gradients."""
-    _, y, x, channel = np.indices((1, height, width, 3))
+    """The picture that readiness is tested with, uint8[height, width, 3]: three gradients."""
+    y, x, channel = np.indices((height, width, 3))
     pixels: Pixels = ((7 * x + 13 * y + 85 * channel) % 256).astype(np.uint8)
     return pixels

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.contract import Model, canary, parameters_of, rule_of, shape_of
+from server.contract import (
+    Model,
+    canary,
+    check_distribution,
+    instances_of,
+    parameters_of,
+    rule_of,
+    shape_of,
+)
 from server.problems import (
     ContractBroken,
     DeadlinePassed,
@@ -113,8 +121,9 @@ class Models:
         async with self._canary_lock:
             if time.monotonic() - self._canary_passed > CANARY_SECONDS:
                 image = canary(model.rule.height, model.rule.width)
-                answer, _ = await self.triton.infer(model.name, image, CANARY_TIMEOUT)
-                worst = float(np.abs(answer - model.expected).max())
+                answers, _ = await self.triton.infer(model.name, [image], CANARY_TIMEOUT)
+                check_distribution(model.name, answers[0])
+                worst = float(np.abs(answers[0] - model.expected).max())
                 if worst > CANARY_TOLERANCE:
                     raise ContractBroken(
                         f"model {model.name!r} answers its canary {worst:.2g} away from what it "
@@ -189,10 +198,11 @@ class Models:
         height, width, classes = shape_of(name, metadata)
         rule = rule_of(name, height, width, config)
         image = canary(height, width)
-        expected, version = await self.triton.infer(name, image, FIRST_INFERENCE_TIMEOUT)
-        if expected.shape[1] != classes:
+        answers, version = await self.triton.infer(name, [image], FIRST_INFERENCE_TIMEOUT)
+        check_distribution(name, answers[0])
+        if len(answers[0]) != classes:
             raise ContractBroken(
-                f"model {name!r} declares {classes} classes and answers {expected.shape[1]}"
+                f"model {name!r} declares {classes} classes and answers {len(answers[0])}"
             )
         labels = await self.triton.labels(name, image, classes, FIRST_INFERENCE_TIMEOUT)
         return Model(
@@ -201,9 +211,10 @@ class Models:
             rule=rule,
             classes=classes,
             max_batch_size=config.max_batch_size,
+            instances=instances_of(config),
             parameters=parameters_of(config),
             labels=[label or str(i) for i, label in enumerate(labels)],
-            expected=expected,
+            expected=answers[0],
         )
 
     async def _count_batches(self) -> None:

@@ -1,0 +1,72 @@
+"""Pictures that wait for the same model go to Triton together.
+
+In: one picture at a time. Out: its probabilities. Triton's dynamic batcher joins requests anyway;
+joining them here first costs one call instead of many, and a call costs more than a small model.
+Nothing waits for company: a picture goes at once unless every instance of the model has one batch
+to work on and the next one waiting, and then all that have gathered go as soon as one returns.
+"""
+
+import asyncio
+from collections import deque
+
+from server.contract import Model
+from server.resizing import Pixels
+from server.triton import Probabilities, TritonClient
+
+Answer = tuple[Probabilities, str]
+Waiting = tuple[Pixels, asyncio.Future[Answer]]
+
+
+class Batcher:
+    """The queue in front of one model."""
+
+    def __init__(self, triton: TritonClient, model: Model, seconds: float) -> None:
+        """`seconds` bounds each call to Triton; afterwards it no longer counts as under way."""
+        self.model = model
+        self._triton = triton
+        self._seconds = seconds
+        self._waiting: deque[Waiting] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def infer(self, image: Pixels) -> Answer:
+        """Probabilities float32[K] of uint8[H, W, 3], and the version that answered.
+
+        Raises as `TritonClient.infer`.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((image, future))
+        if len(self._waiting) == 1:
+            # Not at once: what else is ready in this turn of the event loop joins.
+            loop.call_soon(self._send)
+        return await future
+
+    def _send(self) -> None:
+        while self._waiting and len(self._under_way) < self.model.instances + 1:
+            batch: list[Waiting] = []
+            while self._waiting and len(batch) < max(1, self.model.max_batch_size):
+                image, future = self._waiting.popleft()
+                if not future.done():  # its request has not been given up
+                    batch.append((image, future))
+            if batch:
+                task = asyncio.create_task(self._run(batch))
+                self._under_way.add(task)
+
+    async def _run(self, batch: list[Waiting]) -> None:
+        try:
+            images = [image for image, _ in batch]
+            rows, version = await self._triton.infer(self.model.name, images, self._seconds)
+        except Exception as error:
+            # Whatever it is, it is the answer of each request in the batch.
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), row in zip(batch, rows, strict=True):
+                if not future.done():
+                    future.set_result((row, version))
+        finally:
+            task = asyncio.current_task()
+            if task is not None:
+                self._under_way.discard(task)
+            self._send()
