@@ -89,13 +89,13 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
         key: value["string_value"] for key, value in config.get("parameters", {}).items()
     }
 
-    def number(key: str, default: int) -> int:
-        try:
-            return int(parameters.get(key, default))
-        except ValueError:
+    def number(key: str, default: int, most: int = 1024) -> int:
+        value = parameters.get(key, str(default))
+        if not (value.isascii() and value.isdigit() and int(value) <= most):
             raise pb_utils.TritonModelException(
-                f"parameter {key} is {parameters[key]!r}; a whole number is expected"
-            ) from None
+                f"parameter {key} is {value!r}; a whole number from 0 to {most} is expected"
+            )
+        return int(value)
 
     instances = sum(group.get("count", 1) for group in config.get("instance_group", [{}]))
     options = onnxruntime.SessionOptions()
@@ -103,9 +103,9 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
         1, available_cores() // max(1, instances)
     )
     options.inter_op_num_threads = number("inter_op_thread_count", 0)
-    options.execution_mode = onnxruntime.ExecutionMode(number("execution_mode", 0))
-    options.enable_cpu_mem_arena = bool(number("enable_mem_arena", 1))
-    options.enable_mem_pattern = bool(number("enable_mem_pattern", 1))
+    options.execution_mode = onnxruntime.ExecutionMode(number("execution_mode", 0, most=1))
+    options.enable_cpu_mem_arena = number("enable_mem_arena", 1, most=1) == 1
+    options.enable_mem_pattern = number("enable_mem_pattern", 1, most=1) == 1
     for key, value in parameters.items():
         if key.startswith("session."):
             options.add_session_config_entry(key, value)
