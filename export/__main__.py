@@ -1,0 +1,42 @@
+"""`python -m export`: checkpoints into Triton's model repository; `--help` explains each flag.
+
+Exit status: 0 done, 1 it could not be done, 2 a mistake on the command line or in a file.
+"""
+
+import sys
+
+import tyro
+
+from export.options import Options, UsageError
+
+
+def main() -> int:
+    """Run the command line; a user's mistake ends in one line on stderr."""
+    options = tyro.cli(
+        Options,
+        prog="python -m export",
+        config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
+    )
+    try:
+        options.check()
+        # PyTorch takes seconds to import, which --help and a slip need not wait for.
+        from export import commands  # noqa: PLC0415
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        commands.run(options)
+    except commands.USER_MISTAKES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except commands.FAILURES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was published", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The whole classifier as one ONNX graph, from uint8 pixels to probabilities.
+
+In: a `Classifier`. Out: an ONNX model with the input `image` (UINT8 [N, H, W, 3]) and the outputs
+`logits` and `probabilities` (FP32 [N, K]), any batch size N. Casting, normalisation and softmax are
+inside, so that no client can get them wrong. The same weights give the same bytes.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from export.checkpoint import Classifier
+
+INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
+
+# The first with a native Gelu; LayerNormalization is native since 17. ONNX Runtime has all of it
+# since 1.17, TensorRT since 10.
+OPSET = 20
+# The batch size of the trace. Neither 0 nor 1, which the tracer would take for constants.
+TRACED_BATCH = 2
+# protobuf's limit is 2 GiB for a whole message; above this much weights lie in a file beside it.
+EXTERNAL_DATA_BYTES = 2**31 - 2**26
+EXTERNAL_DATA_NAME = "model.onnx.data"
+
+
+class WholeClassifier(nn.Module):
+    """uint8 [N, H, W, 3] -> float32 logits [N, K] and probabilities [N, K]."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.classifier = module
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        # The cast comes first: TensorRT takes UINT8 inputs only where nothing else reads them.
+        # 1/127.5 is not exact in binary, the quotient is: divide, as the reference does.
+        logits = self.classifier((image.to(torch.float32) - 127.5) / 127.5)
+        return logits, torch.softmax(logits, dim=-1)
+
+
+def build_graph(classifier: Classifier) -> ir.Model:
+    """Trace the classifier with a dynamic batch; the weights are shared, not copied."""
+    size = classifier.image_size
+    example = torch.zeros(TRACED_BATCH, size, size, 3, dtype=torch.uint8)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            WholeClassifier(classifier.module).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[LOGITS, PROBABILITIES],
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch", min=1, max=2**16)}},
+            verbose=False,
+        )
+    if program is None:  # only the exporter that is not used here returns nothing
+        raise RuntimeError("torch.onnx.export returned no program")
+    return _strip(program.model)
+
+
+def save_graph(model: ir.Model, path: Path) -> None:
+    """Write `path`, with `model.onnx.data` beside it where the weights exceed protobuf's 2 GiB."""
+    weights = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+    external = EXTERNAL_DATA_NAME if weights > EXTERNAL_DATA_BYTES else None
+    ir.save(model, path, external_data=external)
+    onnx.checker.check_model(str(path), full_check=external is None)
+
+
+def open_graph(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """ONNX Runtime on this machine's CPU; `threads` = 0 takes all cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; its warnings speak to ONNX Runtime's developers
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _strip(model: ir.Model) -> ir.Model:
+    """Remove what differs from machine to machine or run to run and means nothing to a runtime."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.producer_name, model.producer_version = "mixer-serving", None
+    graph = model.graph
+    graph.name, graph.doc_string = "classifier", None
+    graph.metadata_props.clear()
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes on its own internals from the user; errors are exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,102 @@
+"""The command line of `python -m export`, as typed fields: no torch, so that --help is quick."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+DEFAULT_MAX_BATCH_SIZE = 32
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be; the message is one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Publish a trained image classifier into Triton's model repository.
+
+    One of --checkpoint, --model, --list and --tensorrt says what to do.
+
+    python -m export --checkpoint Mixer-B_16.npz --name mixer_b16 --labels labels.txt
+
+    python -m export --model mixer_b16 --name mixer_b16_random
+    """
+
+    checkpoint: Path | None = None
+    """A checkpoint to publish: an .npz in Google's format for Mixer, ViT or BiT, or a .safetensors
+    of timm's models of the same kind."""
+    model: str | None = None
+    """A variant to publish with random weights, seeded: for measuring throughput only. --list
+    shows the names."""
+    list: bool = False
+    """Print every variant with its parameters, its FLOPs per image and its input size."""
+    tensorrt: str | None = None
+    """The name of a published model: build its TensorRT engine for this machine's GPU, or print
+    the command that builds it inside Triton's container."""
+
+    name: str | None = None
+    """What Triton and the gateway will call the model. A model of that name is replaced."""
+    labels: Path | None = None
+    """The names of the classes, one per line; class_000 and so on without it."""
+    image_size: int | None = None
+    """Pixels per side, where it is not that of the weights: whole multiples for a Mixer, multiples
+    of the patch size for a ViT, anything for a BiT."""
+    num_classes: int | None = None
+    """Classes of a --model."""
+    seed: int = 0
+    """Of the random weights of a --model."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Of the arithmetic in the graph. fp16 is for GPUs; int8 for GPUs and for CPUs with VNNI."""
+    calibration: Path | None = None
+    """A folder of typical pictures, needed for int8: most set its scales, the rest judge it."""
+    force: bool = False
+    """Publish a reduced precision even when it misses its gate; the report says so."""
+    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    """The most images that Triton runs at once."""
+    repository: Path = Path("model_repository")
+    """Triton's model repository."""
+    gelu: Literal["tanh", "erf"] | None = None
+    """The form of GELU the weights were trained with, where it is not that of the file's format:
+    tanh for .npz, erf for .safetensors."""
+
+    resize: Literal["squash", "shortest"] | None = None
+    """Straight to a square, or the short side with the aspect kept and a central cut. This and the
+    next three are properties of the weights; the default is that of the file's format."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Of the resizing."""
+    antialias: bool = True
+    """Do not average over all pixels when shrinking, as TensorFlow does not by default."""
+    crop_fraction: float | None = None
+    """The share of the resized side that the central cut keeps, as 0.875."""
+
+    def check(self) -> None:
+        """Raises UsageError for contradictions, before anything slow begins."""
+        modes = {
+            "--checkpoint": self.checkpoint is not None,
+            "--model": self.model is not None,
+            "--list": self.list,
+            "--tensorrt": self.tensorrt is not None,
+        }
+        chosen = [flag for flag, given in modes.items() if given]
+        if len(chosen) != 1:
+            found = " and ".join(chosen) if chosen else "none"
+            raise UsageError(f"expected one of {', '.join(modes)}, found {found}; see --help")
+        if chosen[0] in ("--list", "--tensorrt"):
+            return
+        if self.name is None:
+            raise UsageError(f"{chosen[0]} needs --name: what Triton will call the model")
+        if not 1 <= self.max_batch_size <= 4096:
+            raise UsageError(f"--max-batch-size {self.max_batch_size}: expected 1 to 4096")
+        if self.image_size is not None and not 1 <= self.image_size <= 8192:
+            raise UsageError(f"--image-size {self.image_size}: expected 1 to 8192 pixels")
+        if self.crop_fraction is not None and not 0 < self.crop_fraction <= 1:
+            raise UsageError(f"--crop-fraction {self.crop_fraction}: expected more than 0, up to 1")
+        if self.num_classes is not None and (self.model is None or self.num_classes < 1):
+            raise UsageError("--num-classes is for --model only, and at least 1")
+        if self.precision == "int8" and self.calibration is None:
+            raise UsageError("--precision int8 needs --calibration: a folder of typical pictures")
+        if self.calibration is not None:
+            if self.precision == "fp32":
+                raise UsageError("--calibration is for --precision int8 and fp16")
+            if not self.calibration.is_dir():
+                raise UsageError(f"--calibration {self.calibration}: no such folder")
