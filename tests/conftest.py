@@ -26,11 +26,11 @@ from server.local_triton import LocalTriton
 from tests import tiny_models
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-DEFAULT_MODEL = "linear"
+DEFAULT_MODEL = "mixer_tiny"
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T | None], seconds: float = 30.0, what: str = "") -> T:
+def wait_for(condition: Callable[[], T | None], seconds: float = 60.0, what: str = "") -> T:
     """Poll until `condition` gives something true, and return that; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
@@ -105,7 +105,7 @@ def running_gateway(
         return found[1] if found else None
 
     try:
-        gateway = Gateway(wait_for(address, what="a listening gateway"), process, log)
+        gateway = Gateway(wait_for(address), process, log)
         if ready:
             wait_for(lambda: status(f"{gateway.url}/readyz") == 200, what="a ready gateway")
         yield gateway
@@ -128,10 +128,12 @@ def status(url: str) -> int | None:
 
 @pytest.fixture(scope="session")
 def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with two small models: the default, and `other`."""
+    """Two small models: the default, published by `export`, and `linear` with a queue delay."""
     repository = tmp_path_factory.mktemp("model_repository")
-    tiny_models.publish(repository, DEFAULT_MODEL)
-    tiny_models.publish(repository, "other", seed=1, queue_delay_us=50_000)
+    checkpoint = CHECKOUT / f"tests/golden/{DEFAULT_MODEL}/checkpoint.npz"
+    flags = ("--checkpoint", checkpoint, "--name", DEFAULT_MODEL, "--repository", repository)
+    subprocess.run([sys.executable, "-m", "export", *flags], cwd=CHECKOUT, check=True)
+    tiny_models.publish(repository, "linear", queue_delay_us=50_000)
     return repository
 
 

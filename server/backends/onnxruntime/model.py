@@ -53,7 +53,8 @@ class TritonPythonModel:
                 f"config.pbtxt declares the inputs {inputs}; one is expected"
             )
         self._input: str = inputs[0]
-        path = Path(args["model_repository"], args["model_version"], "model.onnx")
+        file = config.get("default_model_filename") or "model.onnx"
+        path = Path(args["model_repository"], args["model_version"], file)
         if not path.is_file():
             raise pb_utils.TritonModelException(f"{path} is missing")
         self._session = onnxruntime.InferenceSession(
