@@ -7,6 +7,7 @@ OpenAPI document at /openapi.json and a page to try it at /docs.
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from server.problems import (
 from server.settings import Settings
 from server.triton import TritonClient
 
+WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
 DESCRIPTION = "Image classification by MLP-Mixer, ViT and BiT models on NVIDIA Triton."
 
 
@@ -211,8 +213,8 @@ def _parameters(request: Request) -> tuple[Model, int]:
             raise BadParameter(f"{name} is given twice, once is expected")
         asked[name] = value
     top_k = asked.get("top_k")
-    if top_k is not None and not (top_k.isascii() and top_k.lstrip("-").isdigit()):
-        raise BadParameter(f"top_k is {top_k!r}, expected a whole number from 1")
+    if top_k is not None and not WHOLE_NUMBER.fullmatch(top_k):
+        raise BadParameter(f"top_k is {top_k[:20]!r}, expected a whole number from 1")
     model = models.get(asked.get("model", models.default))
     return model, model.top_k(None if top_k is None else int(top_k))
 

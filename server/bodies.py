@@ -127,7 +127,7 @@ def parse_form(body: bytes, boundary: bytes) -> list[Upload]:
 
     def end() -> None:
         disposition = part.headers.get(b"content-disposition", b"")
-        _, options = parse_options_header(disposition.decode("utf-8", "replace"))
+        _, options = parse_options_header(disposition)
         name, filename = options.get(b"name", b""), options.get(b"filename")
         uploads.append(
             Upload(

@@ -87,10 +87,23 @@ class ResizeRule:
             rows = np.arange(top, top + self.height)
             columns = np.arange(left, left + self.width)
             return _sample(np.asarray(image), to_height, to_width, rows, columns)
-        if image.size != (to_width, to_height):
-            image = image.resize((to_width, to_height), FILTERS[self.interpolation])
-        if (to_width, to_height) != (self.width, self.height):
+        if image.size == (to_width, to_height):
             image = image.crop((left, top, left + self.width, top + self.height))
+        else:
+            # Only the crop is computed, of which a very long picture is a tiny part. The filter
+            # still sees beyond the box, so this is what resizing all and cropping gives.
+            across, down = image.width / to_width, image.height / to_height
+            image = image.resize(
+                (self.width, self.height),
+                FILTERS[self.interpolation],
+                (
+                    left * across,
+                    top * down,
+                    # Rounding must not carry the box over the edge.
+                    min((left + self.width) * across, image.width),
+                    min((top + self.height) * down, image.height),
+                ),
+            )
         return np.ascontiguousarray(image, dtype=np.uint8)
 
 
@@ -111,8 +124,8 @@ def _sample(
     x0, x1, wx = _neighbours(columns, pixels.shape[1], to_width)
     wx, wy = wx[:, None], wy[:, None, None]
     upper, lower = pixels[y0], pixels[y1]
-    above = upper[:, x0] * (1 - wx) + upper[:, x1] * wx
-    below = lower[:, x0] * (1 - wx) + lower[:, x1] * wx
+    above = upper.take(x0, axis=1) * (1 - wx) + upper.take(x1, axis=1) * wx
+    below = lower.take(x0, axis=1) * (1 - wx) + lower.take(x1, axis=1) * wx
     return np.rint(above + (below - above) * wy).astype(np.uint8)
 
 

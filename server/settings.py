@@ -80,7 +80,14 @@ class Settings(BaseSettings):
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         host, colon, port = value.rpartition(":")
-        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        if not (
+            host
+            and "/" not in host
+            and colon
+            and port.isascii()
+            and port.isdigit()
+            and 0 < int(port) < 65536
+        ):
             raise ValueError("should be HOST:PORT without a scheme, such as 127.0.0.1:8001")
         return value
 

@@ -52,9 +52,9 @@ def photo(seed: int, width: int = 500, height: int = 375, kind: str = "JPEG") ->
 
 
 @contextlib.contextmanager
-def running_triton(repository: Path) -> Iterator[LocalTriton]:
+def running_triton(repository: Path, grpc_port: int | None = None) -> Iterator[LocalTriton]:
     """A supervised tritonserver that takes requests, supervised by a thread of this process."""
-    triton = LocalTriton(repository)
+    triton = LocalTriton(repository, grpc_port=grpc_port)
     loop = asyncio.new_event_loop()
     supervisor = loop.create_task(triton.run())
     thread = threading.Thread(target=loop.run_forever)

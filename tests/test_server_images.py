@@ -1,0 +1,164 @@
+"""server/images.py: every format, mode and orientation, and bytes that are none of them."""
+
+import contextlib
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.images import decode, open_header
+from server.problems import Problem, TooManyPixels, UnreadableImage, UnsupportedType
+from server.resizing import Pixels, ResizeRule
+from tests.conftest import photo
+
+LIMIT = 50_000_000
+AS_IS = ResizeRule(24, 32)
+COLOURS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(data: bytes, rule: ResizeRule = AS_IS) -> Pixels:
+    return decode(open_header(data, LIMIT), rule, LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_lossless_formats_give_their_pixels(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert np.array_equal(pixels(encode(Image.fromarray(COLOURS), kind, **options)), COLOURS)
+
+
+def test_jpeg_and_gif_give_almost_their_pixels() -> None:
+    grey = Image.linear_gradient("L").resize((32, 24)).convert("RGB")
+    for data in (encode(grey, "JPEG", quality=95), encode(grey, "GIF")):
+        assert np.abs(pixels(data).astype(int) - np.asarray(grey).astype(int)).max() <= 4
+
+
+def test_transparency_is_laid_over_white() -> None:
+    alpha = np.zeros((24, 32), np.uint8)
+    alpha[:, 16:] = 255
+    rgba = Image.fromarray(np.dstack([COLOURS, alpha]))
+    expected = np.where(alpha[..., None] == 255, COLOURS, 255)
+    assert np.array_equal(pixels(encode(rgba, "PNG")), expected)
+    grey_alpha = Image.fromarray(np.dstack([COLOURS[..., 0], alpha]), "LA")
+    expected = np.where(alpha == 255, COLOURS[..., 0], 255)[..., None].repeat(3, axis=2)
+    assert np.array_equal(pixels(encode(grey_alpha, "PNG")), expected)
+    palette = Image.new("P", (32, 24), 1)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    assert (pixels(encode(palette, "PNG", transparency=1)) == 255).all()
+    assert (pixels(encode(palette, "PNG")) == (255, 0, 0)).all()
+    assert (pixels(encode(palette, "GIF", transparency=1)) == 255).all()
+
+
+def test_of_16_bits_the_upper_8_count() -> None:
+    deep = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * 85
+    for kind in ("PNG", "TIFF"):
+        data = encode(Image.fromarray(deep), kind)
+        assert np.array_equal(pixels(data)[..., 0], (deep >> 8).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr"])
+def test_other_modes_become_rgb(mode: str) -> None:
+    kind = "TIFF" if mode == "YCbCr" else "JPEG" if mode == "CMYK" else "PNG"
+    assert (pixels(encode(Image.new("RGB", (32, 24), "white").convert(mode), kind)) >= 254).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_orientations_are_turned(kind: str, orientation: int) -> None:
+    upright = np.zeros((24, 32, 3), np.uint8)
+    upright[:12, :16] = (255, 0, 0)
+    upright[12:, 16:] = (0, 255, 0)
+    # How a camera stores the upright picture so that the orientation turns it back.
+    undo: dict[int, Callable[[Pixels], Pixels]] = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 1)[:, ::-1],
+        8: lambda a: np.rot90(a, -1),
+    }
+    stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    if kind == "WEBP":
+        options["lossless"] = True
+    data = encode(stored, kind, exif=exif, **options)
+    assert np.abs(pixels(data).astype(int) - upright).max() <= 6
+
+
+def test_a_large_jpeg_is_decoded_smaller_with_the_same_result() -> None:
+    data = photo(0, 2000, 1500)
+    exact = np.asarray(Image.open(io.BytesIO(data)).resize((32, 24), Image.Resampling.BILINEAR))
+    assert np.abs(pixels(data).astype(int) - exact).mean() < 1
+    unaliased = ResizeRule(24, 32, antialias=False)
+    full = unaliased.apply(Image.open(io.BytesIO(data)))
+    assert np.array_equal(pixels(data, unaliased), full)
+
+
+def test_of_an_animation_the_first_frame_counts() -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("white", "black")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (pixels(data) == 255).all()
+
+
+JPEG = photo(1, 320, 240)
+PNG = photo(1, 320, 240, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("data", "problem", "message"),
+    [
+        pytest.param(b"hello", UnsupportedType, "68 65 6c 6c 6f", id="text"),
+        pytest.param(b"", UnsupportedType, "begin like no", id="empty"),
+        pytest.param(b"%PDF-1.7 and so on", UnsupportedType, "JPEG, PNG, WebP", id="pdf"),
+        pytest.param(b"<svg></svg>", UnsupportedType, "begin like no", id="svg"),
+        pytest.param(JPEG[: len(JPEG) // 2], UnreadableImage, "truncated", id="half a JPEG"),
+        pytest.param(PNG[: len(PNG) // 2], UnreadableImage, "truncated", id="half a PNG"),
+        pytest.param(JPEG[:5], UnreadableImage, "JPEG header", id="five bytes of a JPEG"),
+        pytest.param(PNG[:20], UnreadableImage, "PNG header", id="twenty bytes of a PNG"),
+        pytest.param(b"RIFF\0\0\0\0WEBPnothing", UnreadableImage, "WEBP", id="empty WebP"),
+        pytest.param(b"II*\0" + b"\xff" * 60, UnreadableImage, "TIFF", id="TIFF without end"),
+        pytest.param(b"BM" + b"\0" * 60, UnreadableImage, "BMP", id="BMP of zeros"),
+        pytest.param(b"GIF89a" + b"\0" * 60, UnreadableImage, "", id="GIF of zeros"),
+    ],
+)
+def test_what_is_no_picture_is_told_apart(
+    data: bytes, problem: type[Problem], message: str
+) -> None:
+    with pytest.raises(problem) as caught:
+        pixels(data)
+    assert message in caught.value.detail
+
+
+def test_random_damage_never_gets_past_the_problems() -> None:
+    random = np.random.default_rng(2)
+    kinds = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+    whole = [encode(Image.fromarray(COLOURS), kind) for kind in kinds]
+    for data in whole * 40:
+        damaged = bytearray(data)
+        for at in random.integers(8, len(data), 8):
+            damaged[at] = random.integers(256)
+        with contextlib.suppress(UnreadableImage, UnsupportedType, TooManyPixels):
+            assert pixels(bytes(damaged)).shape == (24, 32, 3)
+
+
+def test_more_pixels_than_the_limit_are_refused_by_the_header() -> None:
+    huge = encode(Image.new("1", (10_000, 6_000)), "PNG")
+    with pytest.raises(TooManyPixels, match="10000×6000 = 60000000 pixels, at most 50000000"):
+        open_header(huge, LIMIT)
+    open_header(huge, 60_000_000)
+
+
+def test_32_bits_per_channel_are_refused() -> None:
+    with pytest.raises(UnreadableImage, match="32 bits"):
+        pixels(encode(Image.new("F", (32, 24)), "TIFF"))
