@@ -5,7 +5,6 @@ import contextlib
 import io
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -110,8 +109,7 @@ def running_gateway(
             wait_for(lambda: status(f"{gateway.url}/readyz") == 200, what="a ready gateway")
         yield gateway
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(30)
         finally:

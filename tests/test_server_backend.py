@@ -35,7 +35,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_models.publish(repository, "patient", queue_delay_us=300_000)
     tiny_models.publish(repository, "external", external_data=True)
     tiny_models.publish(repository, "twins", instances=2)
-    three = {"intra_op_thread_count": "3", "session.intra_op.allow_spinning": "0"}
+    three = {"intra_op_thread_count": "3", "session.intra_op.allow_spinning": "1"}
     tiny_models.publish(repository, "three_threads", parameters=three)
     tiny_models.publish(repository, "one_thread", parameters={"intra_op_thread_count": "1"})
     broken = {name: tiny_models.publish(repository, name) for name in BROKEN}

@@ -9,7 +9,8 @@ module per instance, in an environment of its own (Python, numpy < 2, onnxruntim
 From the model's config: the count of `instance_group`, and from `parameters` (string values, keys
 of the C++ backend) `intra_op_thread_count`, `inter_op_thread_count`, `execution_mode` (0
 sequential, 1 parallel), `enable_mem_arena`, `enable_mem_pattern` (0 or 1); a key that begins with
-`session.` goes to ONNX Runtime's session options as it is.
+`session.` goes to ONNX Runtime's session options as it is. Unlike the C++ backend's, its threads do
+not spin between requests unless `session.intra_op.allow_spinning` is 1.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+SPINNING = "session.intra_op.allow_spinning"
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in µs, or "max PERIOD"
 
 
@@ -107,7 +109,8 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options.execution_mode = onnxruntime.ExecutionMode(number("execution_mode", 0, most=1))
     options.enable_cpu_mem_arena = number("enable_mem_arena", 1, most=1) == 1
     options.enable_mem_pattern = number("enable_mem_pattern", 1, most=1) == 1
-    for key, value in parameters.items():
+    # Idle threads that spin, ONNX Runtime's default, take the CPU from the gateway and from Triton.
+    for key, value in ({SPINNING: "0"} | parameters).items():
         if key.startswith("session."):
             options.add_session_config_entry(key, value)
     return options
