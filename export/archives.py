@@ -93,10 +93,10 @@ class SafetensorsArrays:
 
     def read(self, key: str) -> Array:
         """The values of one array as float32; raises CheckpointError where that cannot be done."""
-        tensor: torch.Tensor = self._file.get_tensor(key)
+        tensor: torch.Tensor = self._file.get_tensor(key)  # may be a view of the mapped file
         if not tensor.is_floating_point():
             raise CheckpointError(f"{key}: expected floating-point numbers, found {tensor.dtype}")
-        array: Array = tensor.float().numpy()
+        array: Array = tensor.to(torch.float32, copy=True).numpy()
         return array
 
 

@@ -71,8 +71,11 @@ def load_classifier(
     take whole multiples of it, ViT and BiT any size. `gelu` overrides the form that goes
     with the file's format: "tanh" for published files, "erf" for timm's.
     """
+    note = ""
     try:
         with open_arrays(path) as file:
+            if timm.family_of(file.shapes) is not None:
+                note = " (the file has timm's keys; these are the published ones)"
             arrays, config, preprocessing = _interpret(path, file, image_size)
             if gelu is not None:
                 config = _with_gelu(config, gelu)
@@ -82,7 +85,7 @@ def load_classifier(
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{path}: {error}{note}") from None
     return Classifier(
         module=module,
         family=config.family,

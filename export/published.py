@@ -96,7 +96,7 @@ def count(shapes: dict[str, Shape], prefix: str, first: int = 0) -> int:
     Raises CheckpointError where the numbers do not run on from `first`.
     """
     names = {key.removeprefix(prefix).split("/")[0] for key in shapes if key.startswith(prefix)}
-    numbers = {int(name) for name in names if name.isdecimal()}
+    numbers = {int(name) for name in names if name.isdecimal() and len(name) < 7}
     found = sorted(numbers)
     if not found or found != list(range(first, first + len(found))):
         raise CheckpointError(

@@ -49,8 +49,10 @@ class BiTConfig:
         """What a row of the table is recognised by."""
         return self.block_units, self.width_factor
 
-    def build(self, image_size: int) -> "BiT":  # noqa: ARG002 - any size fits
-        """The module, without values."""
+    def build(self, image_size: int) -> "BiT":
+        """The module, without values, for images of `image_size` pixels per side."""
+        if image_size < 8:  # below, a group may be one value, which cannot be normalised
+            raise CheckpointError(f"image size {image_size}: a BiT needs at least 8 pixels")
         return BiT(self)
 
 

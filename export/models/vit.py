@@ -50,6 +50,12 @@ class ViTConfig:
                 f"{_POSITIONS}: expected a square number of positions{and_one}, "
                 f"found shape {shapes[_POSITIONS]}"
             )
+        _, heads, head_width = anchor(shapes, query, "d h e")
+        if heads * head_width != hidden_size:
+            raise CheckpointError(
+                f"{query}: expected heads × width of a head = {hidden_size}, "
+                f"found shape {shapes[query]}"
+            )
         representation_size = None
         if any(key.startswith("pre_logits/") for key in shapes):
             representation_size = anchor(shapes, "pre_logits/kernel", "d R")[1]
@@ -57,7 +63,7 @@ class ViTConfig:
             patch_size,
             hidden_size,
             count(shapes, "Transformer/encoderblock_"),
-            anchor(shapes, query, "d h e")[1],
+            heads,
             anchor(shapes, f"{_BLOCK}/MlpBlock_3/Dense_0/kernel", "d m")[1],
             image_size=grid * patch_size,
             num_classes=anchor(shapes, "head/kernel", "d K")[1],
