@@ -151,8 +151,8 @@ def bit(arrays: Checkpoint, images: Array, epsilon: float = 1e-10) -> Array:
         x = skip + conv(norm_relu(y, f"{unit}/c"), f"{unit}/c")
     x = norm_relu(x, "resnet").mean((1, 2))
     head = arrays["resnet/head/conv2d/kernel"].astype(np.float64)[0, 0]
-    y: Array = x @ head + arrays["resnet/head/conv2d/bias"]
-    return y
+    logits: Array = x @ head + arrays["resnet/head/conv2d/bias"]
+    return logits
 
 
 def fill(shapes: dict[str, tuple[int, ...]], seed: int) -> Checkpoint:
