@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from export.models.vit import VARIANTS as VIT_VARIANTS
 from export.published import Array, Arrays, CheckpointError, Shape
@@ -86,8 +87,8 @@ class TimmArrays:
     def __init__(self, file: Arrays, family: str, pretrained_cfg: dict[str, Any]) -> None:
         self._file = file
         self._pieces: dict[str, _Piece] = {}
-        self._mean = np.asarray(pretrained_cfg.get("mean", (0.5,) * 3), np.float64)
-        self._std = np.asarray(pretrained_cfg.get("std", (0.5,) * 3), np.float64)
+        self._mean = _per_channel(pretrained_cfg, "mean")
+        self._std = _per_channel(pretrained_cfg, "std")
         self._folds = not (np.allclose(self._mean, 0.5) and np.allclose(self._std, 0.5))
         if self._folds and family == "bit":
             raise CheckpointError(
@@ -142,6 +143,16 @@ class TimmArrays:
             shift = kernel.sum(axis=(2, 3)) @ ((0.5 - self._mean) / self._std)
             array = (array + shift).astype(np.float32)
         return array
+
+
+def _per_channel(pretrained_cfg: dict[str, Any], name: str) -> npt.NDArray[np.float64]:
+    lowest = 0.0 if name == "mean" else 1e-6
+    match pretrained_cfg.get(name, [0.5, 0.5, 0.5]):
+        case [int() | float(), int() | float(), int() | float()] as values if min(values) >= lowest:
+            return np.array(values, np.float64)
+        case found:
+            above = "" if name == "mean" else " above 0"
+            raise CheckpointError(f"timm's {name}: expected three numbers{above}, found {found!r}")
 
 
 def _axes(ndim: int) -> tuple[int, ...]:
