@@ -3,3 +3,5 @@
 `python -m server` starts it. It reads nothing of the other rooms: models reach it through Triton's
 protocol alone.
 """
+
+__version__ = "0.1.0"

@@ -2,54 +2,45 @@
 
 In: flags and `MIXER_` variables. Out: an HTTP server until SIGINT or SIGTERM; then it stops
 accepting, finishes what it has begun and exits with 0. Exits with 1 when it cannot serve, 2 when a
-setting is wrong.
+setting is wrong. `python -m server classify` and `python -m server key` are programs of their own.
 """
 
 import asyncio
-import contextlib
+import ipaddress
 import logging
 import os
-import signal
 import socket
 import sys
-import warnings
-from collections.abc import Iterator
 
-import uvicorn
 import uvloop
 
 # gRPC would log a warning whenever a local Triton is started; that child calls no gRPC of ours.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from server.app import create_app
+from server import client, gateway, keys, logs
 from server.local_triton import LocalTriton, LocalTritonError
 from server.settings import Settings, SettingsError, read
+from server.workers import Workers, WorkersError, quiet
 
 logger = logging.getLogger("server")
 
-
-class Gateway(uvicorn.Server):
-    """uvicorn, with the signals left to `serve`: it would end the process by the signal itself."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+COMMANDS = {"classify": client.main, "key": keys.main}
 
 
 def main() -> int:
     """Run until told to stop; the exit status."""
+    command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if command is not None:
+        return command(sys.argv[2:])
     try:
         settings = read(sys.argv[1:])
-    except SettingsError as error:
+        if settings.keys_file is not None:
+            keys.read(settings.keys_file)
+    except (SettingsError, keys.KeyFileError) as error:
         print(f"python -m server: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # It would tell again, in more lines, that the gateway starts and stops.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # Hostile pictures make Pillow warn thousands of times; what matters becomes a 4xx.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logs.set_up(settings.log_level, settings.log_format)
+    quiet()
     try:
         with (
             _listen(settings.host, settings.port) as listener,
@@ -68,43 +59,43 @@ def main() -> int:
 async def serve(settings: Settings, listener: socket.socket) -> int:
     """Serve on `listener` until a signal; the exit status."""
     triton = LocalTriton(settings.repository) if settings.with_triton else None
-    gateway = Gateway(
-        uvicorn.Config(
-            create_app(settings, triton.grpc_url if triton else settings.triton_url),
-            log_config=None,
-            access_log=settings.access_log,
-            server_header=False,
-            # Longer than any request may take, so that none is cut off.
-            timeout_graceful_shutdown=int(settings.request_timeout) + 5,
-        )
+    triton_url = triton.grpc_url if triton else settings.triton_url
+    server = (
+        Workers(settings, triton_url)
+        if settings.workers > 1
+        else gateway.make(settings, triton_url)
     )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _stop, gateway)
+    gateway.stop_on_signals(server.stop)
     host, port = listener.getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    if settings.keys_file is None and not ipaddress.ip_address(host).is_loopback:
+        logger.warning(
+            "anybody who reaches %s port %d may use this server, since it needs no API key; "
+            "--keys-file asks for one",
+            host,
+            port,
+        )
     supervisor = asyncio.create_task(triton.run()) if triton else None
     if supervisor is not None:
-        supervisor.add_done_callback(lambda _task: _stop(gateway))
+        supervisor.add_done_callback(lambda _task: server.stop())
     try:
-        await gateway.serve(sockets=[listener])
+        await server.serve_on(listener)
+    except WorkersError as error:
+        logger.error("%s", error)  # noqa: TRY400 - a trace would say nothing more
+        return 1
     finally:
         if triton is not None and supervisor is not None:
             await triton.stop()
             supervisor.cancel()
             await asyncio.wait([supervisor])
     if supervisor is not None and not supervisor.cancelled():
-        error = supervisor.exception()
-        if isinstance(error, LocalTritonError):
-            logger.error("%s", error)
+        failure = supervisor.exception()
+        if isinstance(failure, LocalTritonError):
+            logger.error("%s", failure)
             return 1
-        if error is not None:
-            raise error
+        if failure is not None:
+            raise failure
     return 0
-
-
-def _stop(gateway: Gateway) -> None:
-    gateway.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,11 +16,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from server import openapi
+from server import __version__, metrics, openapi
 from server.bodies import read_image, read_images
 from server.classify import Classifier
 from server.contract import Model
+from server.keys import KeyFile, RequireKey
 from server.middleware import Envelope, Timings
 from server.models import Entry, Models
 from server.problems import (
@@ -28,9 +31,11 @@ from server.problems import (
     MethodNotAllowed,
     NotFound,
     Problem,
+    Unauthorized,
     UnknownModel,
 )
 from server.settings import Settings
+from server.telemetry import Telemetry, refused
 from server.triton import TritonClient
 
 WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
@@ -53,6 +58,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        metrics.start()
         triton = TritonClient(triton_url)
         models = Models(triton, settings.default_model)
         app.state.models = models
@@ -66,10 +72,24 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             app.state.classifier.close()
             await triton.close(settings.request_timeout)
 
-    app = FastAPI(title="Mixer Serving", description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Mixer Serving", version=__version__, description=DESCRIPTION, lifespan=lifespan
+    )
     app.state.settings = settings
     app.router.route_class = PlainRoute
+    # From the inside to the outside.
+    if settings.keys_file is not None:
+        app.add_middleware(RequireKey, keys=KeyFile(settings.keys_file))
     app.add_middleware(Envelope)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
+        )
+    app.add_middleware(Telemetry, log=settings.access_log)
     app.add_exception_handler(HTTPException, _raise_as_problem)
     _add_routes(app)
 
@@ -78,7 +98,10 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             app.openapi_schema = get_openapi(
                 title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
             )
-            app.openapi_schema.setdefault("components", {})["schemas"] = openapi.SCHEMAS
+            app.openapi_schema["components"] = {
+                "schemas": openapi.SCHEMAS,
+                "securitySchemes": openapi.SECURITY_SCHEMES,
+            }
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it
@@ -92,7 +115,11 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         summary="Classify one picture",
         responses=openapi.responses("Classification", *openapi.CLASSIFY),
-        openapi_extra={"parameters": openapi.PARAMETERS, "requestBody": openapi.IMAGE_BODY},
+        openapi_extra={
+            "parameters": openapi.PARAMETERS,
+            "requestBody": openapi.IMAGE_BODY,
+            "security": openapi.SECURITY,
+        },
     )
     app.add_api_route(
         "/classify/batch",
@@ -100,13 +127,18 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         summary="Classify several pictures; one bad picture does not spoil the others",
         responses=openapi.responses("BatchClassification", *openapi.CLASSIFY),
-        openapi_extra={"parameters": openapi.PARAMETERS, "requestBody": openapi.BATCH_BODY},
+        openapi_extra={
+            "parameters": openapi.PARAMETERS,
+            "requestBody": openapi.BATCH_BODY,
+            "security": openapi.SECURITY,
+        },
     )
     app.add_api_route(
         "/models",
         list_models,
         summary="The models that Triton serves",
-        responses=openapi.responses("Models", *openapi.SERVING),
+        responses=openapi.responses("Models", Unauthorized, *openapi.SERVING),
+        openapi_extra={"security": openapi.SECURITY},
     )
     name: openapi.Fragment = {
         "name": "name",
@@ -118,14 +150,21 @@ def _add_routes(app: FastAPI) -> None:
         "/models/{name}",
         show_model,
         summary="One model: input size, labels, version, provenance, state",
-        responses=openapi.responses("Model", UnknownModel, *openapi.SERVING),
-        openapi_extra={"parameters": [name]},
+        responses=openapi.responses("Model", Unauthorized, UnknownModel, *openapi.SERVING),
+        openapi_extra={"parameters": [name], "security": openapi.SECURITY},
     )
     app.add_api_route(
         "/livez",
         live,
         summary="Whether the gateway runs, whatever Triton does",
         responses=openapi.responses("Status"),
+    )
+    app.add_api_route(
+        "/metrics",
+        prometheus,
+        summary="Counts and times for Prometheus",
+        response_class=Response,
+        responses={200: openapi.PROMETHEUS},
     )
     for path in ("/readyz", "/healthz"):
         app.add_api_route(
@@ -140,7 +179,11 @@ async def classify(request: Request) -> Response:
     """POST /classify."""
     settings, classifier, timings = _context(request)
     model, top_k = _parameters(request)
+    timings.model = model.name
+    began = time.perf_counter()
     data = await read_image(request, settings.max_body_bytes)
+    timings.read = time.perf_counter() - began
+    metrics.image_bytes.observe(len(data))
     predictions, version = await classifier.one(data, model, top_k, timings)
     return _json({"model": model.name, "version": version, "predictions": predictions})
 
@@ -149,13 +192,21 @@ async def classify_batch(request: Request) -> Response:
     """POST /classify/batch."""
     settings, classifier, timings = _context(request)
     model, top_k = _parameters(request)
+    timings.model = model.name
+    began = time.perf_counter()
     uploads = await read_images(request, settings.max_body_bytes)
+    timings.read = time.perf_counter() - began
+    for upload in uploads:
+        metrics.image_bytes.observe(len(upload.data))
     if len(uploads) > settings.max_batch_images:
         raise BodyTooLarge(
             f"the form has {len(uploads)} pictures, "
             f"at most {settings.max_batch_images} are accepted"
         )
     answers, version = await classifier.many(uploads, model, top_k, timings)
+    for answer in answers:
+        if isinstance(answer, Problem):
+            refused(answer)
     results = [
         {"filename": upload.filename, "error": answer.document()}
         if isinstance(answer, Problem)
@@ -180,6 +231,14 @@ async def show_model(request: Request) -> Response:
     if isinstance(entry, Model):
         summary["labels"] = entry.labels
     return _json(summary)
+
+
+async def prometheus(request: Request) -> Response:
+    """GET /metrics."""
+    models: Models = request.app.state.models
+    return Response(
+        metrics.render(models.average_batch), headers={"content-type": metrics.CONTENT_TYPE_LATEST}
+    )
 
 
 async def live(_request: Request) -> Response:

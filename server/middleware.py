@@ -10,10 +10,12 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server import logs
 from server.problems import BodyTooLarge, InternalError, Problem
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,10 @@ class Timings:
     """Where a request's time went, in seconds; None is a phase that it never reached."""
 
     started: float
+    request_id: str = ""
+    model: str = ""  # the one that was asked for, once it is known to exist
+    read: float | None = None
+    admission: float | None = None
     decode: float | None = None
     queue: float | None = None
     inference: float | None = None
@@ -62,7 +68,8 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        timings = Timings(time.perf_counter())
+        timings = Timings(time.perf_counter(), request_id.decode())
+        logs.request_id.set(timings.request_id)
         scope["state"]["timings"] = timings
         started = False
 
@@ -80,17 +87,17 @@ class Envelope:
         try:
             await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            logger.debug("%s: the client went away", request_id.decode())
+            logger.debug("the client went away")
         except Problem as problem:
+            scope["state"]["problem"] = problem
             await _answer(problem, request_id, receive, send_with_headers)
         except Exception:
             # The last line: whatever it is, the client gets an answer and the log the cause.
-            logger.exception(
-                "%s: %s %s failed", request_id.decode(), scope["method"], scope["path"]
-            )
+            logger.exception("%s %s failed", scope["method"], quote(scope["path"]))
             if started:
                 raise
             failure = InternalError("the gateway failed; its log has the cause under request_id")
+            scope["state"]["problem"] = failure
             await _answer(failure, request_id, receive, send_with_headers)
 
 

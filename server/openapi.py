@@ -19,6 +19,7 @@ from server.problems import (
     Problem,
     TooManyPixels,
     TritonAway,
+    Unauthorized,
     UnknownModel,
     UnreadableImage,
     UnsupportedType,
@@ -149,9 +150,22 @@ BATCH_BODY: Fragment = {
     },
 }
 
+SECURITY_SCHEMES: Fragment = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+# The empty one: a server without --keys-file asks for no key.
+SECURITY: list[Fragment] = [{"bearer": []}, {"header": []}, {}]
+
+PROMETHEUS: Fragment = {
+    "description": "Prometheus' text format",
+    "content": {"text/plain": {"schema": TEXT, "example": "mixer_requests_in_flight 0.0\n"}},
+}
+
 SERVING: tuple[type[Problem], ...] = (ContractBroken, TritonAway, ModelNotReady, DeadlinePassed)
 CLASSIFY: tuple[type[Problem], ...] = (
     NoImage,
+    Unauthorized,
     UnknownModel,
     BodyTooLarge,
     TooManyPixels,

@@ -63,6 +63,17 @@ class NoImage(Problem):
     title = "No image in the request"
 
 
+class Unauthorized(Problem):
+    """The request carries no API key that the server knows."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    name = "unauthorized"
+    title = "An API key is needed"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"www-authenticate", b"Bearer")]
+
+
 class NotFound(Problem):
     """No such path."""
 
@@ -174,6 +185,7 @@ class InternalError(Problem):
 
 CLASSES: tuple[type[Problem], ...] = (
     NoImage,
+    Unauthorized,
     NotFound,
     UnknownModel,
     MethodNotAllowed,

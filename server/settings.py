@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 PREFIX = "MIXER_"
+CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -75,6 +76,22 @@ class Settings(BaseSettings):
         "info", description="Least severe message to log."
     )
     access_log: bool = Field(False, description="Log a line for every request.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="JSON lines, or text to read; auto is text on a terminal, else JSON."
+    )
+    keys_file: Path | None = Field(
+        None,
+        description="File with a line NAME SHA256 per API key; without it no key is needed. Read "
+        "again when it changes. `python -m server key NAME` makes a line.",
+    )
+    cors_origins: list[str] = Field(
+        [],
+        description="Origins (https://example.org) whose pages may call this server from a "
+        "browser; none by default, * for all.",
+    )
+    workers: int = Field(
+        1, ge=1, le=256, description="Gateway processes that share the port and one Triton."
+    )
 
     @field_validator("triton_url")
     @classmethod
@@ -102,7 +119,9 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     unknown = sorted(
         name
         for name in environment
-        if name.upper().startswith(PREFIX) and name.upper() not in known
+        if name.upper().startswith(PREFIX)
+        and not name.upper().startswith(CLIENT_PREFIX)
+        and name.upper() not in known
     )
     if unknown:
         raise SettingsError(

@@ -33,6 +33,7 @@ ALLOWED = {
         "pydantic",
         "pydantic_settings",
         "python_multipart",
+        "rich",
         "starlette",
         "tritonclient",
         "uvicorn",

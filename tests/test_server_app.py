@@ -303,7 +303,7 @@ def test_the_openapi_document_names_every_answer(client: httpx.Client) -> None:
     for path in ("/classify", "/classify/batch"):
         operation = document["paths"][path]["post"]
         assert set(operation["responses"]) == {
-            "200", "400", "404", "413", "415", "422", "500", "502", "503", "504",
+            "200", "400", "401", "404", "413", "415", "422", "500", "502", "503", "504",
         }  # fmt: skip
         assert {p["name"] for p in operation["parameters"]} == {"model", "top_k"}
         assert "multipart/form-data" in operation["requestBody"]["content"]

@@ -1,0 +1,165 @@
+"""`python -m server classify PICTURE…`: classifies files through a running gateway.
+
+In: files, folders or patterns, and the gateway's address. Out: a table, or with --json one line of
+JSON per picture, in the order given. Exits with 0 when every picture was classified, 1 when one was
+not, 2 when nothing could be asked.
+"""
+
+import contextlib
+import glob
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from server.settings import CLIENT_PREFIX
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+Answer = dict[str, Any]
+
+
+class Classify(BaseSettings):
+    """Classify pictures through a running gateway; `python -m server` starts one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=CLIENT_PREFIX,
+        cli_prog_name="python -m server classify",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+    )
+
+    pictures: CliPositionalArg[list[str]] = Field(
+        description="Files, folders, or patterns such as 'photos/**/*.jpg'."
+    )
+    url: str = Field("http://127.0.0.1:8000", description="Address of the gateway.")
+    model: str | None = Field(None, description="Model to ask; the gateway's default if absent.")
+    top_k: int = Field(3, ge=1, description="Labels per picture.")
+    key: SecretStr | None = Field(
+        None, description="API key; better in the variable MIXER_CLIENT_KEY, where nobody sees it."
+    )
+    as_json: bool = Field(False, alias="json", description="One line of JSON per picture.")
+    parallel: int = Field(8, ge=1, le=256, description="Requests under way at once.")
+    timeout: float = Field(60.0, gt=0, description="Seconds to wait for each answer.")
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        parts = urllib.parse.urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise ValueError("should be an address such as http://127.0.0.1:8000")
+        return value.rstrip("/")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; the exit status."""
+    try:
+        options = CliApp.run(Classify, cli_args=list(arguments))
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            print(f"{name}: {problem['msg']}; got {problem['input']!r}", file=sys.stderr)
+        return 2
+    files = list(find(options.pictures))
+    if not files:
+        print(f"no picture in {', '.join(options.pictures)}", file=sys.stderr)
+        return 2
+    errors = Console(stderr=True)
+    with (
+        ThreadPoolExecutor(options.parallel) as threads,
+        # Shown on a terminal only, and gone at the end.
+        Progress(console=errors, transient=True, disable=len(files) < 2) as progress,
+    ):
+        answers = progress.track(
+            threads.map(lambda file: ask(file, options), files),
+            total=len(files),
+            description="Classifying",
+        )
+        results = [*_printed(answers)] if options.as_json else [*answers]
+    if not options.as_json:
+        Console().print(table(results))
+    failed = [result for result in results if "error" in result]
+    if failed:
+        errors.print(f"{len(failed)} of {len(results)} pictures were not classified", style="red")
+    return 1 if failed else 0
+
+
+def find(pictures: Sequence[str]) -> Iterator[Path]:
+    """The files that are meant: a folder's pictures, a pattern's matches, or the name itself."""
+    for name in pictures:
+        path = Path(name)
+        if path.is_dir():
+            yield from (p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES)
+        elif path.exists() or not glob.has_magic(name):
+            yield path  # a file that is not there gets its error, beside the others' answers
+        else:
+            matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+            yield from (match for match in sorted(matches) if match.is_file())
+
+
+def ask(file: Path, options: Classify) -> Answer:
+    """The gateway's answer for one file, with its name; or its name and an `error`."""
+    query = {"top_k": str(options.top_k)}
+    if options.model is not None:
+        query["model"] = options.model
+    headers = {"Content-Type": "application/octet-stream"}
+    if options.key is not None:
+        headers["Authorization"] = f"Bearer {options.key.get_secret_value()}"
+    answer: Answer
+    try:
+        request = urllib.request.Request(  # noqa: S310 - the scheme has been checked
+            f"{options.url}/classify?{urllib.parse.urlencode(query)}",
+            data=file.read_bytes(),
+            headers=headers,
+        )
+        with urllib.request.urlopen(request, timeout=options.timeout) as response:  # noqa: S310
+            answer = json.load(response)
+    except urllib.error.HTTPError as error:
+        answer = {"error": _detail(error)}
+    except urllib.error.URLError as error:
+        answer = {"error": f"{options.url} does not answer: {error.reason}"}
+    except (OSError, HTTPException, ValueError) as error:
+        answer = {"error": str(error) or type(error).__name__}
+    return {"file": str(file), **answer}
+
+
+def table(results: Sequence[Answer]) -> Table:
+    """Each picture with its labels, most probable first."""
+    shown = Table("picture", "label", "probability", highlight=False)
+    shown.columns[0].overflow = "fold"
+    shown.columns[2].justify = "right"
+    for result in results:
+        name = escape(result["file"])
+        if "error" in result:
+            shown.add_row(name, f"[red]{escape(result['error'])}[/red]", "")
+        for prediction in result.get("predictions", []):
+            label, probability = prediction["label"], prediction["probability"]
+            shown.add_row(name, escape(label), f"{100 * probability:.1f} %")
+            name = ""
+    return shown
+
+
+def _printed(answers: Iterable[Answer]) -> Iterator[Answer]:
+    for answer in answers:
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
+        yield answer
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """What the gateway says was wrong, or at least the status."""
+    with error, contextlib.suppress(ValueError, KeyError, TypeError, TimeoutError):
+        return f"{error.code}: {json.load(error)['detail']}"
+    return f"{error.code} {error.reason}"

@@ -1,0 +1,160 @@
+"""API keys: who may ask, told by a file of hashed keys that is read again when it changes.
+
+In: the key that a request carries, as `Authorization: Bearer KEY` (RFC 6750) or `X-API-Key: KEY`.
+Out: the name of the key, or `Unauthorized`. The file has a line `NAME SHA256` for each key, the
+hash in hexadecimal; `python -m server key NAME` makes one. A key has 256 random bits, so that a
+plain hash cannot be searched for it, and a slow one would only slow the gateway.
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.problems import Unauthorized
+
+logger = logging.getLogger(__name__)
+
+LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._@-]{0,63})\s+([0-9a-f]{64})")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+# How often the file is looked at: a key that is taken away stops working within this time.
+LOOK_SECONDS = 1.0
+# What works without a key: probes, metrics, the page (it asks for the key), the descriptions.
+OPEN_PATHS = frozenset(
+    {"/", "/livez", "/readyz", "/healthz", "/metrics", "/docs", "/redoc", "/openapi.json"}
+)
+
+
+class KeyFileError(ValueError):
+    """The file of keys cannot be used; the message says which line is wrong, without its text."""
+
+
+class KeyFile:
+    """The keys of one file, never older than `LOOK_SECONDS`."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file. Raises `KeyFileError`."""
+        self.path = path
+        self._stamp = self._look()
+        self._keys = read(path)
+        self._looked = time.monotonic()
+
+    def name_of(self, key: bytes) -> str | None:
+        """The name of a key, None if there is no such key. Takes the same time for every key."""
+        self._refresh()
+        digest = hashlib.sha256(key).hexdigest().encode()
+        found = None
+        for name, known in self._keys.items():
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        stamp = self._look()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = read(self.path)
+        except KeyFileError as error:
+            # A slip of the pen must neither lock everybody out nor let everybody in.
+            logger.error("%s; the keys that were read before stay", error)  # noqa: TRY400 - no trace
+        else:
+            logger.info("read %d API keys from %s", len(self._keys), self.path)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class RequireKey:
+    """ASGI middleware: lets only requests with a key reach anything but `OPEN_PATHS`."""
+
+    def __init__(self, app: ASGIApp, keys: KeyFile) -> None:
+        self.app = app
+        self.keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with the key's name in its state, or raise `Unauthorized`."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            key = presented(scope["headers"])
+            if key is None:
+                raise Unauthorized(
+                    "this server needs an API key; send it as 'Authorization: Bearer KEY' or "
+                    "'X-API-Key: KEY'"
+                )
+            name = self.keys.name_of(key)
+            if name is None:
+                raise Unauthorized("this API key is not known here; it may have been replaced")
+            scope["state"]["key"] = name
+        await self.app(scope, receive, send)
+
+
+def presented(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """The key that a request carries."""
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value.strip()
+        if name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                return key.strip()
+    return None
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """The SHA-256 of each key, in hexadecimal, by its name. Raises `KeyFileError`."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"the file of keys {path} cannot be read: {error}") from error
+    keys: dict[str, bytes] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        found = LINE.fullmatch(content)
+        if found is None:
+            raise KeyFileError(
+                f"{path} line {number} is not NAME SHA256 with 64 lower-case hexadecimal digits; "
+                "`python -m server key NAME` makes such a line"
+            )
+        if found[1] in keys:
+            raise KeyFileError(f"{path} line {number} names {found[1]!r} a second time")
+        keys[found[1]] = found[2].encode()
+    if not keys:
+        raise KeyFileError(f"{path} holds no key; `python -m server key NAME` makes one")
+    return keys
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m server key NAME`: print a new key to standard error, its line to standard output.
+
+    So `python -m server key alice >> keys.txt` stores the hash, and shows the key this once.
+    """
+    if len(arguments) != 1 or not NAME.fullmatch(arguments[0]):
+        print(
+            "usage: python -m server key NAME >> keys.txt\n\n"
+            "Makes an API key: the key goes to the terminal, the line NAME SHA256 for the file of\n"
+            "--keys-file to standard output. NAME: up to 64 letters, digits and ._@-",
+            file=sys.stderr,
+        )
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    key = secrets.token_urlsafe(32)
+    print(f"The API key of {arguments[0]}, shown this once: {key}", file=sys.stderr)
+    print(f"{arguments[0]} {hashlib.sha256(key.encode()).hexdigest()}")
+    return 0

@@ -1,0 +1,92 @@
+"""What the gateway counts, for Prometheus: right for one process and for several.
+
+In: each request when it has been answered, each picture when its header has been read. Out: the
+text that GET /metrics gives. With `--workers` each process writes its numbers into a file of the
+folder that `PROMETHEUS_MULTIPROC_DIR` names, and whichever worker is asked answers for all.
+"""
+
+import os
+import platform
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from server import __version__
+
+__all__ = ["CONTENT_TYPE_LATEST", "FOLDER_VARIABLE", "render", "start"]
+
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+STAGES = ("read", "admission", "decode", "queue", "inference")
+# A stage takes from tens of microseconds (a tiny decode) to a deadline of many seconds.
+SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+
+requests = Counter(
+    "mixer_requests", "Requests answered, by path, model and status.", ("path", "model", "status")
+)
+in_flight = Gauge(
+    "mixer_requests_in_flight", "Requests under way now.", multiprocess_mode="livesum"
+)
+stage_seconds = Histogram(
+    "mixer_stage_seconds",
+    "Seconds that a request to /classify or /classify/batch spent in a stage.",
+    ("stage",),
+    buckets=SECONDS,
+)
+shed = Counter("mixer_requests_shed", "Requests refused because the gateway was too busy.")
+unreadable = Counter(
+    "mixer_images_refused", "Pictures that were refused or could not be decoded.", ("reason",)
+)
+image_pixels = Histogram(
+    "mixer_image_pixels",
+    "Width × height of the pictures sent.",
+    buckets=tuple(float(4**power) for power in range(5, 15)),
+)
+image_bytes = Histogram(
+    "mixer_image_bytes",
+    "Encoded size of the pictures sent.",
+    buckets=tuple(float(4**power) for power in range(5, 14)),
+)
+average_batch = Gauge(
+    "mixer_triton_average_batch",
+    "Pictures per execution in Triton, since the last look at which it had worked.",
+    ("model",),
+    multiprocess_mode="mostrecent",
+)
+build = Gauge("mixer_build_info", "Always 1.", ("version", "python"), multiprocess_mode="max")
+
+# What is wrong with a picture, as opposed to the request or the server.
+ABOUT_PICTURES = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+
+
+def start() -> None:
+    """Say which build this is."""
+    build.labels(__version__, platform.python_version()).set(1)
+
+
+def render(batches: Mapping[str, float]) -> bytes:
+    """All numbers of all workers, in Prometheus' text format; `batches` as `Models` counts them."""
+    for model, average in batches.items():
+        average_batch.labels(model).set(average)
+    registry = REGISTRY
+    if FOLDER_VARIABLE in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library has no types
+    return generate_latest(registry)
