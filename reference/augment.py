@@ -1,7 +1,8 @@
-"""Augmentation and normalisation, inside the compiled training step.
+"""Augmentation of a batch and normalisation, inside the compiled training step.
 
-In: uint8 images [N, H, W, 3] and a random key. Out: float32 images in [-1, 1]. Every picture's
-luck comes from the key alone, so a resumed run sees what an unbroken run would have seen.
+In: uint8 images [N, H, W, 3], float32 targets [N, K] and a random key. Out: float32 images in [-1,
+1] and targets. All luck comes from the key alone, so a resumed run sees what an unbroken run would
+have seen, on any number of devices.
 """
 
 import jax
@@ -32,3 +33,30 @@ def flip_and_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
         return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), (height, width, channels))
 
     return jax.vmap(crop)(padded, offsets)
+
+
+def mix(
+    images: jax.Array, targets: jax.Array, key: jax.Array, mixup: float, cutmix: float
+) -> tuple[jax.Array, jax.Array]:
+    """Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899) with the next picture of the batch.
+
+    Each batch draws one share from Beta(α, α); where both are on, each batch draws one of the two.
+    """
+    if not mixup and not cutmix:
+        return images, targets
+    kind_key, share_key, box_key = jax.random.split(key, 3)
+    cut = jax.random.bernoulli(kind_key) if mixup and cutmix else jnp.asarray(cutmix > 0)
+    alpha = jnp.where(cut, cutmix, mixup)
+    share = jax.random.beta(share_key, alpha, alpha)  # what stays of each picture
+    _, height, width, _ = images.shape
+    side = jnp.sqrt(1 - share)  # of the box, as a share of the picture's
+    centre = jax.random.uniform(box_key, (2,))
+    rows, columns = jnp.arange(height) / height, jnp.arange(width) / width
+    in_rows = jnp.abs(rows - centre[0]) < side / 2
+    in_columns = jnp.abs(columns - centre[1]) < side / 2
+    box = (in_rows[:, None] & in_columns[None, :]).astype(images.dtype)[None, :, :, None]
+    # Where the box sticks out of the picture, less is replaced than was drawn.
+    share = jnp.where(cut, 1 - box.mean(), share)
+    weight = jnp.where(cut, 1 - box, share)
+    mixed = images * weight + jnp.roll(images, 1, axis=0) * (1 - weight)
+    return mixed, targets * share + jnp.roll(targets, 1, axis=0) * (1 - share)

@@ -1,13 +1,17 @@
 """The progress of a run: a bar on a terminal, lines elsewhere, and the loss curve as a file.
 
 In: step numbers and losses. Out: `NAME.log.jsonl`, one JSON object a line: step, loss,
-images_per_second, and at the end of an epoch also epoch and validation_accuracy.
+images_per_second, input_wait, and at the end of an epoch also epoch and validation_accuracy.
+`input_wait` is the share of the time in which the loop waited for pictures; the device, which has
+up to two steps queued, is idle for at most that share.
 """
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import jax
 from rich.console import Console
@@ -21,13 +25,19 @@ from rich.progress import (
 )
 
 LOG_EVERY_SECONDS = 10.0
+T = TypeVar("T")
 
 
 class Curve:
-    """Records and shows a run from `first_step` to `total_steps`; a context manager."""
+    """Records and shows a run from `first_step` to `total_steps`; a context manager.
 
-    def __init__(self, file: Path, first_step: int, total_steps: int, batch_size: int) -> None:
-        self._file = file.open("a")
+    Without a file it does neither: the processes of a run but the first.
+    """
+
+    def __init__(
+        self, file: Path | None, first_step: int, total_steps: int, batch_size: int
+    ) -> None:
+        self._file = file.open("a") if file else None
         self._total_steps = total_steps
         self._batch_size = batch_size
         self._progress = Progress(
@@ -38,10 +48,12 @@ class Curve:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            disable=file is None,
         )
         self._task = self._progress.add_task("training", total=total_steps, completed=first_step)
         self._since = time.monotonic()
         self._since_step = first_step
+        self._waited = 0.0
 
     def __enter__(self) -> "Curve":
         self._progress.start()
@@ -54,7 +66,18 @@ class Curve:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        self._file.close()
+        if self._file:
+            self._file.close()
+
+    def count_wait(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches, while the time that is spent waiting for them is counted."""
+        while True:
+            before = time.monotonic()
+            batch = next(batches, None)
+            self._waited += time.monotonic() - before
+            if batch is None:
+                return
+            yield batch
 
     def step(self, step: int, loss: jax.Array) -> None:
         """Count a step; its loss is read, which waits for the device, only every ten seconds."""
@@ -69,10 +92,19 @@ class Curve:
         self._write(step, loss, row, show=True)
 
     def _write(self, step: int, loss: jax.Array, more: dict[str, float], *, show: bool) -> None:
+        if not self._file:
+            return
         images = (step - self._since_step) * self._batch_size
         value = float(loss)  # waits for the device, so it comes before the clock is read
-        rate = images / (time.monotonic() - self._since)
-        row = {"step": step, "loss": round(value, 4), "images_per_second": round(rate, 1), **more}
+        seconds = time.monotonic() - self._since
+        rate = images / seconds
+        row = {
+            "step": step,
+            "loss": float(f"{value:.7g}"),  # what float32 holds
+            "images_per_second": round(rate, 1),
+            "input_wait": round(self._waited / seconds, 3),
+            **more,
+        }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         self._progress.update(self._task, description=f"loss {value:.3f}  {rate:.0f} images/s")
@@ -80,4 +112,4 @@ class Curve:
             minutes = (self._total_steps - step) * self._batch_size / rate / 60
             text = "  ".join(f"{name} {value}" for name, value in row.items())
             self._progress.console.print(f"{text}  left {minutes:.1f} min", highlight=False)
-        self._since, self._since_step = time.monotonic(), step
+        self._since, self._since_step, self._waited = time.monotonic(), step, 0.0

@@ -1,19 +1,17 @@
-"""Pictures for training and evaluation, as arrays in memory.
+"""Pictures for training and evaluation: all in memory, or decoded as they are needed.
 
 In: a folder tree `SPLIT/<class>/*.jpg` (any format that Pillow reads), or the archive
-`cifar-10-python.tar.gz` as its authors publish it. Out: uint8 images [N, H, W, 3] and int32 labels
-[N], with the names of the classes. Files that are no pictures are named and skipped, or refused.
+`cifar-10-python.tar.gz`. Out: a `Memory` of uint8 images [N, H, W, 3] with int32 labels [N], or,
+for sets larger than memory, `Files`, which opens a picture when it is asked for. Files that are no
+pictures are named and skipped, or refused.
 """
 
 import dataclasses
-import io
 import logging
-import pickle
-import tarfile
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +19,12 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
+from reference import cifar10
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-DECODE_THREADS = 4
+GIB = 1 << 30
+# What Pillow raises for files that are no pictures, or only half of one.
+BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +34,8 @@ class DataError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Pictures of one split."""
+class Memory:
+    """Pictures of one split, decoded."""
 
     images: npt.NDArray[np.uint8]  # [N, H, W, 3], RGB
     labels: npt.NDArray[np.int32]  # [N]
@@ -42,126 +44,171 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: npt.NDArray[np.intp]) -> "Dataset":
+    def take(self, rows: npt.NDArray[np.intp]) -> "Memory":
         """The pictures at these places, in this order."""
-        return Dataset(self.images[index], self.labels[index], self.classes)
+        return Memory(self.images[rows], self.labels[rows], self.classes)
+
+    def picture(self, row: int) -> Image.Image:
+        """One picture, RGB, as large as it was read."""
+        return Image.fromarray(self.images[row])
+
+    def square(self, row: int) -> npt.NDArray[np.uint8]:
+        """One picture at the image size."""
+        image: npt.NDArray[np.uint8] = self.images[row]
+        return image
 
 
-def load(source: Path, split: str, image_size: int, *, refuse_broken: bool = False) -> Dataset:
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Pictures of one split, decoded when they are asked for; safe to ask from many threads."""
+
+    files: tuple[Path, ...]
+    labels: npt.NDArray[np.int32]  # [N]
+    classes: tuple[str, ...]
+    image_size: int
+    broken: set[Path] = dataclasses.field(default_factory=set)  # found so far, and named
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Files":
+        """The pictures at these places, in this order."""
+        files = tuple(self.files[row] for row in rows)
+        return dataclasses.replace(self, files=files, labels=self.labels[rows])
+
+    def picture(self, row: int) -> Image.Image:
+        """One picture, RGB, upright, at least twice as large as the image size where it was."""
+        # One that turns out to be broken is named, and the class's next is taken. Which one that is
+        # depends on the files alone, so a resumed run reads the same.
+        for step in range(len(self.files)):
+            other = (row + step) % len(self.files)
+            file = self.files[other]
+            if self.labels[other] != self.labels[row] or file in self.broken:
+                continue
+            try:
+                return open_upright(file, 2 * self.image_size)
+            except BROKEN as error:
+                self.broken.add(file)
+                _log.warning("%s: replaced by another, not a picture: %s", file, error)
+        raise DataError(f"{self.files[row].parent}: no picture in it can be read any more")
+
+    def square(self, row: int) -> npt.NDArray[np.uint8]:
+        """One picture at the image size."""
+        return np.asarray(shrink(self.picture(row), self.image_size))
+
+
+Dataset = Memory | Files
+
+
+def load(
+    source: Path,
+    split: str,
+    image_size: int,
+    *,
+    refuse_broken: bool = False,
+    memory_gib: float = 4.0,
+    as_files: bool = False,
+    workers: int = 0,
+) -> Dataset:
     """Read `split` ("train" or "test") of a folder tree or of the CIFAR-10 archive.
 
-    Raises DataError where there is nothing to read, or (with `refuse_broken`) for the first file
-    that is no picture; otherwise such files are logged by name and left out.
+    A folder of more than `memory_gib` (decoded), or any with `as_files`, comes as `Files`. Raises
+    DataError where there is nothing to read, or (with `refuse_broken`) for the first file that is
+    no picture; otherwise such files are logged by name and left out.
     """
     if source.is_file():
-        return _load_cifar10_archive(source, split, image_size)
-    return _load_folder(source / split, image_size, refuse_broken)
+        try:
+            images, labels, classes = cifar10.read(source, split)
+        except cifar10.ArchiveError as error:
+            raise DataError(str(error)) from error
+        if image_size != images.shape[1]:
+            images = np.stack(
+                [np.asarray(shrink(Image.fromarray(image), image_size)) for image in images]
+            )
+        return Memory(images, labels, classes)
+    files, labels, classes = find(source / split)
+    lazy = as_files or len(files) * image_size**2 * 3 > memory_gib * GIB
+    images = np.empty((0 if lazy else len(files), image_size, image_size, 3), np.uint8)
+    good = np.ones(len(files), bool)
+
+    def read(index: int) -> None:
+        try:
+            if not lazy:
+                images[index] = read_image(files[index], image_size)
+            elif refuse_broken:  # which takes as long as one epoch's reading
+                read_image(files[index], image_size)
+            else:
+                with Image.open(files[index]):  # the header only
+                    pass
+        except BROKEN as error:
+            what = f"{files[index]}: not a picture that can be read: {error}"
+            if refuse_broken:
+                raise DataError(what) from error
+            _log.warning("skipped %s", what)
+            good[index] = False
+
+    _for_all(read, range(len(files)), f"reading {source / split}", workers)
+    if not good.any():
+        raise DataError(f"{source / split}: not one of {len(files)} files is a picture")
+    if lazy:
+        whole = Files(tuple(files), labels, classes, image_size)
+        return whole if good.all() else whole.take(np.flatnonzero(good))
+    return (
+        Memory(images, labels, classes)
+        if good.all()
+        else Memory(images[good], labels[good], classes)
+    )
 
 
-def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Hold back `count` pictures, drawn with `seed`; returns (rest, held back)."""
-    if not 0 < count < len(dataset):
-        raise DataError(f"cannot hold back {count} of {len(dataset)} pictures for validation")
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    return dataset.take(order[count:]), dataset.take(order[:count])
-
-
-def _load_folder(folder: Path, image_size: int, refuse_broken: bool) -> Dataset:
+def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ...]]:
+    """The files of `folder/<class>/`, with the number of the class of each, and the classes."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg")
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-    files = [
+    found = [
         (file, label)
         for label, name in enumerate(classes)
         for file in sorted((folder / name).iterdir())
         if file.suffix.lower() in SUFFIXES
     ]
-    if not files:
+    if not found:
         raise DataError(f"{folder}: no pictures; expected {folder}/<class>/*.jpg")
-    images = np.empty((len(files), image_size, image_size, 3), np.uint8)
-    good = np.ones(len(files), bool)
-
-    def decode(index: int) -> None:
-        path = files[index][0]
-        try:
-            images[index] = read_image(path, image_size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if refuse_broken:
-                raise DataError(f"{path}: not a picture that can be read: {error}") from error
-            _log.warning("%s: skipped, not a picture that can be read: %s", path, error)
-            good[index] = False
-
-    with ThreadPoolExecutor(DECODE_THREADS) as pool:
-        decoding = pool.map(decode, range(len(files)))
-        bar = Console(stderr=True)
-        for _ in track(decoding, f"reading {folder}", total=len(files), console=bar):
-            pass
-    if not good.any():
-        raise DataError(f"{folder}: not one of {len(files)} files is a picture that can be read")
-    labels = np.array([label for _, label in files], np.int32)
-    return Dataset(images[good], labels[good], classes)
+    return [file for file, _ in found], np.array([n for _, n in found], np.int32), classes
 
 
-def read_image(file: Path | IO[bytes], image_size: int) -> npt.NDArray[np.uint8]:
-    """One picture, turned as its EXIF data say, as RGB, resized to a square; uint8 [H, W, 3].
-
-    The same rule as the exported models' default: straight to the square, bilinear, antialiased.
-    """
-    with Image.open(file) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    if upright.size != (image_size, image_size):
-        upright = upright.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(upright)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles what CIFAR-10's batches hold, and no other class: a pickle can run any code."""
-
-    _allowed = frozenset(
-        {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
-    )
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in self._allowed:
-            raise pickle.UnpicklingError(f"refused to load {module}.{name}")
-        # NumPy 2 renamed the module that the published files name.
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-def _cifar10_batches(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[bytes, Any]]]:
-    for member in archive:
-        name = Path(member.name).name
-        file = archive.extractfile(member) if member.isfile() else None
-        if file and (name.startswith(("data_batch_", "test_batch")) or name == "batches.meta"):
-            yield name, _ArraysOnly(io.BytesIO(file.read()), encoding="bytes").load()
-
-
-def _load_cifar10_archive(path: Path, split: str, image_size: int) -> Dataset:
-    prefix = {"train": "data_batch_", "test": "test_batch"}[split]
-    try:
-        with tarfile.open(path) as archive:
-            batches = dict(_cifar10_batches(archive))
-    except (tarfile.TarError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: expected cifar-10-python.tar.gz, found {error}") from error
-    wanted = [batch for name, batch in sorted(batches.items()) if name.startswith(prefix)]
-    if not wanted or "batches.meta" not in batches:
+def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Hold back `count` pictures, drawn with `seed`; returns (rest, held back)."""
+    if not 0 < count < len(dataset):
         raise DataError(
-            f"{path}: expected cifar-10-python.tar.gz with {prefix}* and batches.meta inside; a "
-            "folder tree in an archive must be unpacked first"
+            f"cannot hold back {count} of {len(dataset)} pictures; choose --validation below that"
         )
-    classes = tuple(name.decode() for name in batches["batches.meta"][b"label_names"])
-    planes = np.concatenate([batch[b"data"] for batch in wanted]).reshape(-1, 3, 32, 32)
-    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    if image_size != 32:
-        images = np.stack(
-            [
-                np.asarray(
-                    Image.fromarray(image).resize(
-                        (image_size, image_size), Image.Resampling.BILINEAR
-                    )
-                )
-                for image in images
-            ]
-        )
-    labels = np.concatenate([batch[b"labels"] for batch in wanted]).astype(np.int32)
-    return Dataset(images, labels, classes)
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    return dataset.take(order[count:]), dataset.take(order[:count])
+
+
+def open_upright(file: Path, at_least: int) -> Image.Image:
+    """One picture, turned as its EXIF data say, RGB; large JPEGs are decoded at a fraction of their
+    size that leaves both sides at least `at_least` pixels long."""
+    with Image.open(file) as image:
+        image.draft("RGB", (at_least, at_least))
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def shrink(image: Image.Image, image_size: int) -> Image.Image:
+    """Straight to a square, bilinear, antialiased: the exported models' default rule."""
+    if image.size == (image_size, image_size):
+        return image
+    return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def read_image(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
+    """One picture as RGB, upright, resized to a square; uint8 [H, W, 3]."""
+    return np.asarray(shrink(open_upright(file, 2 * image_size), image_size))
+
+
+def _for_all(work: Callable[[int], None], rows: Iterable[int], title: str, workers: int) -> None:
+    rows = list(rows)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        bar = Console(stderr=True)
+        for _ in track(pool.map(work, rows), title, total=len(rows), console=bar):
+            pass

@@ -1,11 +1,15 @@
 """The MLP-Mixer in Flax, in the words of the paper (Tolstikhin et al., 2021, arXiv 2105.01601).
 
-In: float32 images [N, H, W, 3], already normalised to [-1, 1]. Out: float32 logits [N, K].
-The module names are the keys of Google's published checkpoints, so a flattened parameter tree
-*is* a checkpoint. Nothing here knows about files, data or devices.
+In: float32 images [N, H, W, 3], already normalised to [-1, 1]. Out: float32 logits [N, K]. `dtype`
+is what is computed in; parameters, statistics of LayerNorm and logits stay float32. The module
+names are the keys of Google's published checkpoints, so a flattened parameter tree *is* a
+checkpoint. Nothing here knows about files, data or devices.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -23,6 +27,24 @@ class MixerConfig:
     num_blocks: int
     tokens_mlp_dim: int  # D_S: hidden width of the token-mixing MLP
     channels_mlp_dim: int  # D_C: hidden width of the channel-mixing MLP
+
+    # Arrays that the sizes are read from, with their number of dimensions.
+    anchors: ClassVar[dict[str, int]] = {
+        "stem/kernel": 4,
+        "MixerBlock_0/token_mixing/Dense_0/kernel": 2,
+        "MixerBlock_0/channel_mixing/Dense_0/kernel": 2,
+        "head/kernel": 2,
+    }
+
+    @classmethod
+    def read(cls, shapes: Mapping[str, tuple[int, ...]]) -> tuple["MixerConfig", int, int]:
+        """Sizes, pixels per side and number of classes, off the shapes of a checkpoint."""
+        patch_size, _, _, hidden_dim = shapes["stem/kernel"]
+        tokens, tokens_mlp_dim = shapes["MixerBlock_0/token_mixing/Dense_0/kernel"]
+        num_blocks = len({key.split("/")[0] for key in shapes if key.startswith("MixerBlock_")})
+        channels_mlp_dim = shapes["MixerBlock_0/channel_mixing/Dense_0/kernel"][1]
+        config = cls(patch_size, hidden_dim, num_blocks, tokens_mlp_dim, channels_mlp_dim)
+        return config, patch_size * math.isqrt(tokens), shapes["head/kernel"][1]
 
 
 VARIANTS: dict[str, MixerConfig] = {
@@ -75,12 +97,13 @@ class MlpBlock(nn.Module):
     """Two dense layers with a GELU between them, applied to the last axis."""
 
     mlp_dim: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.Dense(self.mlp_dim, dot_general=_dot_general)(x)
+        y = nn.Dense(self.mlp_dim, dtype=self.dtype, dot_general=_dot_general)(x)
         y = nn.gelu(y)  # the tanh form, which the published weights were trained with
-        return nn.Dense(x.shape[-1], dot_general=_dot_general)(y)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, dot_general=_dot_general)(y)
 
 
 class MixerBlock(nn.Module):
@@ -88,15 +111,16 @@ class MixerBlock(nn.Module):
 
     tokens_mlp_dim: int
     channels_mlp_dim: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON)(x)
+        y = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype)(x)
         y = jnp.swapaxes(y, 1, 2)  # [N, S, C] -> [N, C, S]
-        y = MlpBlock(self.tokens_mlp_dim, name="token_mixing")(y)
+        y = MlpBlock(self.tokens_mlp_dim, self.dtype, name="token_mixing")(y)
         x = x + jnp.swapaxes(y, 1, 2)
-        y = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON)(x)
-        return x + MlpBlock(self.channels_mlp_dim, name="channel_mixing")(y)
+        y = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype)(x)
+        return x + MlpBlock(self.channels_mlp_dim, self.dtype, name="channel_mixing")(y)
 
 
 class MlpMixer(nn.Module):
@@ -104,16 +128,19 @@ class MlpMixer(nn.Module):
 
     config: MixerConfig
     num_classes: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        patch = (self.config.patch_size, self.config.patch_size)
-        x = nn.Conv(self.config.hidden_dim, patch, strides=patch, name="stem")(images)
+        sizes = self.config
+        patch = (sizes.patch_size, sizes.patch_size)
+        x = nn.Conv(sizes.hidden_dim, patch, patch, dtype=self.dtype, name="stem")(images)
         x = x.reshape(x.shape[0], -1, x.shape[-1])  # tokens in row-major order
-        for index in range(self.config.num_blocks):
-            x = MixerBlock(
-                self.config.tokens_mlp_dim, self.config.channels_mlp_dim, name=f"MixerBlock_{index}"
-            )(x)
-        x = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="pre_head_layer_norm")(x)
-        x = jnp.mean(x, axis=1)
+        for index in range(sizes.num_blocks):
+            name = f"MixerBlock_{index}"
+            x = MixerBlock(sizes.tokens_mlp_dim, sizes.channels_mlp_dim, self.dtype, name=name)(x)
+        x = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype, name="pre_head_layer_norm")(
+            x
+        )
+        x = jnp.mean(x, axis=1, dtype=jnp.float32)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)

@@ -1,62 +1,72 @@
 """All that a training run must remember to go on: written atomically, read back bit for bit.
 
-In and out: `NAME.state.npz` with the parameters, the optimiser's arrays, the step and the
-configuration.
+In and out: `NAME.state.npz` with the parameters, their moving average, the optimiser's arrays, the
+step and the configuration.
 """
 
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from reference import checkpoint
-from reference.config import ConfigError, TrainConfig
+from reference.checkpoint import Arrays, CheckpointError
+from reference.config import TrainConfig
+from reference.step import Variables
 
 
-@dataclasses.dataclass
-class State:
-    """What a run must remember to go on."""
+def save(path: Path, step: int, variables: Variables, config: TrainConfig) -> None:
+    """Write the state after `step` steps atomically."""
+    arrays = {f"params/{k}": v for k, v in checkpoint.flatten(variables.params).items()}
+    arrays |= {f"average/{k}": v for k, v in checkpoint.flatten(variables.average).items()}
+    for index, leaf in enumerate(jax.tree.leaves(variables.optimizer)):
+        arrays[f"optimizer/{index}"] = np.asarray(leaf)
+    arrays["step"] = np.asarray(step)
+    arrays["config"] = np.asarray(json.dumps(dataclasses.asdict(config)))
+    checkpoint.write_arrays(path, arrays)
 
-    step: int
-    params: optax.Params
-    optimizer: optax.OptState
 
-    def save(self, path: Path, config: TrainConfig) -> None:
-        """Write the state atomically."""
-        arrays = {f"params/{k}": v for k, v in checkpoint.flatten(self.params).items()}
-        for index, leaf in enumerate(jax.tree.leaves(self.optimizer)):
-            arrays[f"optimizer/{index}"] = np.asarray(leaf)
-        arrays["step"] = np.asarray(self.step)
-        arrays["config"] = np.asarray(json.dumps(dataclasses.asdict(config)))
-        checkpoint.write_arrays(path, arrays)
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A state that was read; its optimiser's arrays have no structure yet."""
+
+    path: Path
+    arrays: Arrays
 
     @classmethod
-    def load(cls, path: Path, config: TrainConfig, optimizer: optax.OptState) -> "State":
-        """Read a state; `optimizer` gives the structure. Raises CheckpointError, ConfigError."""
+    def load(cls, path: Path) -> "Saved":
+        """Read a state; raises CheckpointError."""
         arrays = checkpoint.read_arrays(path)
-        leaves, structure = jax.tree.flatten(optimizer)
-        wanted = {"step", "config", *(f"optimizer/{i}" for i in range(len(leaves)))}
-        if missing := wanted - arrays.keys():
-            raise checkpoint.CheckpointError(
-                f"{path}: expected a training state, found no {min(missing)}"
-            )
-        before = json.loads(str(arrays["config"]))
-        for field, value in dataclasses.asdict(config).items():
-            if before.get(field) != value:
-                raise ConfigError(
-                    f"{field}: this run was started with {before.get(field)!r}, not {value!r}; "
-                    "resume with the same configuration, or start anew with another --out"
-                )
-        params = checkpoint.unflatten(
-            {k.removeprefix("params/"): v for k, v in arrays.items() if k.startswith("params/")}
-        )
-        restored = [jnp.asarray(arrays[f"optimizer/{i}"]) for i in range(len(leaves))]
-        return cls(
-            step=int(arrays["step"]),
-            params=jax.tree.map(jnp.asarray, params),
-            optimizer=jax.tree.unflatten(structure, restored),
-        )
+        for key in ("step", "config"):
+            if key not in arrays:
+                raise CheckpointError(f"{path}: expected a training state, found no {key}")
+        return cls(path, arrays)
+
+    @property
+    def step(self) -> int:
+        """How many steps were done."""
+        return int(self.arrays["step"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the run so far."""
+        config: dict[str, Any] = json.loads(str(self.arrays["config"]))
+        return config
+
+    def params(self, scope: str = "params/") -> Arrays:
+        """The parameters, or with `average/` their moving average."""
+        return {k.removeprefix(scope): v for k, v in self.arrays.items() if k.startswith(scope)}
+
+    def variables(self, optimizer: optax.GradientTransformation) -> Variables:
+        """Everything that a step changes, as it was; raises CheckpointError."""
+        params = checkpoint.unflatten(self.params())
+        leaves, structure = jax.tree.flatten(jax.eval_shape(optimizer.init, params))
+        names = [f"optimizer/{index}" for index in range(len(leaves))]
+        if missing := [name for name in names if name not in self.arrays]:
+            raise CheckpointError(f"{self.path}: expected a training state, found no {missing[0]}")
+        restored = jax.tree.unflatten(structure, [self.arrays[name] for name in names])
+        return Variables(params, restored, checkpoint.unflatten(self.params("average/")))

@@ -1,4 +1,4 @@
-"""Training a Mixer from scratch.
+"""Training from scratch, and fine-tuning, on all devices.
 
 In: pictures (see `reference.data`) and a `TrainConfig`. Out, beside each other: `NAME.npz`, the
 parameters in the published format; `NAME.state.npz`, all that is needed to go on; `NAME.json`, the
@@ -8,129 +8,21 @@ on its number and the seed alone, so a run that was stopped and resumed ends in 
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections import deque
 from pathlib import Path
-from typing import cast
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import numpy.typing as npt
-import optax
 
-from reference import checkpoint, data
-from reference.augment import flip_and_crop, normalise
+from reference import checkpoint, data, pipeline, state
 from reference.config import ConfigError, TrainConfig
 from reference.curve import Curve
-from reference.mixer import VARIANTS, MlpMixer
-from reference.state import State
+from reference.evaluate import evaluate
+from reference.parallel import Layout
+from reference.start import start
+from reference.step import Variables, build_optimizer, make_count, make_step
 
-EVALUATION_BATCH = 500
-
-Step = Callable[
-    [optax.Params, optax.OptState, int, npt.NDArray[np.uint8], npt.NDArray[np.int32]],
-    tuple[optax.Params, optax.OptState, jax.Array],
-]
-Predict = Callable[[optax.Params, npt.NDArray[np.uint8]], jax.Array]
-
-
-def build_model(config: TrainConfig, num_classes: int) -> MlpMixer:
-    """The network that `config` names; raises ConfigError where the sizes do not fit."""
-    if config.variant not in VARIANTS:
-        raise ConfigError(f"variant: no {config.variant!r}; there are {', '.join(VARIANTS)}")
-    sizes = VARIANTS[config.variant]
-    if config.image_size % sizes.patch_size:
-        raise ConfigError(
-            f"image_size: {config.image_size} is no multiple of the patch size {sizes.patch_size}"
-        )
-    return MlpMixer(sizes, num_classes)
-
-
-def build_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
-    """AdamW behind gradient clipping, warmed up, then on a cosine to zero."""
-    warmup = max(1, round(total_steps * config.warmup_epochs / config.epochs))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, warmup, max(total_steps, warmup + 1)
-    )
-
-    def kernels(params: optax.Params) -> optax.Params:
-        return jax.tree.map(lambda value: value.ndim > 1, params)
-
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b2=0.99, weight_decay=config.weight_decay, mask=kernels),
-    )
-
-
-def batches(
-    dataset: data.Dataset, config: TrainConfig, first_step: int
-) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]]:
-    """Batches from `first_step` on, in an order that the seed and the epoch alone decide.
-
-    The pictures that do not fill an epoch's last batch are left out of that epoch.
-    """
-    per_epoch = len(dataset) // config.batch_size
-    for epoch in range(first_step // per_epoch, config.epochs):
-        order = np.random.default_rng((config.seed, epoch)).permutation(len(dataset))
-        start = first_step % per_epoch if epoch == first_step // per_epoch else 0
-        for index in range(start, per_epoch):
-            rows = order[index * config.batch_size : (index + 1) * config.batch_size]
-            yield dataset.images[rows], dataset.labels[rows]
-
-
-def make_step(
-    model: MlpMixer, optimizer: optax.GradientTransformation, config: TrainConfig
-) -> Step:
-    """The compiled training step: (params, optimizer state, step, images, labels) → the same, loss.
-
-    The step number decides the augmentation.
-    """
-
-    def step(
-        params: optax.Params,
-        state: optax.OptState,
-        number: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-    ) -> tuple[optax.Params, optax.OptState, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(config.seed), number)
-        inputs = normalise(flip_and_crop(images, key, config.crop_padding))
-        targets = optax.smooth_labels(
-            jax.nn.one_hot(labels, model.num_classes), config.label_smoothing
-        )
-
-        def loss(params: optax.Params) -> jax.Array:
-            logits = logits_of(model, params, inputs)
-            return jnp.mean(optax.softmax_cross_entropy(logits, targets))
-
-        value, gradients = jax.value_and_grad(loss)(params)
-        updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, value
-
-    return jax.jit(step, donate_argnums=(0, 1))
-
-
-def logits_of(model: MlpMixer, params: optax.Params, inputs: jax.Array) -> jax.Array:
-    """The forward pass: float32 images [N, H, W, 3] in [-1, 1] to float32 logits [N, K]."""
-    return cast("jax.Array", model.apply({"params": params}, inputs))
-
-
-def make_predict(model: MlpMixer) -> Predict:
-    """The compiled classifier: (params, uint8 images [N, H, W, 3]) → class numbers [N]."""
-
-    def predict(params: optax.Params, images: jax.Array) -> jax.Array:
-        return jnp.argmax(logits_of(model, params, normalise(images)), axis=-1)
-
-    return jax.jit(predict)
-
-
-def evaluate(predict: Predict, params: optax.Params, dataset: data.Dataset) -> float:
-    """Top-1 accuracy, 0 to 1."""
-    correct = 0
-    for start in range(0, len(dataset), EVALUATION_BATCH):
-        found = predict(params, dataset.images[start : start + EVALUATION_BATCH])
-        correct += int(np.sum(found == dataset.labels[start : start + EVALUATION_BATCH]))
-    return correct / len(dataset)
+STEPS_IN_FLIGHT = 2  # queued on the device, so that it never waits for the host
 
 
 def train(
@@ -140,41 +32,89 @@ def train(
 
     Raises ConfigError, data.DataError or checkpoint.CheckpointError before the first step.
     """
-    state_file = out.with_suffix(".state.npz")
-    if state_file.exists() and not resume:
-        raise ConfigError(f"out: {state_file} exists; go on with --resume, or choose another --out")
-    if resume and not state_file.exists():
-        raise ConfigError(f"resume: there is no {state_file} to go on from")
-    everything = data.load(source, "train", config.image_size, refuse_broken=refuse_broken)
-    training, held_back = data.split_validation(everything, config.validation, config.seed)
+    files = _Files(out)
+    begin = start(config, files.state, resume=resume)
+    config = begin.config
+    layout = Layout.over(jax.devices())
+    if config.batch_size % layout.mesh.size:
+        raise ConfigError(
+            f"batch_size: {config.batch_size} cannot be divided among {layout.mesh.size} devices"
+        )
+    training, held_back = _read(config, source, refuse_broken)
     per_epoch = len(training) // config.batch_size
     if per_epoch == 0:
         raise ConfigError(f"batch_size: {config.batch_size} is more than {len(training)} pictures")
-    total_steps = per_epoch * config.epochs
-    model = build_model(config, len(training.classes))
+    total_steps, num_classes = per_epoch * config.epochs, len(training.classes)
     optimizer = build_optimizer(config, total_steps)
-    blank = jnp.zeros((1, config.image_size, config.image_size, 3))
-    params = model.init(jax.random.key(config.seed), blank)["params"]
-    state = State(0, params, optimizer.init(params))
-    if resume:
-        state = State.load(state_file, config, state.optimizer)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    out.with_suffix(".labels.txt").write_text("\n".join(training.classes) + "\n")
+    model = begin.model(num_classes)
+    variables = layout.copy(begin.variables(model, num_classes, optimizer))
+    step = make_step(model, num_classes, optimizer, config, layout)
+    count = make_count(model, layout)
 
-    step, predict = make_step(model, optimizer, config), make_predict(model)
-    accuracy = evaluate(predict, state.params, held_back) if state.step == total_steps else 0.0
-    with Curve(out.with_suffix(".log.jsonl"), state.step, total_steps, config.batch_size) as curve:
-        for images, labels in batches(training, config, state.step):
-            state.params, state.optimizer, loss = step(
-                state.params, state.optimizer, state.step, images, labels
-            )
-            state.step += 1
-            if state.step % per_epoch:
-                curve.step(state.step, loss)
-                continue
-            accuracy = evaluate(predict, state.params, held_back)
-            state.save(state_file, config)
-            checkpoint.write_arrays(out, checkpoint.flatten(state.params))
-            curve.epoch(state.step, loss, state.step // per_epoch, accuracy)
+    def measure() -> float:
+        params = variables.average or variables.params
+        return evaluate(count, layout, params, held_back, config.workers).top1
+
+    first, done = jax.process_index() == 0, begin.step
+    if first:
+        files.begin(config, training.classes)
+    accuracy = measure() if done == total_steps else 0.0
+    batches = pipeline.training(training, config, done, jax.process_index(), jax.process_count())
+    in_flight: deque[jax.Array] = deque()
+    saved_at = time.monotonic()
+    with Curve(files.log if first else None, done, total_steps, config.batch_size) as curve:
+        for images, labels in curve.count_wait(batches):
+            variables, loss = step(variables, done, layout.divide(images), layout.divide(labels))
+            done += 1
+            in_flight.append(loss)
+            if len(in_flight) > STEPS_IN_FLIGHT:
+                in_flight.popleft().block_until_ready()
+            ended = done % per_epoch == 0
+            if ended:
+                accuracy = measure()
+            if first and (ended or time.monotonic() - saved_at > 60 * config.save_minutes):
+                files.save(done, variables, config)
+                saved_at = time.monotonic()
+            if ended:
+                curve.epoch(done, loss, done // per_epoch, accuracy)
+            else:
+                curve.step(done, loss)
     return accuracy
+
+
+def _read(
+    config: TrainConfig, source: Path, refuse_broken: bool
+) -> tuple[data.Dataset, data.Dataset]:
+    everything = data.load(
+        source,
+        "train",
+        config.image_size,
+        refuse_broken=refuse_broken,
+        memory_gib=config.memory_gib,
+        as_files=config.min_crop_area < 1,  # which is cut out of the whole picture
+        workers=config.workers,
+    )
+    return data.split_validation(everything, config.validation, config.seed)
+
+
+class _Files:
+    """What a run writes, and where; for its first process only."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.state = out.with_suffix(".state.npz")
+        self.log = out.with_suffix(".log.jsonl")
+
+    def begin(self, config: TrainConfig, classes: tuple[str, ...]) -> None:
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        for file in (self.out, self.state):
+            checkpoint.remove_temporaries(file)
+        text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+        checkpoint.write_text(self.out.with_suffix(".json"), text)
+        checkpoint.write_text(self.out.with_suffix(".labels.txt"), "\n".join(classes) + "\n")
+
+    def save(self, done: int, variables: Variables, config: TrainConfig) -> None:
+        # The state comes first: it alone decides where a resumed run goes on.
+        state.save(self.state, done, variables, config)
+        params = checkpoint.flatten(variables.average or variables.params)
+        checkpoint.write_arrays(self.out, params)

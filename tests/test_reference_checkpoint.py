@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference import checkpoint
+from reference import checkpoint, models
 
 GOLDEN = Path(__file__).parent / "golden/mixer_tiny/checkpoint.npz"
 
@@ -38,7 +38,7 @@ def test_optimiser_state_files_are_read_too(tmp_path: Path) -> None:
     path = tmp_path / "state.npz"
     prefixed = {f"opt/target/{key}": value for key, value in arrays().items()}
     checkpoint.write_arrays(path, prefixed | {"opt/state/step": np.asarray(7)})
-    assert checkpoint.read_mixer(path)[:2] == checkpoint.read_mixer(GOLDEN)[:2]
+    assert models.read(path).config == models.read(GOLDEN).config
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_key(
     changed = {k: np.asarray(v) for k, v in (arrays() | change).items() if v is not None}
     checkpoint.write_arrays(path, changed)
     with pytest.raises(checkpoint.CheckpointError, match=message):
-        checkpoint.read_mixer(path)
+        models.read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip archive", GOLDEN.read_bytes()[:5000]])
@@ -69,16 +69,16 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "foreign.npz"
     path.write_bytes(content)
     with pytest.raises(checkpoint.CheckpointError, match=r"foreign\.npz: expected an \.npz file"):
-        checkpoint.read_mixer(path)
+        models.read(path)
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "pickle.npz"
     np.savez(path, payload=np.array([{"a": 1}], dtype=object))
     with pytest.raises(checkpoint.CheckpointError, match=r"expected an \.npz file of plain arrays"):
-        checkpoint.read_mixer(path)
+        models.read(path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(checkpoint.CheckpointError, match=r"absent\.npz: no such file"):
-        checkpoint.read_mixer(tmp_path / "absent.npz")
+        models.read(tmp_path / "absent.npz")

@@ -1,97 +1,107 @@
 """Training as a user runs it: `python -m reference train` on small folders, stopped and resumed."""
 
 import dataclasses
-import io
 import json
-import os
-import pickle
-import signal
 import subprocess
-import sys
-import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from PIL import Image
 
-from reference import commands, data
-from reference.checkpoint import read_mixer
+from reference import commands, models
 from reference.config import TrainConfig
+from tests.reference_runs import CLASSES, FLAGS, arrays, curve, finish, run, start, write_pictures
 
-CLASSES = ("dark", "light")
+pytestmark = pytest.mark.timeout(400)  # programs are compiled, on however busy a machine
 SMALL = TrainConfig(variant="mixer_testing", batch_size=8, validation=16)
-FLAGS = ["--variant", "mixer_testing", "--batch-size", "8", "--validation", "16"]
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes that brightness tells apart: 40 training and 4 test pictures each."""
-    root = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    for split, count in (("train", 40), ("test", 4)):
-        for name, mean in zip(CLASSES, (60, 190), strict=True):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                pixels = random.normal(mean, 20, (32, 32, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
-    return root
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "reference", *map(str, arguments)]
+@pytest.fixture(scope="module")
+def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run of 20 epochs that nothing interrupted."""
+    out = tmp_path_factory.mktemp("unbroken") / "model.npz"
+    done = run("train", *FLAGS, "--epochs", "20", "--data", pictures, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "held-back training pictures" in done.stdout
+    return out
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=100, check=False
-    )
+def assert_equal_runs(found: Path, expected: Path) -> None:
+    one, other = arrays(found), arrays(expected)
+    assert one.keys() == other.keys()
+    for key, value in other.items():
+        np.testing.assert_array_equal(one[key], value, err_msg=key)
+    assert dict(curve(found)) == dict(curve(expected))
 
 
-def curve(out: Path) -> list[tuple[int, float]]:
-    """Step and loss at the end of every epoch."""
-    log = out.with_suffix(".log.jsonl")
-    rows = map(json.loads, log.read_text().splitlines() if log.exists() else [])
-    return [(row["step"], row["loss"]) for row in rows if "epoch" in row]
-
-
-def arrays(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    with np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+def kill_when(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
+    """SIGKILL at the moment at which the condition holds."""
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline, "nothing to kill came about"
+        assert process.poll() is None, "the run ended before it could be killed"
+    process.kill()
+    finish(process)
 
 
 def test_a_killed_and_resumed_run_ends_in_the_parameters_of_an_unbroken_one(
-    pictures: Path, tmp_path: Path
+    pictures: Path, unbroken: Path, tmp_path: Path
 ) -> None:
-    unbroken, broken = tmp_path / "unbroken.npz", tmp_path / "broken.npz"
-    flags = [*FLAGS, "--epochs", "20", "--data", str(pictures)]
-    done = run("train", *flags, "--out", unbroken)
-    assert done.returncode == 0, done.stderr
-    assert "held-back training pictures" in done.stdout
-
-    with subprocess.Popen(
-        command("train", *flags, "--out", broken), stdout=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not curve(broken):
-            assert time.monotonic() < deadline, "no epoch within a minute"
-            assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-    stopped_at = len(curve(broken))
-    assert 0 < stopped_at < 20
-    again = run("train", *flags, "--out", broken, "--resume")
+    broken = tmp_path / "model.npz"
+    flags = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    kill_when(start("train", *flags), lambda: curve(broken))
+    assert 0 < len(curve(broken)) < 20
+    again = run("train", *flags, "--resume")
     assert again.returncode == 0, again.stderr
+    assert_equal_runs(broken, unbroken)
 
-    expected, found = arrays(unbroken), arrays(broken)
-    assert expected.keys() == found.keys()
-    for key, value in expected.items():
-        np.testing.assert_array_equal(found[key], value, err_msg=key)
-    assert dict(curve(broken)) == dict(curve(unbroken))
+
+def test_killed_while_a_checkpoint_is_written_a_run_goes_on_from_the_one_before(
+    pictures: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "model.npz"
+    state = broken.with_suffix(".state.npz")
+    flags = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    resume: tuple[str, ...] = ()
+    for _ in range(20):  # the kill may come just after the renaming; then once more
+        before = state.read_bytes() if state.exists() else b""
+        written = state.exists
+        kill_when(
+            start("train", *flags, *resume),
+            lambda: written() and any(tmp_path.glob(f".{state.name}.*.tmp")),
+        )
+        resume = ("--resume",)
+        if any(tmp_path.glob(f".{state.name}.*.tmp")):
+            break
+    else:
+        pytest.fail("never killed while the temporary file was there")
+    assert int(arrays(state)["step"]) % 8 == 0  # whole, and of an epoch's end
+    assert state.read_bytes() != before
+    again = run("train", *flags, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert not list(tmp_path.glob(".*.tmp")), "what the killed run left behind is still there"
+    assert_equal_runs(broken, unbroken)
+
+
+def test_saved_within_an_epoch_too(pictures: Path, unbroken: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "model.npz"
+    state = broken.with_suffix(".state.npz")
+    flags = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    often = ("--save-minutes", "0.000001")
+    kill_when(start("train", *flags, *often), state.exists)
+    assert int(arrays(state)["step"]) % 8 > 0
+    assert models.read(broken).num_classes == 2
+    again = run("train", *flags, "--resume")  # and saves as often as usual from now on
+    assert again.returncode == 0, again.stderr
+    assert_equal_runs(broken, unbroken)
 
 
 def test_a_trained_checkpoint_has_learnt_and_is_evaluated(pictures: Path, tmp_path: Path) -> None:
@@ -101,10 +111,10 @@ def test_a_trained_checkpoint_has_learnt_and_is_evaluated(pictures: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     assert out.with_suffix(".labels.txt").read_text().split() == list(CLASSES)
     assert json.loads(out.with_suffix(".json").read_text())["variant"] == "mixer_testing"
-    assert read_mixer(out)[1] == 2
+    assert models.read(out).num_classes == 2
     result = run("evaluate", "--checkpoint", out, "--data", pictures)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("top-1 accuracy 100.00% on 8 pictures")
+    assert result.stdout.startswith("top-1 accuracy 100.00%, top-5 100.00%, on 8 pictures")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +132,9 @@ def test_a_configuration_that_cannot_run_is_refused_by_field(
     pictures: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     def attempt() -> None:
-        commands.train(dataclasses.replace(SMALL, **change), pictures, tmp_path / "model.npz")
+        commands.train(
+            dataclasses.replace(SMALL, **change), data=pictures, out=tmp_path / "model.npz"
+        )
 
     with pytest.raises(commands.UserError, match=message):
         attempt()
@@ -142,63 +154,52 @@ def test_a_run_in_the_way_is_not_overwritten_nor_resumed_under_another_configura
     out = tmp_path / "model.npz"
     once = dataclasses.replace(SMALL, epochs=1)
     with pytest.raises(commands.UserError, match="resume: there is no"):
-        commands.train(once, pictures, out, resume=True)
-    commands.train(once, pictures, out)
+        commands.train(once, data=pictures, out=out, resume=True)
+    commands.train(once, data=pictures, out=out)
     before = out.read_bytes()
     with pytest.raises(commands.UserError, match="go on with --resume"):
-        commands.train(once, pictures, out)
+        commands.train(once, data=pictures, out=out)
     with pytest.raises(commands.UserError, match="epochs: this run was started with 1, not 2"):
-        commands.train(dataclasses.replace(SMALL, epochs=2), pictures, out, resume=True)
+        commands.train(dataclasses.replace(SMALL, epochs=2), data=pictures, out=out, resume=True)
     assert out.read_bytes() == before
 
 
-def test_broken_pictures_are_named_and_skipped_or_refused(
-    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_with_every_augmentation_and_an_average_a_run_resumes_bit_for_bit(
+    pictures: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "train/dark"
-    folder.mkdir(parents=True)
-    whole = pictures / "train/dark/0.png"
-    (folder / "good.png").write_bytes(whole.read_bytes())
-    (folder / "cut.png").write_bytes(whole.read_bytes()[:200])
-    (folder / "text.jpg").write_text("no picture")
-    (folder / "notes.txt").write_text("not even called one")
-    dataset = data.load(tmp_path, "train", 32)
-    assert len(dataset) == 1
-    assert {"cut.png", "text.jpg"} == {Path(m.split(":")[0]).name for m in caplog.messages}
-    with pytest.raises(data.DataError, match=r"(cut\.png|text\.jpg): not a picture"):
-        data.load(tmp_path, "train", 32, refuse_broken=True)
+    flags: list[str | Path] = [*FLAGS, "--epochs", "4", "--data", pictures, "--ema-decay", "0.9"]
+    flags += ["--mixup", "0.2", "--cutmix", "1", "--randaugment-layers", "2"]
+    flags += ["--min-crop-area", "0.3", "--precision", "bfloat16", "--workers", "2"]
+    whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
+    done = run("train", *flags, "--out", whole)
+    assert done.returncode == 0, done.stderr
+    kill_when(start("train", *flags, "--out", broken), broken.exists)
+    again = run("train", *flags, "--out", broken, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert_equal_runs(broken, whole)
+    state = arrays(whole.with_suffix(".state.npz"))
+    assert np.any(state["params/head/kernel"] != state["average/head/kernel"])
+    np.testing.assert_array_equal(arrays(whole)["head/kernel"], state["average/head/kernel"])
 
 
-def test_the_published_cifar10_archive_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "cifar-10-python.tar.gz"
-    planes = np.random.default_rng(0).integers(0, 256, (6, 3072), np.uint8)
-    with tarfile.open(path, "w:gz") as archive:
-        add(archive, "data_batch_1", {b"data": planes[:4], b"labels": [3, 1, 0, 1]})
-        add(archive, "test_batch", {b"data": planes[4:], b"labels": [2, 0]})
-        add(archive, "batches.meta", {b"label_names": [b"airplane", b"bird", b"cat", b"frog"]})
-    training = data.load(path, "train", 32)
-    assert training.classes == ("airplane", "bird", "cat", "frog")
-    assert training.labels.tolist() == [3, 1, 0, 1]
-    np.testing.assert_array_equal(training.images[2, :, :, 1], planes[2, 1024:2048].reshape(32, 32))
-    assert len(data.load(path, "test", 32)) == 2
-
-
-def test_an_archive_with_code_inside_is_refused(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return os.system, (f"touch {tmp_path}/executed",)
-
-    path = tmp_path / "cifar-10-python.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        add(archive, "data_batch_1", Evil())
-    with pytest.raises(data.DataError, match=r"refused to load posix\.system"):
-        data.load(path, "train", 32)
-    assert not (tmp_path / "executed").exists()
-
-
-def add(archive: tarfile.TarFile, name: str, content: object) -> None:
-    """Add a pickle with the module name that NumPy 1 wrote into CIFAR-10."""
-    body = pickle.dumps(content, protocol=3).replace(b"numpy._core.", b"numpy.core.")
-    member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-    member.size = len(body)
-    archive.addfile(member, io.BytesIO(body))
+def test_fine_tuning_starts_from_a_published_file_at_a_higher_resolution(
+    pictures: Path, tmp_path: Path
+) -> None:
+    golden = Path(__file__).parent / "golden/mixer_tiny/checkpoint.npz"
+    out = tmp_path / "tuned.npz"
+    flags: list[str | Path] = ["--start-from", golden, "--image-size", "64", "--batch-size", "8"]
+    flags += ["--validation", "16", "--epochs", "4", "--learning-rate", "1e-3", "--data", pictures]
+    done = run("train", *flags, "--out", out)
+    assert done.returncode == 0, done.stderr
+    tuned = models.read(out)
+    assert (tuned.num_classes, tuned.image_size) == (2, 64)
+    assert json.loads(out.with_suffix(".json").read_text())["image_size"] == 64
+    # The body is where it came from, but for a few small steps.
+    assert (
+        np.corrcoef(arrays(golden)["stem/kernel"].ravel(), arrays(out)["stem/kernel"].ravel())[0, 1]
+        > 0.99
+    )
+    result = run("evaluate", "--checkpoint", out, "--data", pictures)
+    assert result.stdout.startswith("top-1 accuracy 100.00%"), result.stderr
+    again = run("train", *flags, "--out", out, "--resume")  # done already, and says so
+    assert again.returncode == 0, again.stderr

@@ -1,0 +1,102 @@
+"""Batches, made ready while the device computes.
+
+In: a `Dataset` and a `TrainConfig`. Out: batches of uint8 images [N, H, W, 3] and int32 labels [N],
+in an order, and augmented in a way, that the seed, the epoch and the place of a picture alone
+decide. A bounded pool of threads works a few batches ahead; Pillow releases Python's lock.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from reference.augment_picture import randaugment, random_resized_crop
+from reference.config import TrainConfig
+from reference.data import Dataset, Memory, shrink
+
+AHEAD = 4  # batches
+CHUNK = 16  # pictures that one thread takes at a time
+
+Images = npt.NDArray[np.uint8]
+Batch = tuple[Images, npt.NDArray[np.int32]]
+Rows = npt.NDArray[np.intp]
+
+
+def order(count: int, config: TrainConfig, first_step: int) -> Iterator[tuple[int, Rows]]:
+    """Epoch and rows of every batch from `first_step` on.
+
+    The pictures that do not fill an epoch's last batch are left out of that epoch.
+    """
+    per_epoch = count // config.batch_size
+    for epoch in range(first_step // per_epoch, config.epochs):
+        rows = np.random.default_rng((config.seed, epoch)).permutation(count)
+        start = first_step % per_epoch if epoch == first_step // per_epoch else 0
+        for index in range(start, per_epoch):
+            yield epoch, rows[index * config.batch_size : (index + 1) * config.batch_size]
+
+
+def training(
+    dataset: Dataset, config: TrainConfig, first_step: int, process: int = 0, processes: int = 1
+) -> Iterator[Batch]:
+    """The batches of a run from `first_step` on; of each, the share of this process."""
+    share = config.batch_size // processes
+
+    def picture(epoch: int, row: int) -> Images:
+        if not config.on_pictures:
+            return dataset.square(row)
+        random = np.random.default_rng((config.seed, epoch, row))
+        image = dataset.picture(row)
+        if config.min_crop_area < 1:
+            image = random_resized_crop(image, config.image_size, config.min_crop_area, random)
+        image = shrink(image, config.image_size)
+        layers, magnitude = config.randaugment_layers, config.randaugment_magnitude
+        return np.asarray(randaugment(image, layers, magnitude, random))
+
+    plan = (
+        (epoch, rows[process * share : (process + 1) * share])
+        for epoch, rows in order(len(dataset), config, first_step)
+    )
+    if isinstance(dataset, Memory) and not config.on_pictures:
+        return ((dataset.images[rows], dataset.labels[rows]) for _, rows in plan)
+    return _ahead(dataset, plan, picture, config.workers)
+
+
+def in_order(dataset: Dataset, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    """Every picture once, unchanged; the last batch may be smaller."""
+    starts = range(0, len(dataset), batch_size)
+    plan = ((0, np.arange(s, min(s + batch_size, len(dataset)))) for s in starts)
+    if isinstance(dataset, Memory):
+        return ((dataset.images[rows], dataset.labels[rows]) for _, rows in plan)
+    return _ahead(dataset, plan, lambda _, row: dataset.square(row), workers)
+
+
+def _ahead(
+    dataset: Dataset,
+    plan: Iterable[tuple[int, Rows]],
+    picture: Callable[[int, int], Images],
+    workers: int,
+) -> Iterator[Batch]:
+    def chunk(epoch: int, rows: Rows) -> list[Images]:
+        return [picture(epoch, int(row)) for row in rows]
+
+    pending: deque[tuple[Rows, list[Future[list[Images]]]]] = deque()
+
+    def collect() -> Batch:
+        rows, futures = pending.popleft()
+        images = np.stack([image for future in futures for image in future.result()])
+        return images, dataset.labels[rows]
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        try:
+            for epoch, rows in plan:
+                parts = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
+                pending.append((rows, [pool.submit(chunk, epoch, part) for part in parts]))
+                if len(pending) > AHEAD:
+                    yield collect()
+            while pending:
+                yield collect()
+        finally:
+            pool.shutdown(cancel_futures=True)
