@@ -1,4 +1,4 @@
-"""`python -m reference COMMAND`: train and evaluate the JAX Mixer; `--help` explains each."""
+"""`python -m reference COMMAND`: train, evaluate, time and compile; `--help` explains each."""
 
 import logging
 import os
@@ -16,6 +16,9 @@ def main() -> None:
     app = tyro.extras.SubcommandApp()
     app.command(name="train")(commands.train)
     app.command(name="evaluate")(commands.evaluate)
+    app.command(name="throughput")(commands.throughput)
+    app.command(name="compile")(commands.compile_)
+    app.command(name="tables")(commands.tables)
     try:
         app.cli(prog="python -m reference")
     except commands.UserError as error:

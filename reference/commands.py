@@ -1,16 +1,27 @@
 """The commands of `python -m reference`: what each flag means, and what is printed."""
 
+import importlib.metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
+from rich.console import Console
 
-from reference import checkpoint, data, parallel
+from reference import checkpoint, compile_report, data, models, parallel, topology
 from reference import evaluate as evaluation
+from reference import throughput as timing
 from reference import train as training
 from reference.config import ConfigError, TrainConfig
+from reference.forward import Forward
+from reference.models import native_image_size
 
-UserError = (checkpoint.CheckpointError, data.DataError, ConfigError)
+UserError = (
+    checkpoint.CheckpointError,
+    data.DataError,
+    ConfigError,
+    models.UnknownVariantError,
+    topology.TopologyError,
+)
 
 
 def train(
@@ -64,3 +75,93 @@ def evaluate(
         f"top-1 accuracy {found.top1:.2%}, top-5 {found.top5:.2%}, "
         f"on {found.pictures} pictures of {data_source}, {split}"
     )
+
+
+def throughput(
+    *,
+    models: tuple[str, ...] = ("mixer_s16", "mixer_b16", "vit_b16", "bit_r50x1"),
+    batch_sizes: tuple[int, ...] = (1, 8, 32, 128),
+    image_size: int = 0,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    windows: int = 5,
+    seconds: float = 2.0,
+    out: Path | None = None,
+) -> None:
+    """Measure images per second and device of the forward pass, the measure of the paper.
+
+    Args:
+        models: Which variants.
+        batch_sizes: Images per device; the best one counts, as in the paper.
+        image_size: Pixels per side; 0: each variant's own.
+        precision: What is computed in; auto: bfloat16 on TPU and GPU.
+        windows: How often each figure is measured; the median counts.
+        seconds: How long a window is.
+        out: Write all of it as JSON.
+    """
+    if min((*batch_sizes, windows)) < 1 or seconds <= 0:
+        raise ConfigError("batch_sizes, windows, seconds: must be above zero")
+    report = timing.measure(
+        models,
+        batch_sizes,
+        image_size=image_size,
+        precision=precision,
+        windows=windows,
+        seconds=seconds,
+    )
+    timing.show(report, _wide())
+    if out is not None:
+        timing.write(report, out)
+
+
+def compile_(
+    *,
+    topologies: Annotated[tuple[str, ...], tyro.conf.arg(name="topology")],
+    models: tuple[str, ...] = ("mixer_b16",),
+    kind: Literal["forward", "train"] = "forward",
+    batch_sizes: tuple[int, ...] = (128,),
+    image_size: int = 0,
+    precision: Literal["float32", "bfloat16"] = "bfloat16",
+    out: Path | None = None,
+) -> None:
+    """Compile for TPU slices with the TPU's own compiler, on a machine without a TPU.
+
+    Args:
+        topologies: Slices: v3:2x2, v4:4x4x4, v5e:16x16, v5p:2x2x1, v6e:4x4 and so on.
+        models: Which variants.
+        kind: The forward pass, or the data-parallel training step.
+        batch_sizes: Images per device.
+        image_size: Pixels per side; 0: each variant's own.
+        precision: What is computed in.
+        out: Write what the compiler says as JSON; rows of other programs in it are kept.
+    """
+    found = compile_report.read(out) if out is not None and out.exists() else []
+    new = []
+    for slice_ in topologies:
+        layout = topology.slice_layout(slice_)
+        for name in models:
+            size = image_size or native_image_size(name)
+            network = Forward(name, size, precision)
+            for batch_size in batch_sizes:
+                row = topology.compile_for(layout, slice_, network, kind, batch_size)
+                new.append(row)
+                found = [*(old for old in found if not old.same_program(row)), row]
+                if out is not None:
+                    version = importlib.metadata.version("libtpu")
+                    compile_report.write(found, out, version)
+    compile_report.show(new, _wide())
+
+
+def tables(pages: tuple[Path, ...] = (Path("docs/tpu.md"),)) -> None:
+    """Make the generated tables of documentation pages anew from the results beside them.
+
+    Args:
+        pages: Which pages.
+    """
+    for page in pages:
+        checkpoint.write_text(page, compile_report.refresh(page))
+
+
+def _wide() -> Console:
+    """A terminal, or a file as wide as the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=180)

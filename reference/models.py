@@ -74,7 +74,8 @@ def name_of(config: Config) -> str:
 
 
 def native_image_size(name: str) -> int:
-    """Pixels per side that a variant is meant for."""
+    """Pixels per side that a variant is meant for; raises UnknownVariantError."""
+    variant(name)
     return 32 if name in ("mixer_cifar10", "mixer_testing", "vit_testing", "bit_testing") else 224
 
 

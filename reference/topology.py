@@ -1,0 +1,149 @@
+"""The TPU's own compiler, on a machine without a TPU.
+
+In: the name of a slice, as `v5e:16x16`, and a function to compile for it. Out: what the compiler
+says: memory per device, collectives, operations, time. What does not fit, or cannot be compiled,
+fails here as it would there. Needs the package libtpu (requirements/tpu.txt). Nothing is run.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import re
+import time
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.stages import Lowered
+
+from reference import models
+from reference.config import TrainConfig
+from reference.forward import NUM_CLASSES, Forward
+from reference.parallel import Layout
+from reference.step import build_optimizer, first_variables, make_step
+
+EXAMPLES = "v3:2x2, v4:2x2x1, v5e:2x2, v5e:16x16, v5p:2x2x1, v6e:4x4"
+_COLLECTIVE = re.compile(
+    r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+)
+# libtpu looks for the machine that it is on; these say that it is on none.
+_NO_MACHINE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+class TopologyError(ValueError):
+    """There is no such slice, or no compiler for it; the message says what there is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says about one program on one slice."""
+
+    topology: str
+    devices: int  # v3: two per chip
+    model: str
+    image_size: int
+    kind: str  # forward or train
+    batch_size: int  # images per device
+    precision: str
+    compile_seconds: float
+    error: str | None = None  # why it cannot be compiled, in the compiler's words
+    memory_bytes: int | None = None  # per device: arguments, results and temporaries
+    flops: float | None = None  # per device and step
+    collectives: dict[str, int] = dataclasses.field(default_factory=dict)
+    # The compiler's model of the time, no measurement; None where it gives none (only v3 has one).
+    optimal_seconds: float | None = None
+
+    def same_program(self, other: "Compiled") -> bool:
+        """Whether both say something about the same program."""
+        fields = ("topology", "model", "image_size", "kind", "batch_size", "precision")
+        return all(getattr(self, field) == getattr(other, field) for field in fields)
+
+    @property
+    def optimum(self) -> float | None:
+        """Images per second and device in the compiler's model."""
+        return self.batch_size / self.optimal_seconds if self.optimal_seconds else None
+
+
+def slice_layout(topology: str) -> Layout:
+    """All devices of a slice that is not there; raises TopologyError."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise TopologyError(
+            "the TPU compiler is not installed: "
+            "pip install -r requirements/tpu.txt -c requirements/constraints.txt"
+        )
+    for name, value in _NO_MACHINE.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")  # whatever this machine has stays free
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise TopologyError(f"topology {topology}: {reason}; there are {EXAMPLES} …") from None
+    return Layout.over(list(found.devices))
+
+
+def compile_for(
+    layout: Layout, topology: str, network: Forward, kind: str, batch_size: int
+) -> Compiled:
+    """Compile the forward pass or the training step for `batch_size` images per device."""
+    begin = time.perf_counter()
+    devices = layout.mesh.size
+    about = Compiled(
+        topology,
+        devices,
+        network.variant,
+        network.image_size,
+        kind,
+        batch_size,
+        network.precision,
+        0.0,
+    )
+    lower = _forward if kind == "forward" else _train
+    try:
+        compiled = lower(layout, network, batch_size * devices).compile()
+    except jax.errors.JaxRuntimeError as error:
+        reason = next(line for line in str(error).splitlines() if line.strip())
+        seconds = round(time.perf_counter() - begin, 1)
+        return dataclasses.replace(about, compile_seconds=seconds, error=reason)
+    # Optional in JAX's types, since not every backend says all this; the TPU's does.
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
+    optimal = cost.get("optimal_seconds", -1.0)
+    return dataclasses.replace(
+        about,
+        compile_seconds=round(time.perf_counter() - begin, 1),
+        memory_bytes=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes,
+        flops=cost["flops"],
+        collectives=dict(Counter(_COLLECTIVE.findall(compiled.as_text() or ""))),
+        # Negative where the compiler has no such model.
+        optimal_seconds=optimal if optimal > 0 else None,
+    )
+
+
+def _forward(layout: Layout, network: Forward, images: int) -> Lowered:
+    return network.jit(layout).lower(network.shapes(), network.images(images))
+
+
+def _train(layout: Layout, network: Forward, images: int) -> Lowered:
+    config = TrainConfig(
+        variant=network.variant,
+        image_size=network.image_size,
+        batch_size=images,
+        precision="float32" if network.precision == "float32" else "bfloat16",
+    )
+    model = models.build(network.sizes, NUM_CLASSES, network.precision)
+    optimizer = build_optimizer(config, total_steps=1000)
+    variables = jax.eval_shape(lambda p: first_variables(p, optimizer, config), network.shapes())
+    step = make_step(model, NUM_CLASSES, optimizer, config, layout)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    labels = jax.ShapeDtypeStruct((images,), jnp.int32)
+    return step.lower(variables, number, network.images(images), labels)
