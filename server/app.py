@@ -19,15 +19,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from server import __version__, metrics, openapi
-from server.bodies import read_image, read_images
+from server.bodies import Bodies, read_image, read_images
 from server.classify import Classifier
 from server.contract import Model
+from server.deadlines import seconds_for, while_connected
 from server.keys import KeyFile, RequireKey
 from server.middleware import Envelope, Timings
 from server.models import Entry, Models
+from server.page import page
 from server.problems import (
     BadParameter,
     BodyTooLarge,
+    Draining,
     MethodNotAllowed,
     NotFound,
     Problem,
@@ -70,12 +73,16 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             app.state.classifier.close()
-            await triton.close(settings.request_timeout)
+            await triton.close(settings.longest_request)
 
     app = FastAPI(
         title="Mixer Serving", version=__version__, description=DESCRIPTION, lifespan=lifespan
     )
     app.state.settings = settings
+    app.state.bodies = Bodies(
+        settings.max_body_bytes, settings.max_buffered_bytes, settings.read_timeout
+    )
+    app.state.draining = False  # server/gateway.py sets it
     app.router.route_class = PlainRoute
     # From the inside to the outside.
     if settings.keys_file is not None:
@@ -109,6 +116,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
 
 
 def _add_routes(app: FastAPI) -> None:
+    app.add_api_route("/", page, include_in_schema=False)
     app.add_api_route(
         "/classify",
         classify,
@@ -170,8 +178,8 @@ def _add_routes(app: FastAPI) -> None:
         app.add_api_route(
             path,
             ready,
-            summary="Whether the default model answers a real inference as it did when loaded",
-            responses=openapi.responses("Status", UnknownModel, *openapi.SERVING),
+            summary="Whether every model answers a real inference as it did when loaded",
+            responses=openapi.responses("Status", *openapi.READINESS),
         )
 
 
@@ -180,11 +188,14 @@ async def classify(request: Request) -> Response:
     settings, classifier, timings = _context(request)
     model, top_k = _parameters(request)
     timings.model = model.name
-    began = time.perf_counter()
-    data = await read_image(request, settings.max_body_bytes)
-    timings.read = time.perf_counter() - began
-    metrics.image_bytes.observe(len(data))
-    predictions, version = await classifier.one(data, model, top_k, timings)
+    seconds = seconds_for(request, settings)
+    with request.app.state.bodies.hold() as hold:
+        began = time.perf_counter()
+        data = await read_image(request, hold)
+        timings.read = time.perf_counter() - began
+        metrics.image_bytes.observe(len(data))
+        async with while_connected(request):
+            predictions, version = await classifier.one(data, model, top_k, seconds, timings)
     return _json({"model": model.name, "version": version, "predictions": predictions})
 
 
@@ -193,17 +204,20 @@ async def classify_batch(request: Request) -> Response:
     settings, classifier, timings = _context(request)
     model, top_k = _parameters(request)
     timings.model = model.name
-    began = time.perf_counter()
-    uploads = await read_images(request, settings.max_body_bytes)
-    timings.read = time.perf_counter() - began
-    for upload in uploads:
-        metrics.image_bytes.observe(len(upload.data))
-    if len(uploads) > settings.max_batch_images:
-        raise BodyTooLarge(
-            f"the form has {len(uploads)} pictures, "
-            f"at most {settings.max_batch_images} are accepted"
-        )
-    answers, version = await classifier.many(uploads, model, top_k, timings)
+    seconds = seconds_for(request, settings)
+    with request.app.state.bodies.hold() as hold:
+        began = time.perf_counter()
+        uploads = await read_images(request, hold)
+        timings.read = time.perf_counter() - began
+        for upload in uploads:
+            metrics.image_bytes.observe(len(upload.data))
+        if len(uploads) > settings.max_batch_images:
+            raise BodyTooLarge(
+                f"the form has {len(uploads)} pictures, "
+                f"at most {settings.max_batch_images} are accepted"
+            )
+        async with while_connected(request):
+            answers, version = await classifier.many(uploads, model, top_k, seconds, timings)
     for answer in answers:
         if isinstance(answer, Problem):
             refused(answer)
@@ -249,6 +263,8 @@ async def live(_request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """GET /readyz and /healthz."""
     models: Models = request.app.state.models
+    if request.app.state.draining:
+        raise Draining("this gateway is about to end; send new requests to another")
     model = await models.ready()
     return _json({"status": "ready", "model": model.name, "version": model.version})
 

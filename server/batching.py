@@ -9,6 +9,7 @@ to work on and the next one waiting, and then all that have gathered go as soon 
 import asyncio
 from collections import deque
 
+from server.admission import Gate
 from server.contract import Model
 from server.resizing import Pixels
 from server.triton import Probabilities, TritonClient
@@ -23,6 +24,7 @@ class Batcher:
     def __init__(self, triton: TritonClient, model: Model, seconds: float) -> None:
         """`seconds` bounds each call to Triton; afterwards it no longer counts as under way."""
         self.model = model
+        self.gate = Gate(model.name)
         self._triton = triton
         self._seconds = seconds
         self._waiting: deque[Waiting] = deque()

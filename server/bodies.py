@@ -1,9 +1,15 @@
-"""Reading request bodies: never more than the limit, never through a temporary file.
+"""Reading request bodies: never more than the limits, never through a temporary file.
+
+The limits are on the bytes of one body, on the bytes of all that are held at the same time, and on
+the seconds that a client may take to send one.
 
 In: the ASGI request. Out: the bytes of its pictures, from a raw body or from the `image` fields of
 a multipart form (RFC 7578).
 """
 
+import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -11,7 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from server.problems import BodyTooLarge, NoImage, UnsupportedType
+from server.problems import BodyTooLarge, NoImage, SlowRequest, TooBusy, UnsupportedType
 
 FIELD = "image"
 HOW = (
@@ -39,15 +45,53 @@ class _Part:
     data: bytearray = field(default_factory=bytearray)
 
 
-async def read_image(request: Request, limit: int) -> bytes:
-    """The one picture of a request, from a raw body or a form; at most `limit` bytes of body.
+class Bodies:
+    """The limits, and how many bytes the bodies that are held now have together."""
 
-    Raises `UnsupportedType`, `BodyTooLarge` or `NoImage`.
+    def __init__(self, max_bytes: int, max_held: int, seconds: float) -> None:
+        self.max_bytes = max_bytes
+        self.max_held = max_held
+        self.seconds = seconds
+        self.held = 0
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator["Hold"]:
+        """A body is read and held inside."""
+        hold = Hold(self)
+        try:
+            yield hold
+        finally:
+            self.held -= hold.size
+
+
+@dataclass
+class Hold:
+    """The share of one request in what is held."""
+
+    bodies: Bodies
+    size: int = 0
+
+    def take(self, count: int) -> None:
+        """Account for `count` more bytes. Raises `BodyTooLarge` or `TooBusy`."""
+        self.size += count
+        self.bodies.held += count
+        if self.size > self.bodies.max_bytes:
+            raise BodyTooLarge(
+                f"the body has more than the {self.bodies.max_bytes} bytes that are accepted"
+            )
+        if self.bodies.held > self.bodies.max_held:
+            raise TooBusy("the requests under way fill the memory that they may take; try again")
+
+
+async def read_image(request: Request, hold: Hold) -> bytes:
+    """The one picture of a request, from a raw body or a form.
+
+    Raises `UnsupportedType`, `NoImage`, or as `read_body`.
     """
     content_type = request.headers.get("content-type", "application/octet-stream")
     kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
-        uploads = _images(await read_body(request, limit), options)
+        uploads = _images(await read_body(request, hold), options)
         if len(uploads) > 1:
             raise NoImage(
                 f"the form has {len(uploads)} fields {FIELD!r}, one is expected; "
@@ -55,7 +99,7 @@ async def read_image(request: Request, limit: int) -> bytes:
             )
         data = uploads[0].data
     elif kind.startswith(b"image/") or kind == b"application/octet-stream":
-        data = await read_body(request, limit)
+        data = await read_body(request, hold)
     else:
         raise UnsupportedType(f"Content-Type is {content_type!r}; {HOW}")
     if not data:
@@ -63,10 +107,10 @@ async def read_image(request: Request, limit: int) -> bytes:
     return data
 
 
-async def read_images(request: Request, limit: int) -> list[Upload]:
-    """The pictures of a form, at least one, in their order; at most `limit` bytes of body.
+async def read_images(request: Request, hold: Hold) -> list[Upload]:
+    """The pictures of a form, at least one, in their order.
 
-    Raises `UnsupportedType`, `BodyTooLarge` or `NoImage`.
+    Raises `UnsupportedType`, `NoImage`, or as `read_body`.
     """
     content_type = request.headers.get("content-type", "")
     kind, options = parse_options_header(content_type)
@@ -75,27 +119,35 @@ async def read_images(request: Request, limit: int) -> list[Upload]:
             f"Content-Type is {content_type!r}; send the pictures as fields {FIELD!r} of "
             "multipart/form-data"
         )
-    return _images(await read_body(request, limit), options)
+    return _images(await read_body(request, hold), options)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises `BodyTooLarge` as soon as it is known to exceed `limit` bytes."""
+async def read_body(request: Request, hold: Hold) -> bytes:
+    """The whole body.
+
+    Raises `BodyTooLarge` as soon as it is known to exceed its limit, `TooBusy` when there is no
+    room for it, `SlowRequest` when it takes too long.
+    """
+    limit, seconds = hold.bodies.max_bytes, hold.bodies.seconds
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise BodyTooLarge(f"the body has {declared} bytes, at most {limit} are accepted")
     chunks: list[bytes] = []
-    size = 0
     more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise BodyTooLarge(f"the body has more than the {limit} bytes that are accepted")
-        chunks.append(chunk)
-        more = message.get("more_body", False)
+    try:
+        async with asyncio.timeout(seconds):
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk = message.get("body", b"")
+                hold.take(len(chunk))
+                chunks.append(chunk)
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise SlowRequest(
+            f"only {hold.size} bytes of the body came within {seconds:g} s; send it faster"
+        ) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

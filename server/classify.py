@@ -1,6 +1,7 @@
 """From the bytes of pictures to predictions: the way every request to /classify takes.
 
-In: encoded pictures and a `Model`. Out: predictions as plain data for JSON. Decoding happens in a
+In: encoded pictures, a `Model` and the seconds they may take. Out: predictions as plain data for
+JSON. What cannot be done in time is refused before anything is done for it. Decoding happens in a
 bounded pool of threads; the rest waits in the event loop, where pictures for the same model meet.
 """
 
@@ -11,6 +12,7 @@ from http import HTTPStatus
 
 import numpy as np
 
+from server.admission import Ticket
 from server.batching import Batcher
 from server.bodies import Upload
 from server.contract import Model, check_distribution
@@ -34,7 +36,7 @@ class Classifier:
 
     def __init__(self, settings: Settings, models: Models) -> None:
         self.models = models
-        self._timeout = settings.request_timeout
+        self._longest = settings.longest_request
         self._max_pixels = settings.max_pixels
         self._batchers: dict[str, Batcher] = {}
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
@@ -44,20 +46,22 @@ class Classifier:
         self._threads.shutdown(cancel_futures=True)
 
     async def one(
-        self, data: bytes, model: Model, top_k: int, timings: Timings
+        self, data: bytes, model: Model, top_k: int, seconds: float, timings: Timings
     ) -> tuple[Predictions, str]:
         """The predictions for one picture, best first, and the version that made them.
 
-        Raises the `Problem` of whatever fails, `DeadlinePassed` when it takes too long.
+        Raises the `Problem` of whatever fails: `TooBusy` at once when `seconds` will not do,
+        `DeadlinePassed` when they did not.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._one(data, model, top_k, timings)
-        except TimeoutError:
-            raise self._late(timings) from None
+        with self._admit(model, 1, seconds, timings) as ticket:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._one(data, model, top_k, timings, ticket)
+            except TimeoutError:
+                raise _late(seconds, timings) from None
 
     async def many(
-        self, uploads: list[Upload], model: Model, top_k: int, timings: Timings
+        self, uploads: list[Upload], model: Model, top_k: int, seconds: float, timings: Timings
     ) -> tuple[list[Predictions | Problem], str]:
         """For each picture its predictions or its own problem, and the version that answered.
 
@@ -65,32 +69,44 @@ class Classifier:
         """
         version = model.version
 
-        async def result(upload: Upload) -> Predictions | Problem:
+        async def result(upload: Upload, ticket: Ticket) -> Predictions | Problem:
             nonlocal version
             try:
                 if not upload.data:
                     raise NoImage("the picture has 0 bytes")
-                answer, version = await self._one(upload.data, model, top_k, timings)
+                answer, version = await self._one(upload.data, model, top_k, timings, ticket)
             except Problem as problem:
                 if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 return problem
             return answer
 
-        try:
-            async with asyncio.timeout(self._timeout), asyncio.TaskGroup() as group:
-                tasks = [group.create_task(result(upload)) for upload in uploads]
-        except TimeoutError:
-            raise self._late(timings) from None
-        except ExceptionGroup as failures:
-            # All wait for the same Triton: one reason speaks for all.
-            raise failures.exceptions[0] from None
+        with self._admit(model, len(uploads), seconds, timings) as ticket:
+            try:
+                async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(result(upload, ticket)) for upload in uploads]
+            except TimeoutError:
+                raise _late(seconds, timings) from None
+            except ExceptionGroup as failures:
+                # All wait for the same Triton: one reason speaks for all.
+                raise failures.exceptions[0] from None
         return [task.result() for task in tasks], version
 
+    def _admit(self, model: Model, pictures: int, seconds: float, timings: Timings) -> Ticket:
+        began = time.perf_counter()
+        try:
+            return self._batcher(model).gate.enter(pictures, seconds)
+        finally:
+            timings.admission = time.perf_counter() - began
+
     async def _one(
-        self, data: bytes, model: Model, top_k: int, timings: Timings
+        self, data: bytes, model: Model, top_k: int, timings: Timings, ticket: Ticket
     ) -> tuple[Predictions, str]:
-        pixels = await self._pixels(data, model.rule, timings)
+        try:
+            pixels = await self._pixels(data, model.rule, timings)
+        except Problem:
+            ticket.done()
+            raise
         began = time.perf_counter()
         try:
             probabilities, version = await self._batcher(model).infer(pixels)
@@ -100,13 +116,15 @@ class Classifier:
         finally:
             timings.inference = time.perf_counter() - began
             timings.average_batch = self.models.average_batch.get(model.name)
+        ticket.done()
+        self.models.worked[model.name] = time.monotonic()
         check_distribution(model.name, probabilities)
         return predictions(model, probabilities, top_k), version
 
     def _batcher(self, model: Model) -> Batcher:
         batcher = self._batchers.get(model.name)
         if batcher is None or batcher.model is not model:
-            batcher = Batcher(self.models.triton, model, self._timeout)
+            batcher = Batcher(self.models.triton, model, self._longest)
             self._batchers[model.name] = batcher
         return batcher
 
@@ -129,12 +147,12 @@ class Classifier:
         _add(timings, decode=ended - began, queue=began - submitted)
         return pixels
 
-    def _late(self, timings: Timings) -> DeadlinePassed:
-        where = "waiting for inference" if timings.decode is not None else "waiting to be decoded"
-        return DeadlinePassed(
-            f"the request was still {where} after {self._timeout:g} s; try again when the server "
-            "is less busy"
-        )
+
+def _late(seconds: float, timings: Timings) -> DeadlinePassed:
+    where = "waiting for inference" if timings.decode is not None else "waiting to be decoded"
+    return DeadlinePassed(
+        f"the request was still {where} after {seconds:g} s; try again when the server is less busy"
+    )
 
 
 def predictions(model: Model, probabilities: Probabilities, top_k: int) -> Predictions:

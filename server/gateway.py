@@ -6,13 +6,16 @@ accepting, finishes what it has begun and returns.
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from server.app import create_app
+from server.connections import Connection
 from server.settings import Settings
 
 
@@ -23,8 +26,40 @@ class Gateway(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        class Limited(Connection):
+            read_timeout = settings.read_timeout
+
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Limited,
+                ws="none",
+                log_config=None,
+                access_log=False,  # server/telemetry.py has what uvicorn cannot know
+                server_header=False,
+                # Longer than load balancers keep an idle connection (60 s is common), so that it
+                # is never closed while one of them sends a request on it.
+                timeout_keep_alive=75,
+                # Longer than any request may take, so that none is cut off.
+                timeout_graceful_shutdown=math.ceil(settings.grace - settings.drain_seconds),
+            )
+        )
+        self._app = app
+        self._drain_seconds = settings.drain_seconds
+
     def stop(self) -> None:
-        """Finish what has begun, then let `serve_on` return."""
+        """Be not ready at once, serve on while clients notice, finish, let `serve_on` return.
+
+        Told a second time, it waits for no more clients to notice.
+        """
+        if self._app.state.draining or not self._drain_seconds:
+            self.should_exit = True
+        else:
+            asyncio.get_running_loop().call_later(self._drain_seconds, self._stop_accepting)
+        self._app.state.draining = True
+
+    def _stop_accepting(self) -> None:
         self.should_exit = True
 
     async def serve_on(self, listener: socket.socket) -> None:
@@ -34,16 +69,7 @@ class Gateway(uvicorn.Server):
 
 def make(settings: Settings, triton_url: str) -> Gateway:
     """A gateway; await its `serve_on`."""
-    return Gateway(
-        uvicorn.Config(
-            create_app(settings, triton_url),
-            log_config=None,
-            access_log=False,  # server/telemetry.py has what uvicorn cannot know
-            server_header=False,
-            # Longer than any request may take, so that none is cut off.
-            timeout_graceful_shutdown=int(settings.request_timeout) + 5,
-        )
-    )
+    return Gateway(create_app(settings, triton_url), settings)
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:

@@ -1,18 +1,21 @@
 """From the bytes of one picture to the pixels that a model takes.
 
 In: an encoded picture (JPEG, PNG, WebP, GIF, BMP or TIFF, told by its bytes) and the model's
-`ResizeRule`. Out: contiguous uint8[H, W, 3], RGB. The size in the header is checked before
-anything is decoded.
+`ResizeRule`. Out: contiguous uint8[H, W, 3], RGB. What the header says of its size, and what else
+makes a small file expensive, is checked before anything is decoded.
 
 What becomes RGB how: an EXIF orientation is applied. Transparency is laid over white. Of 16 bits
-the upper 8 are kept. Of an animation the first frame counts. Colour profiles are not applied, as
-the evaluation pipelines of the published models do not apply them either.
+the upper 8 are kept. CMYK is converted by the plain formula. Of an animation, or of several pages,
+only the first is ever looked at, so their number needs no limit. Colour profiles are not applied,
+as the evaluation pipelines of the published models do not apply them either.
 """
 
 import io
+import re
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from server.problems import TooManyPixels, UnreadableImage, UnsupportedType
 from server.resizing import Pixels, ResizeRule
@@ -31,6 +34,14 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+# Each scan of a progressive JPEG goes over the whole picture, and an empty one takes a dozen bytes
+# of file: a few kilobytes could keep a core busy for minutes. Cameras and tools write about 10.
+MAX_SCANS = 100
+# ITU-T T.81, B.1.1.2: in coded data FF is followed by 0 or a restart marker, never by another.
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+END_OF_IMAGE, START_OF_IMAGE, START_OF_SCAN = 0xD9, 0xD8, 0xDA
+# TIFF 6.0, section 15: a tile is decoded as a whole, however little of it the picture shows.
+TILE_WIDTH, TILE_LENGTH = 322, 323
 
 
 def sniff(data: bytes) -> str:
@@ -64,6 +75,7 @@ def open_header(data: bytes, max_pixels: int) -> Image.Image:
     except Exception as error:  # Pillow's readers raise anything on hostile bytes
         raise UnreadableImage(f"the {kind} header cannot be read: {_reason(error)}") from error
     _check_size(image, max_pixels)
+    _check_effort(image, data, max_pixels)
     return image
 
 
@@ -100,6 +112,34 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
             f"the picture has {width}×{height} = {width * height} pixels, at most {max_pixels} "
             "are accepted; scale it down"
         )
+
+
+def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse what takes far more time or memory than its size tells."""
+    if image.format in {"JPEG", "MPO"} and _scans(data) > MAX_SCANS:
+        raise UnreadableImage(f"the JPEG has more than the {MAX_SCANS} scans that are accepted")
+    if isinstance(image, TiffImageFile):
+        try:
+            tile = int(image.tag_v2.get(TILE_WIDTH, 0)) * int(image.tag_v2.get(TILE_LENGTH, 0))
+        except (TypeError, ValueError) as error:
+            raise UnreadableImage(f"the TIFF header has a broken tile size: {error}") from error
+        if tile > max_pixels:
+            raise TooManyPixels(
+                f"the TIFF has tiles of {tile} pixels, at most {max_pixels} are accepted"
+            )
+
+
+def _scans(data: bytes) -> int:
+    """Scans of a JPEG's first picture, counted up to one more than `MAX_SCANS`."""
+    scans, at = 0, 2
+    while scans <= MAX_SCANS and (found := MARKER.search(data, at)):
+        code, at = data[found.end() - 1], found.end()
+        if code == END_OF_IMAGE:
+            break
+        if code != START_OF_IMAGE:
+            at += int.from_bytes(data[at : at + 2], "big")
+        scans += code == START_OF_SCAN
+    return scans
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.problems import BodyTooLarge, InternalError, Problem
+from server.problems import InternalError, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:+/=@-]{0,127}")
 # How long the rest of a refused body is read and thrown away. Closing at once would reset the
 # connection, and a client that is still sending would never see the answer.
 LINGER_SECONDS = 2.0
+# Of a body that nobody wanted, what is thrown away to keep the connection.
+SMALL_BODY = 2**20
 
 
 @dataclass(slots=True)
@@ -72,6 +75,14 @@ class Envelope:
         logs.request_id.set(timings.request_id)
         scope["state"]["timings"] = timings
         started = False
+        unread = _has_body(scope["headers"])
+
+        async def receive_and_note() -> Message:
+            nonlocal unread
+            message = await receive()
+            if not message.get("more_body", False):
+                unread = False
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
@@ -82,15 +93,17 @@ class Envelope:
                     (b"x-request-id", request_id),
                     (b"server-timing", timings.header()),
                 ]
+                if scope["app"].state.draining:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_headers)
+            await self.app(scope, receive_and_note, send_with_headers)
         except ClientDisconnect:
             logger.debug("the client went away")
         except Problem as problem:
             scope["state"]["problem"] = problem
-            await _answer(problem, request_id, receive, send_with_headers)
+            await _answer(problem, request_id, receive if unread else None, send_with_headers)
         except Exception:
             # The last line: whatever it is, the client gets an answer and the log the cause.
             logger.exception("%s %s failed", scope["method"], quote(scope["path"]))
@@ -98,7 +111,7 @@ class Envelope:
                 raise
             failure = InternalError("the gateway failed; its log has the cause under request_id")
             scope["state"]["problem"] = failure
-            await _answer(failure, request_id, receive, send_with_headers)
+            await _answer(failure, request_id, receive if unread else None, send_with_headers)
 
 
 def _request_id(scope: Scope) -> bytes:
@@ -108,16 +121,26 @@ def _request_id(scope: Scope) -> bytes:
     return uuid.uuid4().hex.encode()
 
 
-async def _answer(problem: Problem, request_id: bytes, receive: Receive, send: Send) -> None:
+def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a body comes that is too large, or endless, to be thrown away."""
+    for name, value in headers:
+        if name == b"content-length":
+            return not (value.isdigit() and int(value) <= SMALL_BODY)
+        if name == b"transfer-encoding":
+            return True
+    return False
+
+
+async def _answer(problem: Problem, request_id: bytes, unread: Receive | None, send: Send) -> None:
+    """Send the problem; `unread` gives the rest of a body that nobody has read."""
     body = problem.body(request_id.decode())
     headers = [*problem.headers(), (b"content-length", str(len(body)).encode())]
-    refused = isinstance(problem, BodyTooLarge)
-    if refused:
+    if unread is not None:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": int(problem.status), "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": refused})
-    if refused:
-        await _linger(receive)
+    await send({"type": "http.response.body", "body": body, "more_body": unread is not None})
+    if unread is not None:
+        await _linger(unread)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -13,10 +13,13 @@ from server.problems import (
     BodyTooLarge,
     ContractBroken,
     DeadlinePassed,
+    Draining,
     InternalError,
     ModelNotReady,
     NoImage,
     Problem,
+    SlowRequest,
+    TooBusy,
     TooManyPixels,
     TritonAway,
     Unauthorized,
@@ -133,6 +136,14 @@ PARAMETERS: list[Fragment] = [
         "schema": COUNT,
         "description": "How many classes to answer with, 1 to all; 5 if absent (all if fewer).",
     },
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "Seconds after which the answer is of no use any more; the server's default "
+        "if absent, at most its maximum. A request that cannot be answered in time gets 429 at "
+        "once, one that was not answered in time 504.",
+    },
 ]
 BINARY: Fragment = {"schema": {"type": "string", "format": "binary"}}
 IMAGE_BODY: Fragment = {
@@ -163,15 +174,18 @@ PROMETHEUS: Fragment = {
 }
 
 SERVING: tuple[type[Problem], ...] = (ContractBroken, TritonAway, ModelNotReady, DeadlinePassed)
+READINESS: tuple[type[Problem], ...] = (*SERVING, Draining, UnknownModel)
 CLASSIFY: tuple[type[Problem], ...] = (
     NoImage,
     Unauthorized,
     UnknownModel,
+    SlowRequest,
     BodyTooLarge,
     TooManyPixels,
     UnsupportedType,
     UnreadableImage,
     BadParameter,
+    TooBusy,
     InternalError,
     *SERVING,
 )

@@ -21,7 +21,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     name: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "The gateway failed"
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -61,6 +61,22 @@ class NoImage(Problem):
     status = HTTPStatus.BAD_REQUEST
     name = "no-image"
     title = "No image in the request"
+
+
+class MalformedRequest(Problem):
+    """What came is not HTTP/1.1."""
+
+    status = HTTPStatus.BAD_REQUEST
+    name = "malformed-request"
+    title = "Not an HTTP request"
+
+
+class HeadTooLarge(Problem):
+    """The request line and headers are over the limit."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    name = "head-too-large"
+    title = "Request head too large"
 
 
 class Unauthorized(Problem):
@@ -105,6 +121,14 @@ class MethodNotAllowed(Problem):
         return [*super().headers(), (b"allow", self.allow.encode())]
 
 
+class SlowRequest(Problem):
+    """The client did not send the whole request in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    name = "slow-request"
+    title = "The request came too slowly"
+
+
 class BodyTooLarge(Problem):
     """The body is over the limit. The rest of it is not read."""
 
@@ -145,6 +169,19 @@ class BadParameter(Problem):
     title = "Bad parameter"
 
 
+class TooBusy(Problem):
+    """The gateway has more work than it can do in time; the request was not begun."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    name = "too-busy"
+    title = "Too busy to answer in time"
+    retry_after = 1
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class ContractBroken(Problem):
     """The model, or its answer, is not what the gateway can serve."""
 
@@ -171,6 +208,15 @@ class ModelNotReady(Problem):
     retry_after = 1
 
 
+class Draining(Problem):
+    """The gateway is about to end: it still answers, but wants no new clients."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    name = "draining"
+    title = "The gateway is shutting down"
+    retry_after = 1
+
+
 class DeadlinePassed(Problem):
     """The request took longer than it may."""
 
@@ -185,18 +231,23 @@ class InternalError(Problem):
 
 CLASSES: tuple[type[Problem], ...] = (
     NoImage,
+    MalformedRequest,
+    HeadTooLarge,
     Unauthorized,
     NotFound,
     UnknownModel,
     MethodNotAllowed,
+    SlowRequest,
     BodyTooLarge,
     TooManyPixels,
     UnsupportedType,
     UnreadableImage,
     BadParameter,
+    TooBusy,
     InternalError,
     ContractBroken,
     TritonAway,
     ModelNotReady,
+    Draining,
     DeadlinePassed,
 )

@@ -55,7 +55,33 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         le=3600,
-        description="Seconds a request may take from its last byte to its answer.",
+        description="Seconds a request may take from its last byte to its answer; a client may "
+        "ask for its own with the header X-Request-Timeout.",
+    )
+    max_request_timeout: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="Most seconds that X-Request-Timeout can ask for; more is cut down to this.",
+    )
+    read_timeout: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="Seconds a client may take to send a request's head, and then its body; "
+        "beyond it 408.",
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM in which requests are still taken while /readyz is 503; "
+        "behind a load balancer longer than its health checks take to notice.",
+    )
+    max_buffered_bytes: int = Field(
+        512 * 2**20,
+        ge=1,
+        description="Most bytes of all request bodies held at once; beyond it 429.",
     )
     max_body_bytes: int = Field(
         32 * 2**20, ge=1, description="Largest request body, in bytes; beyond it 413."
@@ -92,6 +118,16 @@ class Settings(BaseSettings):
     workers: int = Field(
         1, ge=1, le=256, description="Gateway processes that share the port and one Triton."
     )
+
+    @property
+    def longest_request(self) -> float:
+        """Most seconds from the last byte of a request to its answer."""
+        return max(self.request_timeout, self.max_request_timeout)
+
+    @property
+    def grace(self) -> float:
+        """Seconds after SIGTERM in which every request under way has ended."""
+        return self.drain_seconds + self.read_timeout + self.longest_request + 5
 
     @field_validator("triton_url")
     @classmethod

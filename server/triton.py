@@ -33,6 +33,8 @@ CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Channels to one address would share a connection, also one that answers no more.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
 
@@ -42,14 +44,33 @@ class TritonClient:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._calls: set[asyncio.Task[Any]] = set()
+        self._left: set[asyncio.Task[None]] = set()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._channel = grpc.aio.insecure_channel(self.url, options=CHANNEL_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def reconnect(self) -> None:
+        """Leave a connection on which nothing comes back; the calls on it are not cut off.
+
+        When the network swallows packets, the connection stays up for many minutes and, after the
+        network has come back, waits for longer and longer before it tries again.
+        """
+        if self._channel.get_state() is grpc.ChannelConnectivity.READY:
+            task = asyncio.create_task(_leave(self._channel, set(self._calls)))
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+            self._connect()
 
     async def close(self, patience: float) -> None:
         """Let the calls under way end, for at most `patience` seconds, then disconnect."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=patience)
+        for task in self._left:
+            task.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
         await self._channel.close()
 
     async def infer(
@@ -135,6 +156,14 @@ class TritonClient:
         if code in AWAY:
             return TritonAway(f"Triton at {self.url} does not answer: {details}")
         return ContractBroken(f"Triton refused the request: {code.name}: {details}")
+
+
+async def _leave(channel: grpc.aio.Channel, calls: set[asyncio.Task[Any]]) -> None:
+    try:
+        if calls:
+            await asyncio.wait(calls)
+    finally:
+        await channel.close()
 
 
 async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any:  # noqa: ANN401

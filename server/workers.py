@@ -98,7 +98,7 @@ class Workers:
     async def _end(self, process: SpawnProcess) -> None:
         """See the worker off: it ends by itself after SIGTERM, or is killed."""
         process.terminate()
-        grace = self._settings.request_timeout + 10
+        grace = self._settings.grace + 5
         await asyncio.to_thread(process.join, grace)
         if process.exitcode is None:
             logger.error("worker %s does not end and is killed", process.pid)

@@ -1,0 +1,105 @@
+"""Whether one more picture can be answered in time, told before any work is done for it.
+
+In: how many pictures a request has and how many seconds it may take. Out: a `Ticket`, or `TooBusy`
+with the seconds after which the queue has become short enough. The service rate is measured, never
+configured: pictures answered per second in which there was something to do, with the last seconds
+counting most. One gate stands before each model.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from server.problems import ModelNotReady, TooBusy
+
+# Busy seconds after which an answer counts 1/e in the measured rate.
+MEMORY = 2.0
+# Of a deadline: the rest is for what varies, so that nearly all that is admitted is in time.
+MARGIN = 0.8
+# Admitted while nothing has been measured yet.
+UNMEASURED = 64
+# With work to do and without an answer for so long, the model is stuck and not just busy.
+STUCK_SECONDS = 1.0
+
+
+class Gate:
+    """Counts the pictures that are under way to one model, and how fast they get done."""
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = name
+        self.waiting = 0
+        self._clock = clock
+        self._done = 0.0
+        self._busy = 0.0
+        self._since = 0.0  # the last answer, or when there was something to do again
+
+    def enter(self, pictures: int, seconds: float) -> "Ticket":
+        """Admit a request; use the ticket as a context manager.
+
+        A lone request is always admitted: there is nothing to wait for. Raises `TooBusy`, or
+        `ModelNotReady` when the queue does not move at all.
+        """
+        if self.waiting == 0:
+            self._since = self._clock()
+        else:
+            self._check(pictures, seconds)
+        self.waiting += pictures
+        return Ticket(self, pictures)
+
+    def _check(self, pictures: int, seconds: float) -> None:
+        ahead = self.waiting + pictures
+        if self._done == 0:
+            if ahead > UNMEASURED:
+                raise TooBusy(f"{self.waiting} pictures wait for the first answer; try again")
+            return
+        rate = self._done / self._busy
+        excess = ahead / rate - MARGIN * seconds
+        if excess <= 0:
+            return
+        idle = self._clock() - self._since
+        if idle > max(STUCK_SECONDS, self.waiting / rate):
+            raise ModelNotReady(f"model {self.name!r} has not answered anything for {idle:.1f} s")
+        raise TooBusy(
+            f"{self.waiting} pictures wait for model {self.name!r}, which answers {rate:.3g} per "
+            f"second: not within the {seconds:g} s that the request may take",
+            max(1, math.ceil(excess)),
+        )
+
+    def leave(self, pictures: int, *, answered: bool) -> None:
+        """Called by the ticket."""
+        self.waiting -= pictures
+        if not answered:
+            return
+        now = self._clock()
+        # A long standstill is forgotten soon after it has ended.
+        spent = max(1e-6, now - self._since)
+        kept = math.exp(-spent / MEMORY)
+        self._busy = self._busy * kept + min(spent, MEMORY)
+        self._done = self._done * kept + pictures
+        self._since = now
+
+
+class Ticket:
+    """The place of one request in the queue of a gate; what is not done at the end gave up."""
+
+    def __init__(self, gate: Gate, pictures: int) -> None:
+        self._gate = gate
+        self._pictures = pictures
+
+    def done(self) -> None:
+        """One picture has got its answer."""
+        self._pictures -= 1
+        self._gate.leave(1, answered=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._gate.leave(self._pictures, answered=False)

@@ -1,0 +1,107 @@
+"""One TCP connection: uvicorn's, with limits on what happens before and after a request.
+
+In: bytes of a client. Out: requests for the app. A client that sends its request's head too slowly
+or without end, or does not take its answer, is shown out; an HTTP error gets a problem document.
+"""
+
+import asyncio
+import uuid
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from server.problems import HeadTooLarge, MalformedRequest, Problem, SlowRequest
+
+# Browsers send a few kilobytes; gateways commonly accept 8 to 64.
+MAX_HEAD_BYTES = 64 * 2**10
+
+
+class Connection(HttpToolsProtocol):
+    """Set `read_timeout`, in seconds, in a subclass: uvicorn makes the instances."""
+
+    read_timeout = 60.0
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, object],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(
+                    HeadTooLarge(f"the head has more than the {MAX_HEAD_BYTES} bytes accepted")
+                )
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.read_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(MalformedRequest(msg))
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(self.read_timeout, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        self._refuse(SlowRequest(f"no whole head of a request came within {self.read_timeout:g} s"))
+
+    def _refuse(self, problem: Problem) -> None:
+        self._stop_timers()
+        # An answer to an earlier request on this connection may be half-way out.
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            request_id = uuid.uuid4().hex
+            body = problem.body(request_id)
+            headers = [
+                *problem.headers(),
+                (b"content-length", str(len(body)).encode()),
+                (b"x-request-id", request_id.encode()),
+                (b"connection", b"close"),
+            ]
+            status = f"HTTP/1.1 {int(problem.status)} {problem.status.phrase}\r\n".encode()
+            lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+            self.transport.write(status + lines + b"\r\n" + body)
+        self.transport.close()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._head_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._write_timer = None
