@@ -8,8 +8,8 @@ into the kernels when they are loaded, which leaves plain convolutions.
 import dataclasses
 from typing import ClassVar
 
-import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
+from torch.nn import functional
 
 from export.models.convolution import GROUPS, GroupNormReLU, Scope, StandardizedConv, Step
 from export.models.layers import ReshapedDense
@@ -124,7 +124,7 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.root_block(images.permute(0, 3, 1, 2))
         # Padded with zeros, not with -inf as max_pool2d would: the root may be negative.
-        x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), kernel_size=3, stride=2)
+        x = functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), kernel_size=3, stride=2)
         for block in self.blocks:
             x = self.get_submodule(block)(x)
         y: Tensor = self.head.conv2d(self.group_norm(x).mean(dim=(2, 3)))

@@ -1,8 +1,8 @@
 """BiT's layers: standardised convolutions, which are plain ones once loaded, and GroupNorm."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
+from torch.nn import functional
 
 from export.published import Array, PublishedLayer, Shape
 
@@ -30,7 +30,7 @@ class StandardizedConv(PublishedLayer):
         return standardized
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernel, stride=self.stride, padding=self.padding)
+        return functional.conv2d(x, self.kernel, stride=self.stride, padding=self.padding)
 
 
 class GroupNormReLU(PublishedLayer):
@@ -43,13 +43,13 @@ class GroupNormReLU(PublishedLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         # Spelt out, this is exported as InstanceNormalization on shapes that are constants, which
-        # onnxruntime and TensorRT both have kernels for; `F.group_norm` computes its shapes in the
+        # onnxruntime and TensorRT both have kernels for; `functional.group_norm` computes its shapes in the
         # graph. LayerNormalization, single-pass moments, and scale and shift as a
         # BatchNormalization or as a depthwise convolution were within 5 % of it in onnxruntime.
         _, channels, height, width = x.shape
         y = x.reshape(-1, GROUPS, channels // GROUPS * height * width)
-        y = F.instance_norm(y, eps=1e-5).reshape(-1, channels, height, width)
-        return F.relu(y * self.gamma[:, None, None] + self.beta[:, None, None])
+        y = functional.instance_norm(y, eps=1e-5).reshape(-1, channels, height, width)
+        return functional.relu(y * self.gamma[:, None, None] + self.beta[:, None, None])
 
 
 class Scope(nn.Module):

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
+from torch.nn import functional
 
 from export.models.layers import Gelu, LayerNorm, MlpBlock, ReshapedDense
 from export.published import Array, PublishedLayer, Shape
@@ -27,7 +27,7 @@ class Attention(nn.Module):
         q = (self.query(x) * self.head_width**-0.5).reshape(per_head).permute(0, 2, 1, 3)
         k = self.key(x).reshape(per_head).permute(0, 2, 3, 1)
         v = self.value(x).reshape(per_head).permute(0, 2, 1, 3)
-        weights = F.softmax(torch.matmul(q, k), dim=-1)
+        weights = functional.softmax(torch.matmul(q, k), dim=-1)
         y = torch.matmul(weights, v).permute(0, 2, 1, 3)
         z: Tensor = self.out(y.reshape(-1, x.shape[1], self.heads * self.head_width))
         return z
@@ -64,7 +64,8 @@ class PositionEmbedding(PublishedLayer):
     def width(self) -> int:
         return self.pos_embedding.shape[-1]
 
-    def from_published(self, name: str, array: Array) -> Array:  # noqa: ARG002 - it has only one
+    def from_published(self, name: str, array: Array) -> Array:
+        del name  # it has only one
         if self.grid == self.published_grid:
             return array
         # As scipy.ndimage.zoom(order=1), which the official code resizes with: bilinear, the
@@ -72,7 +73,7 @@ class PositionEmbedding(PublishedLayer):
         old = self.published_grid
         positions = torch.from_numpy(array[0, self.extra :].reshape(1, old, old, -1)).double()
         size = (self.grid, self.grid)
-        resized = F.interpolate(
+        resized = functional.interpolate(
             positions.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=True
         )
         grid: Array = resized.permute(0, 2, 3, 1).reshape(1, -1, self.width).float().numpy()

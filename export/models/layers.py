@@ -8,8 +8,8 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
+from torch.nn import functional
 
 from export.published import Array, PublishedLayer, Shape
 
@@ -19,7 +19,7 @@ LAYER_NORM_EPSILON = 1e-6
 
 def gelu(x: Tensor, form: Gelu) -> Tensor:
     """GELU: "tanh" as in the published JAX code, "erf" as in PyTorch's default (and timm)."""
-    return F.gelu(x, approximate="tanh" if form == "tanh" else "none")
+    return functional.gelu(x, approximate="tanh" if form == "tanh" else "none")
 
 
 class Dense(PublishedLayer):
@@ -55,7 +55,7 @@ class LayerNorm(PublishedLayer):
         self.bias = nn.Parameter(torch.empty(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.scale.shape, self.scale, self.bias, LAYER_NORM_EPSILON)
+        return functional.layer_norm(x, self.scale.shape, self.scale, self.bias, LAYER_NORM_EPSILON)
 
 
 class MlpBlock(nn.Module):
