@@ -3,7 +3,9 @@
 In: checked options. Out: a published model, or an exception that `__main__` turns into one line.
 """
 
+import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 from export import labels as label_files
 from export.checkpoint import CheckpointError, Classifier, load_classifier, random_classifier
@@ -16,21 +18,51 @@ from export.config import (
     onnxruntime_config,
     tensorrt_config,
 )
-from export.graph import build_graph, open_graph, save_graph
+from export.engines import publish_engine
+from export.flops import count_flops, variant_costs
+from export.graph import EXTERNAL_DATA_NAME, build_graph, open_graph, save_graph
+from export.half import HalfRangeError
 from export.labels import LabelsError
 from export.options import Options, UsageError
 from export.parity import ParityError, check_parity
+from export.precision import (
+    GateError,
+    Judgement,
+    Pictures,
+    gather_pictures,
+    judge,
+    reduce_precision,
+)
 from export.preprocessing import Preprocessing
-from export.progress import console, note, step
-from export.publish import PublishError, check_target, publishing
+from export.progress import note, step
+from export.publish import PublishError, check_name, check_target, publishing
+from export.quantization import put_weights_right
+from export.to_tensorrt import TensorRTError
 
 USER_MISTAKES = (UsageError, CheckpointError, LabelsError, PublishError)
-FAILURES = (ParityError, OSError, MemoryError)
+FAILURES = (ParityError, GateError, HalfRangeError, TensorRTError, OSError, MemoryError)
 
 
 def run(options: Options) -> None:
     """Do what the options say; raises one of USER_MISTAKES or FAILURES."""
-    publish_model(options)
+    if options.list:
+        print_variants()
+    elif options.tensorrt is not None:
+        check_name(options.tensorrt)
+        publish_engine(options.repository, options.tensorrt)
+    else:
+        publish_model(options)
+
+
+def print_variants() -> None:
+    """--list: every variant, with what it costs."""
+    with step("counting"):
+        costs = variant_costs()
+    row = "{:<15}{:>12}{:>16}{:>18}"
+    print(row.format("model", "input", "parameters", "GFLOPs per image"))
+    for cost in costs:
+        size = f"{cost.image_size}×{cost.image_size}"
+        print(row.format(cost.variant, size, f"{cost.parameters:,}", f"{cost.flops / 1e9:.3f}"))
 
 
 def publish_model(options: Options) -> None:
@@ -39,26 +71,21 @@ def publish_model(options: Options) -> None:
     check_target(options.repository, name)
     with step("reading the weights"):
         classifier = _read(options)
-    if options.labels is None:
-        labels = label_files.numbered_labels(classifier.num_classes)
-        note(f"no --labels: the classes are called {labels[0]} to {labels[-1]}")
-    else:
-        labels = label_files.read_labels(options.labels, classifier.num_classes)
-        if repeated := label_files.repeated_labels(labels):
-            note(f"--labels: several classes share the names {', '.join(repeated[:5])}")
+    labels = _labels(options, classifier.num_classes)
+    rule = _preprocessing(classifier, options)
+    pictures = None
+    if options.precision != "fp32":
+        pictures = gather_pictures(options.calibration, rule, classifier.image_size)
     with publishing(options.repository, name) as folder:
         path = folder / ONNX_PATH
         path.parent.mkdir()
-        with step("tracing the graph"):
-            save_graph(build_graph(classifier), path)
-        with step("comparing with PyTorch"):
-            parity = check_parity(classifier, open_graph(path))
+        parity, judgement = _write_graph(classifier, options, pictures, path)
         spec = ModelSpec(
             name=name,
             image_size=classifier.image_size,
             num_classes=classifier.num_classes,
             max_batch_size=options.max_batch_size,
-            parameters=_parameters(classifier, options, parity),
+            parameters=_parameters(classifier, options, rule, parity, judgement),
         )
         (folder / LABELS_NAME).write_text("\n".join(labels) + "\n", encoding="utf-8")
         (folder / CONFIG_NAME).write_text(onnxruntime_config(spec), encoding="utf-8")
@@ -70,10 +97,50 @@ def publish_model(options: Options) -> None:
     print(
         f"{'replaced' if replaced else 'published'} {options.repository / name}: "
         f"{classifier.family}, {size} pixels, {classifier.num_classes} classes, "
-        f"{options.precision}, logits within {parity:.1e} of PyTorch's"
+        f"{options.precision}; ONNX within {parity:.1e} of PyTorch's logits"
     )
+    if judgement is not None:
+        print(judgement)
     if classifier.random_weights:
-        console.print("[bold]random weights[/bold]: its answers mean nothing, only its speed does")
+        note("random weights: the answers mean nothing, only the speed does")
+
+
+def _write_graph(
+    classifier: Classifier, options: Options, pictures: Pictures | None, path: Path
+) -> tuple[float, Judgement | None]:
+    """Write `path`, having compared it with PyTorch; the parity in FP32, and the gate's numbers."""
+    if options.precision == "int8":
+        put_weights_right(classifier.module)
+    with step("tracing the graph"):
+        model = build_graph(classifier)
+        save_graph(model, path)
+    with step("comparing with PyTorch"):
+        parity = check_parity(classifier, open_graph(path))
+    if pictures is None:
+        return parity, None
+    with step(f"reducing to {options.precision}"):
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            reduce_precision(model, options.precision, pictures, Path(scratch))
+        (path.parent / EXTERNAL_DATA_NAME).unlink(missing_ok=True)
+        save_graph(model, path)
+    with step("judging it against FP32"):
+        judgement = judge(classifier, open_graph(path), options.precision, pictures.held_back)
+    if not judgement.passed:
+        if not options.force and not classifier.random_weights:
+            raise GateError(f"{judgement}; not published (--force publishes it all the same)")
+        note("it misses its gate, and is published all the same")
+    return parity, judgement
+
+
+def _labels(options: Options, num_classes: int) -> list[str]:
+    if options.labels is None:
+        labels = label_files.numbered_labels(num_classes)
+        note(f"no --labels: the classes are called {labels[0]} to {labels[-1]}")
+        return labels
+    labels = label_files.read_labels(options.labels, num_classes)
+    if repeated := label_files.repeated_labels(labels):
+        note(f"--labels: several classes share the names {', '.join(repeated[:5])}")
+    return labels
 
 
 def _read(options: Options) -> Classifier:
@@ -84,11 +151,16 @@ def _read(options: Options) -> Classifier:
     )
 
 
-def _parameters(classifier: Classifier, options: Options, parity: float) -> dict[str, str]:
+def _parameters(
+    classifier: Classifier,
+    options: Options,
+    rule: Preprocessing,
+    parity: float,
+    judgement: Judgement | None,
+) -> dict[str, str]:
     """What the gateway must know of the pictures, and where the model came from."""
-    rule = _preprocessing(classifier, options)
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxruntime"))
-    return {
+    parameters = {
         "family": classifier.family,
         "variant": classifier.variant or "",
         "precision": options.precision,
@@ -101,7 +173,16 @@ def _parameters(classifier: Classifier, options: Options, parity: float) -> dict
         "interpolation": rule.interpolation,
         "antialias": _bool(rule.antialias),
         "crop_fraction": repr(rule.crop_fraction),
+        "flops_per_image": str(count_flops(classifier.module, classifier.image_size)),
     }
+    if judgement is not None:
+        parameters |= {
+            "gate_passed": _bool(judgement.passed),
+            "gate_pictures": str(judgement.pictures),
+            "gate_top1_agreement": f"{judgement.agreement:.4f}",
+            "gate_max_abs_logit_diff": f"{judgement.max_abs_logit_diff:.2e}",
+        }
+    return parameters
 
 
 def _preprocessing(classifier: Classifier, options: Options) -> Preprocessing:

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
@@ -78,12 +80,27 @@ def save_graph(model: ir.Model, path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=external is None)
 
 
-def open_graph(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on this machine's CPU; `threads` = 0 takes all cores."""
+def open_graph(path: Path) -> onnxruntime.InferenceSession:
+    """ONNX Runtime on this machine's CPU."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; its warnings speak to ONNX Runtime's developers
+    # Waiting threads would keep the cores from PyTorch, which takes turns with this.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def initializer_array(value: ir.Value) -> npt.NDArray[np.float32]:
+    """The weights that an initialiser holds."""
+    if value.const_value is None:
+        raise ValueError(f"{value.name} is no initialiser")
+    return value.const_value.numpy()
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Remove initialisers that no node reads, as a change of the graph leaves them."""
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses():
+            del model.graph.initializers[name]
 
 
 def _strip(model: ir.Model) -> ir.Model:

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+Precision = Literal["fp32", "fp16", "int8"]
 DEFAULT_MAX_BATCH_SIZE = 32
 
 
@@ -45,10 +46,11 @@ class Options:
     """Classes of a --model."""
     seed: int = 0
     """Of the random weights of a --model."""
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     """Of the arithmetic in the graph. fp16 is for GPUs; int8 for GPUs and for CPUs with VNNI."""
     calibration: Path | None = None
-    """A folder of typical pictures, needed for int8: most set its scales, the rest judge it."""
+    """A folder of typical pictures, needed for int8: one half sets its scales, the other judges
+    it. fp16 is judged by them too."""
     force: bool = False
     """Publish a reduced precision even when it misses its gate; the report says so."""
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE

@@ -16,8 +16,9 @@ Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
 
 # Two correct float32 implementations differ by rounding alone, which grows with the logits: the
-# bound is per unit of the largest logit, and absolute where no logit exceeds 1.
-TOLERANCE = 2e-5
+# bounds are per unit of the largest logit, and absolute where no logit exceeds 1. A BiT rounds
+# more: it normalises before each of its 50 and more convolutions, over many thousand values.
+TOLERANCES = {"mixer": 2e-5, "vit": 2e-5, "bit": 1e-4}
 BATCH_SIZES = (1, 3, 5)
 
 
@@ -30,7 +31,7 @@ def check_parity(classifier: Classifier, session: onnxruntime.InferenceSession) 
     assert TRACED_BATCH not in BATCH_SIZES  # noqa: S101 - a slip here would weaken the gate
     images = probe_images(classifier.image_size, max(BATCH_SIZES))
     expected = torch_logits(classifier, images)
-    tolerance = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    tolerance = TOLERANCES[classifier.family] * max(1.0, float(np.abs(expected).max()))
     worst = 0.0
     for batch in BATCH_SIZES:
         logits, probabilities = session.run([LOGITS, PROBABILITIES], {INPUT: images[-batch:]})
@@ -66,7 +67,7 @@ def softmax(logits: Logits) -> Logits:
     return result
 
 
-def probe_images(size: int, count: int) -> Pixels:
+def probe_images(size: int, count: int = 32) -> Pixels:
     """Seeded pictures, uint8 [count, size, size, 3]: uniform noise first, then photo-like ones.
 
     Photographs have most of their energy in low frequencies: amplitudes fall with 1/f.

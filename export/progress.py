@@ -2,9 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from rich.console import Console
+from rich.progress import track as rich_track
+
+Item = TypeVar("Item")
 
 # stderr, so that stdout holds results alone.
 console = Console(stderr=True, highlight=False)
@@ -17,6 +21,13 @@ def step(title: str) -> Iterator[None]:
     with console.status(title):
         yield
     console.print(f"{title}: {time.monotonic() - start:.1f} s", markup=False, soft_wrap=True)
+
+
+def track(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """The items, with a bar that fills on the terminal while they are used up."""
+    if not console.is_terminal:
+        return items
+    return rich_track(items, description=title, console=console, transient=True)
 
 
 def note(message: str) -> None:

@@ -33,7 +33,7 @@ def check_name(name: str) -> None:
     """Raises PublishError unless `name` can be a folder, a part of a URL and Triton's name."""
     if not _NAME.fullmatch(name):
         raise PublishError(
-            f"--name {name!r}: expected a letter or digit, then up to 99 letters, digits, '_', "
+            f"model name {name!r}: expected a letter or digit, then up to 99 letters, digits, '_', "
             "'-' or '.'"
         )
 

@@ -1,0 +1,153 @@
+"""INT8: matrix products and convolutions on 8-bit integers, stated in the graph itself.
+
+In: a traced graph and the limits of its activations. Out: the same graph with QuantizeLinear and
+DequantizeLinear nodes around what pays, in the form that both ONNX Runtime's CPU kernels and
+TensorRT fuse: symmetric signed activations (per tensor) and weights (per output channel), biases
+left in FP32. ONNX Runtime turns the activations into unsigned ones by itself where the CPU's
+instructions want that.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from export.calibration import LEVELS
+from export.graph import initializer_array, remove_unused
+from export.models.layers import TokenMlpBlock, gelu
+
+# Products with weights. Those of two activations (attention) are a few per cent of the work and
+# lose the most accuracy.
+_OPS = ("MatMul", "Conv")
+
+
+class TransposedTokenMlpBlock(nn.Module):
+    """A token-mixing MLP with its weights on the right: [N, S, C] -> [N, S, C].
+
+    Integer kernels for CPUs pack constant right-hand sides ahead and want the unsigned activations
+    on the left; the two transpositions cost far less.
+    """
+
+    def __init__(self, block: TokenMlpBlock) -> None:
+        super().__init__()
+        self.gelu_form = block.gelu_form
+        self.kernels = nn.ParameterList(
+            nn.Parameter(dense.kernel.T.contiguous(), requires_grad=False)
+            for dense in (block.Dense_0, block.Dense_1)
+        )
+        self.biases = nn.ParameterList(
+            nn.Parameter(dense.bias[:, 0].contiguous(), requires_grad=False)
+            for dense in (block.Dense_0, block.Dense_1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.matmul(x.transpose(1, 2), self.kernels[0]) + self.biases[0]
+        y = torch.matmul(gelu(y, self.gelu_form), self.kernels[1]) + self.biases[1]
+        transposed: Tensor = y.transpose(1, 2)
+        return transposed
+
+
+def put_weights_right(module: nn.Module) -> None:
+    """Change a module in place so that every weight is the right-hand side of its product."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, TokenMlpBlock):
+                setattr(parent, name, TransposedTokenMlpBlock(child))
+
+
+def layers(model: ir.Model) -> list[ir.Node]:
+    """The nodes to quantise: products with weights, but for the first and the last.
+
+    Those two are a few per cent of the work; the first reads pixels, the last gives the answer.
+    """
+    found = [node for node in model.graph if node.op_type in _OPS and _is_weight(node.inputs[1])]
+    return found[1:-1]
+
+
+def activations(model: ir.Model) -> list[str]:
+    """The names of the activations whose limits `quantize` needs."""
+    names: dict[str, None] = {}
+    for node in layers(model):
+        names[_named(node.inputs[0])[0]] = None
+        if node.op_type == "Conv":
+            names[_named(node.outputs[0])[0]] = None
+    return list(names)
+
+
+def quantize(model: ir.Model, limits: dict[str, float]) -> None:
+    """Change the graph in place; `limits` are the magnitudes that 127 stands for, by name."""
+    quantized: dict[str, ir.Value] = {}
+    for node in layers(model):
+        name, source = _named(node.inputs[0])
+        if name not in quantized:
+            down, up = _pair(model, source, limits[name])
+            model.graph.insert_before(node, [down, up])
+            quantized[name] = up.outputs[0]
+        node.replace_input_with(0, quantized[name])
+        node.replace_input_with(1, _int8_weights(model, node))
+        if node.op_type == "Conv":
+            # Integer convolutions exist only with integer outputs.
+            _requantize_output(model, node, limits)
+    remove_unused(model)
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer()
+
+
+def _named(value: ir.Value | None) -> tuple[str, ir.Value]:
+    if value is None or value.name is None:
+        raise ValueError("a traced graph has no unnamed values")
+    return value.name, value
+
+
+def _constant(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    if name not in model.graph.initializers:
+        model.graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(array)))
+    return model.graph.initializers[name]
+
+
+def _pair(model: ir.Model, source: ir.Value, limit: float) -> tuple[ir.Node, ir.Node]:
+    """QuantizeLinear and DequantizeLinear of one activation."""
+    name = source.name
+    scale = _constant(model, f"{name}/scale", np.array(limit / LEVELS, np.float32))
+    zero = _constant(model, "zero_int8", np.array(0, np.int8))
+    down = ir.node("QuantizeLinear", [source, scale, zero], name=f"{name}/quantize")
+    down.outputs[0].name = f"{name}/int8"
+    up = ir.node("DequantizeLinear", [down.outputs[0], scale, zero], name=f"{name}/dequantize")
+    up.outputs[0].name = f"{name}/dequantized"
+    return down, up
+
+
+def _requantize_output(model: ir.Model, node: ir.Node, limits: dict[str, float]) -> None:
+    name, output = _named(node.outputs[0])
+    users = list(output.uses())
+    down, up = _pair(model, output, limits[name])
+    for user, index in users:
+        user.replace_input_with(index, up.outputs[0])
+    model.graph.insert_after(node, [down, up])
+
+
+def _int8_weights(model: ir.Model, node: ir.Node) -> ir.Value:
+    """The node's weights as int8 with one scale per output channel, dequantised in the graph."""
+    name, source = _named(node.inputs[1])
+    array = initializer_array(source)
+    axis = 0 if node.op_type == "Conv" else array.ndim - 1
+    others = tuple(index for index in range(array.ndim) if index != axis)
+    # A channel of zeros stays zeros at any scale.
+    limits = np.maximum(np.abs(array).max(axis=others, keepdims=True), np.float32(1e-12))
+    rounded = np.rint(array / limits * LEVELS).astype(np.int8)
+    scales = _constant(model, f"{name}/scale", (limits / LEVELS).astype(np.float32).ravel())
+    zeros = _constant(model, f"{name}/zero", np.zeros(array.shape[axis], np.int8))
+    up = ir.node(
+        "DequantizeLinear",
+        [_constant(model, f"{name}/int8", rounded), scales, zeros],
+        attributes={"axis": axis},
+        name=f"{name}/dequantize",
+    )
+    up.outputs[0].name = f"{name}/dequantized"
+    model.graph.insert_before(node, [up])
+    return up.outputs[0]
