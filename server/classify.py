@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 import numpy as np
 
+from server import metrics
 from server.admission import Ticket
 from server.batching import Batcher
 from server.bodies import Upload
@@ -133,13 +134,16 @@ class Classifier:
         if len(data) <= INLINE_BYTES:
             image = open_header(data, self._max_pixels)
             if image.width * image.height <= INLINE_PIXELS:
+                metrics.image_pixels.observe(image.width * image.height)
                 pixels = decode(image, rule, self._max_pixels)
                 _add(timings, decode=time.perf_counter() - submitted, queue=0.0)
                 return pixels
 
         def work() -> tuple[Pixels, float, float]:
             began = time.perf_counter()
-            pixels = decode(open_header(data, self._max_pixels), rule, self._max_pixels)
+            image = open_header(data, self._max_pixels)
+            metrics.image_pixels.observe(image.width * image.height)
+            pixels = decode(image, rule, self._max_pixels)
             return pixels, began, time.perf_counter()
 
         loop = asyncio.get_running_loop()

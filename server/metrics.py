@@ -51,7 +51,7 @@ unreadable = Counter(
 )
 image_pixels = Histogram(
     "mixer_image_pixels",
-    "Width × height of the pictures sent.",
+    "Width × height of the pictures that were decoded.",
     buckets=tuple(float(4**power) for power in range(5, 15)),
 )
 image_bytes = Histogram(

@@ -142,6 +142,33 @@ def triton(model_repository: Path) -> Iterator[LocalTriton]:
         yield running
 
 
+@dataclass(frozen=True)
+class Guarded:
+    """A gateway of two workers that asks for a key and logs every request as JSON."""
+
+    gateway: Gateway
+    keys_file: Path
+    key: str
+
+
+@pytest.fixture(scope="session")
+def guarded(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """That gateway, before the shared Triton."""
+    folder = tmp_path_factory.mktemp("guarded")
+    made = subprocess.run(
+        [sys.executable, "-m", "server", "key", "alice"],
+        cwd=CHECKOUT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (folder / "keys").write_text(made.stdout)
+    flags = (
+        *("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL),
+        *("--keys-file", str(folder / "keys"), "--workers", "2", "--access-log"),
+        *("--log-format", "json", "--cors-origins", "https://example.org"),
+    )
+    with running_gateway(folder / "log", *flags) as running:
+        yield Guarded(running, folder / "keys", made.stderr.split()[-1])
+
+
 @pytest.fixture(scope="session")
 def gateway(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A ready gateway before that Triton: `url`, `pid`, `log`."""

@@ -1,0 +1,84 @@
+"""`python -m server classify`: the command against a real gateway."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, Guarded, photo
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "server", "classify", *arguments],
+        cwd=CHECKOUT,
+        env=os.environ | {"COLUMNS": "120", "no_proxy": "*"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(3):
+        (folder / f"{seed}.jpg").write_bytes(photo(seed, 80, 60))
+    (folder / "notes.txt").write_bytes(b"hello")
+    return folder
+
+
+def test_a_table_of_labels(gateway: Gateway, pictures: Path) -> None:
+    done = run(str(pictures / "0.jpg"), "--url", gateway.url, "--top-k", "2")
+    assert done.returncode == 0, done.stderr
+    assert "0.jpg" in done.stdout
+    assert done.stdout.count("class_") == 2
+    assert done.stdout.count(" %") == 2
+
+
+def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, pictures: Path) -> None:
+    names = (str(pictures / "*.jpg"), str(pictures), str(pictures / "notes.txt"))
+    done = run(*names, str(pictures / "none.jpg"), "--json", "--url", gateway.url)
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(line["file"]).name for line in lines] == [
+        *("0.jpg", "1.jpg", "2.jpg"),
+        *("0.jpg", "1.jpg", "2.jpg"),
+        *("notes.txt", "none.jpg"),
+    ]
+    assert [line.get("model") for line in lines] == [DEFAULT_MODEL] * 6 + [None] * 2
+    assert lines[0]["predictions"] == lines[3]["predictions"]
+    assert lines[6]["error"].startswith("415: ")
+    assert "No such file" in lines[7]["error"]
+    assert "2 of 8 pictures were not classified" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_key_is_taken_from_the_environment(guarded: Guarded, pictures: Path) -> None:
+    flags = (str(pictures / "0.jpg"), "--url", guarded.gateway.url)
+    refused = run(*flags)
+    assert refused.returncode == 1
+    assert "401" in refused.stdout
+    done = run(*flags, MIXER_CLIENT_KEY=guarded.key)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["*.no-such-picture"], 2, "no picture in *.no-such-picture"),
+        (["x.jpg", "--url", "localhost:8000"], 2, "should be an address such as http://"),
+        (["x.jpg", "--top-k", "0"], 2, "greater than or equal to 1"),
+        (["README.md", "--url", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9 does not answer"),
+        ([], 2, "pictures"),
+    ],
+)
+def test_what_cannot_be_asked(arguments: list[str], status: int, message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == status
+    assert message in " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in done.stderr
