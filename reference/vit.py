@@ -126,7 +126,8 @@ class Encoder(nn.Module):
         x = PositionEmbedding(name="posembed_input")(x)
         for index in range(self.config.num_layers):
             x = EncoderBlock(self.config, self.dtype, name=f"encoderblock_{index}")(x)
-        return nn.LayerNorm(LAYER_NORM_EPSILON, self.dtype, name="encoder_norm")(x)
+        y: jax.Array = nn.LayerNorm(LAYER_NORM_EPSILON, self.dtype, name="encoder_norm")(x)
+        return y
 
 
 class VisionTransformer(nn.Module):
