@@ -15,6 +15,9 @@ from server.problems import HeadTooLarge, MalformedRequest, Problem, SlowRequest
 
 # Browsers send a few kilobytes; gateways commonly accept 8 to 64.
 MAX_HEAD_BYTES = 64 * 2**10
+# How long what still comes is thrown away after a refusal. Closing at once would reset the
+# connection, and the client would never see the answer.
+LINGER_SECONDS = 2.0
 
 
 class Connection(HttpToolsProtocol):
@@ -33,6 +36,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         super().connection_made(transport)
@@ -43,6 +47,8 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._linger_timer is not None:
+            return
         super().data_received(data)
         if self._head_timer is not None:
             self._head_bytes += len(data)
@@ -85,8 +91,11 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         self._stop_timers()
-        # An answer to an earlier request on this connection may be half-way out.
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy or self.transport.is_closing():
+            # Nothing may be written into the answer to an earlier request.
+            self.transport.close()
+        else:
             request_id = uuid.uuid4().hex
             body = problem.body(request_id)
             headers = [
@@ -98,10 +107,11 @@ class Connection(HttpToolsProtocol):
             status = f"HTTP/1.1 {int(problem.status)} {problem.status.phrase}\r\n".encode()
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
             self.transport.write(status + lines + b"\r\n" + body)
-        self.transport.close()
+            self.transport.write_eof()
+            self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _stop_timers(self) -> None:
-        for timer in (self._head_timer, self._write_timer):
+        for timer in (self._head_timer, self._write_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
-        self._head_timer = self._write_timer = None
+        self._head_timer = self._write_timer = self._linger_timer = None

@@ -75,13 +75,12 @@ class Envelope:
         logs.request_id.set(timings.request_id)
         scope["state"]["timings"] = timings
         started = False
-        unread = _has_body(scope["headers"])
+        unread = _has_large_body(scope["headers"])
 
         async def receive_and_note() -> Message:
             nonlocal unread
             message = await receive()
-            if not message.get("more_body", False):
-                unread = False
+            unread = bool(message.get("more_body", False))
             return message
 
         async def send_with_headers(message: Message) -> None:
@@ -121,7 +120,7 @@ def _request_id(scope: Scope) -> bytes:
     return uuid.uuid4().hex.encode()
 
 
-def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def _has_large_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a body comes that is too large, or endless, to be thrown away."""
     for name, value in headers:
         if name == b"content-length":

@@ -1,0 +1,181 @@
+"""Clients that are slow, endless, impatient or gone, and what a real gateway does with them."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.local_triton import LocalTriton
+from tests.conftest import DEFAULT_MODEL, Gateway, photo, running_gateway, status, wait_for
+
+JPEG = photo(0, 100, 80)
+RAW = {"Content-Type": "image/jpeg"}
+MAX_BODY, MAX_BUFFERED = 200_000, 300_000
+
+
+@pytest.fixture(scope="module")
+def strict(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with small limits."""
+    with running_gateway(
+        tmp_path_factory.mktemp("strict") / "log",
+        *("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL),
+        *("--read-timeout", "1", "--max-request-timeout", "5"),
+        *("--max-body-bytes", str(MAX_BODY), "--max-buffered-bytes", str(MAX_BUFFERED)),
+    ) as gateway:
+        yield gateway
+
+
+def connect(gateway: Gateway) -> socket.socket:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 20)
+
+
+def answer(client: socket.socket) -> str:
+    """Everything until the gateway closes."""
+    data = b""
+    while chunk := client.recv(65536):
+        data += chunk
+    return data.decode()
+
+
+HEAD = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "first", "kind"),
+    [
+        pytest.param(b"", "408", "slow-request", id="nothing"),
+        pytest.param(HEAD, "408", "slow-request", id="half a head"),
+        pytest.param(HEAD + b"Content-Length: 9\r\n\r\nabc", "408", "slow-request", id="half"),
+        pytest.param(
+            HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            "408",
+            "slow-request",
+            id="chunk",
+        ),
+        pytest.param(HEAD + b"X: " + b"x" * 500_000, "431", "head-too-large", id="endless head"),
+        pytest.param(b"\x16\x03\x01\x02\0\1\0", "400", "malformed-request", id="TLS"),
+        pytest.param(b"rubbish\r\n\r\n", "400", "malformed-request", id="rubbish"),
+    ],
+)
+def test_half_a_request_is_shown_out(strict: Gateway, sent: bytes, first: str, kind: str) -> None:
+    with connect(strict) as client:
+        client.sendall(sent)
+        answered = answer(client)
+    assert answered.startswith(f"HTTP/1.1 {first} ")
+    assert f"urn:mixer-serving:problem:{kind}" in answered
+
+
+def test_an_endless_body_is_cut_off_at_the_limit(strict: Gateway) -> None:
+    with connect(strict) as client:
+        client.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        answered = b""
+        client.settimeout(0.001)
+        while not answered:
+            assert sent < 100 * MAX_BODY
+            try:
+                client.sendall(b"400\r\n" + bytes(1024) + b"\r\n")
+                sent += 1024
+                answered = client.recv(4096)
+            except TimeoutError:
+                pass
+    assert answered.startswith(b"HTTP/1.1 413 ")
+
+
+def test_an_endless_body_for_nobody_is_cut_off_too(strict: Gateway) -> None:
+    with connect(strict) as client:
+        client.sendall(
+            HEAD.replace(b"/classify", b"/nothing") + b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        answered = answer(client)
+    assert answered.startswith("HTTP/1.1 404 ")
+    assert "connection: close" in answered
+
+
+def test_all_bodies_together_have_a_limit(strict: Gateway) -> None:
+    head = HEAD + f"Content-Length: {MAX_BODY}\r\n\r\n".encode()
+    with connect(strict) as one, connect(strict) as two:
+        for client in (one, two):
+            client.sendall(head + bytes(MAX_BODY - 1))
+        answers = [answer(client).split(" ")[1] for client in (one, two)]
+    # The one that found room is only slow.
+    assert sorted(answers) == ["408", "429"]
+    # What was held has been given back.
+    assert (
+        httpx.post(
+            f"{strict.url}/classify", content=JPEG, headers=RAW, trust_env=False, timeout=30
+        ).status_code
+        == 200
+    )
+
+
+@pytest.mark.parametrize("asked", ["soon", "0", "-1", "nan", "inf", ""])
+def test_a_timeout_that_is_none(strict: Gateway, asked: str) -> None:
+    response = httpx.post(
+        f"{strict.url}/classify",
+        content=JPEG,
+        headers=RAW | {"X-Request-Timeout": asked},
+        trust_env=False,
+    )
+    assert response.status_code == 422
+    assert "X-Request-Timeout" in response.json()["detail"]
+
+
+def test_the_client_chooses_its_deadline(gateway: Gateway) -> None:
+    # `linear` keeps every picture for 50 ms.
+    url = f"{gateway.url}/classify?model=linear"
+    for seconds, expected in (("0.01", 504), ("20", 200), ("1e9", 200)):
+        response = httpx.post(
+            url,
+            content=JPEG,
+            headers=RAW | {"X-Request-Timeout": seconds},
+            trust_env=False,
+            timeout=30,
+        )
+        assert response.status_code == expected, response.text
+    # A batch has one deadline for all.
+    response = httpx.post(
+        f"{gateway.url}/classify/batch?model=linear",
+        files=[("image", JPEG)] * 3,
+        headers={"X-Request-Timeout": "0.01"},
+        trust_env=False,
+    )
+    assert response.status_code == 504
+
+
+def test_a_client_that_goes_away_leaves_nothing(gateway: Gateway) -> None:
+    head = HEAD.replace(b"/classify", b"/classify?model=linear")
+    for _ in range(20):
+        with connect(gateway) as client:
+            client.sendall(head + f"Content-Length: {len(JPEG)}\r\n\r\n".encode() + JPEG)
+    response = httpx.post(
+        f"{gateway.url}/classify?model=linear",
+        content=JPEG,
+        headers=RAW,
+        trust_env=False,
+        timeout=30,
+    )
+    assert response.status_code == 200
+    assert "Traceback" not in gateway.log.read_text()
+
+
+def test_draining_it_is_not_ready_and_serves_on(triton: LocalTriton, tmp_path: Path) -> None:
+    flags = ("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL)
+    with running_gateway(tmp_path / "log", *flags, "--drain-seconds", "3") as gateway:
+        with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+            assert client.post("/classify", content=JPEG, headers=RAW).status_code == 200
+            gateway.process.terminate()
+            began = time.monotonic()
+            wait_for(lambda: status(f"{gateway.url}/readyz") == 503, 2, "not ready")
+            response = client.post("/classify", content=JPEG, headers=RAW)
+            assert response.status_code == 200
+            assert response.headers["connection"] == "close"
+            assert client.get("/readyz").json()["type"].endswith(":draining")
+            assert client.get("/livez").status_code == 200
+        assert gateway.process.wait(20) == 0
+        assert time.monotonic() - began > 2
+        assert "Traceback" not in gateway.log.read_text()
