@@ -36,6 +36,7 @@ class Classify(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=CLIENT_PREFIX,
+        env_prefix_target="all",
         cli_prog_name="python -m server classify",
         cli_kebab_case=True,
         cli_implicit_flags=True,

@@ -74,7 +74,7 @@ def test_a_key_is_taken_from_the_environment(guarded: Guarded, pictures: Path) -
         (["x.jpg", "--url", "localhost:8000"], 2, "should be an address such as http://"),
         (["x.jpg", "--top-k", "0"], 2, "greater than or equal to 1"),
         (["README.md", "--url", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9 does not answer"),
-        ([], 2, "pictures"),
+        ([], 2, "required: PICTURES"),
     ],
 )
 def test_what_cannot_be_asked(arguments: list[str], status: int, message: str) -> None:
