@@ -1,9 +1,11 @@
 """ViT and BiT in Flax against the official code; every family's files, sizes and mistakes."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from reference import checkpoint, models, resolution
@@ -52,6 +54,15 @@ CASES = [
 ]
 
 
+def answer(
+    pretrained: models.Pretrained, images: npt.NDArray[np.float32], dtype: str = "float32"
+) -> jax.Array:
+    """Logits of the network that a file holds."""
+    model = models.build(pretrained.config, pretrained.num_classes, dtype)
+    logits: jax.Array = jax.jit(partial(models.apply, model))(pretrained.params, images)
+    return logits
+
+
 @pytest.mark.parametrize("variant", PARAMETERS)
 def test_the_variants_have_exactly_the_published_number_of_parameters(variant: str) -> None:
     shapes = models.shapes(models.build(models.variant(variant), 1000), 224)
@@ -67,8 +78,7 @@ def test_logits_equal_those_of_the_official_code(folder: str, file: str, toleran
     with np.load(GOLDEN / folder / "case.npz") as case:
         images, expected = case["input"], case["logits"]
     pretrained = resolution.at(models.read(GOLDEN / folder / file), images.shape[1])
-    model = models.build(pretrained.config, pretrained.num_classes)
-    logits = models.apply(model, pretrained.params, images)
+    logits = answer(pretrained, images)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
 
@@ -78,8 +88,7 @@ def test_bfloat16_is_what_is_computed_in_not_what_comes_out(folder: str) -> None
     with np.load(GOLDEN / folder / "case.npz") as case:
         images, expected = case["input"], case["logits"]
     pretrained = models.read(GOLDEN / folder / "checkpoint.npz")
-    model = models.build(pretrained.config, pretrained.num_classes, "bfloat16")
-    logits = models.apply(model, pretrained.params, images)
+    logits = answer(pretrained, images, "bfloat16")
     assert logits.dtype == np.float32
     difference = np.max(np.abs(logits - expected))
     assert 1e-4 < difference < 0.3
@@ -101,9 +110,8 @@ def test_an_enlarged_mixer_answers_with_the_mean_over_the_tiles() -> None:
     high = resolution.at(low, 96)
     images = np.random.default_rng(0).normal(size=(2, 96, 96, 3)).astype(np.float32)
     tiles = images.reshape(2, 3, 32, 3, 32, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 32, 32, 3)
-    small = models.apply(models.build(low.config, 10), low.params, tiles)
-    large = models.apply(models.build(high.config, 10), high.params, images)
-    np.testing.assert_allclose(large, np.mean(small.reshape(2, 9, 10), axis=1), atol=2e-6)
+    small = np.asarray(answer(low, tiles)).reshape(2, 9, 10)
+    np.testing.assert_allclose(answer(high, images), small.mean(axis=1), atol=2e-6)
 
 
 def test_a_mixer_is_enlarged_to_multiples_only() -> None:
@@ -120,8 +128,7 @@ def test_a_new_head_guesses_uniformly(folder: str) -> None:
     changed = resolution.with_new_head(pretrained, 3)
     size = pretrained.image_size or 32
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
-    logits = models.apply(models.build(changed.config, 3), changed.params, images)
-    np.testing.assert_array_equal(logits, np.zeros((2, 3)))
+    np.testing.assert_array_equal(answer(changed, images), np.zeros((2, 3)))
     assert models.read(GOLDEN / folder / "checkpoint.npz").num_classes == 10  # untouched
 
 

@@ -56,7 +56,7 @@ def test_a_killed_and_resumed_run_ends_in_the_parameters_of_an_unbroken_one(
     pictures: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "model.npz"
-    flags = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
     kill_when(start("train", *flags), lambda: curve(broken))
     assert 0 < len(curve(broken)) < 20
     again = run("train", *flags, "--resume")
@@ -69,7 +69,7 @@ def test_killed_while_a_checkpoint_is_written_a_run_goes_on_from_the_one_before(
 ) -> None:
     broken = tmp_path / "model.npz"
     state = broken.with_suffix(".state.npz")
-    flags = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
 
     def writing_the_second() -> bool:
         return state.exists() and any(tmp_path.glob(f".{state.name}.*.tmp"))
@@ -92,7 +92,7 @@ def test_killed_while_a_checkpoint_is_written_a_run_goes_on_from_the_one_before(
 def test_saved_within_an_epoch_too(pictures: Path, unbroken: Path, tmp_path: Path) -> None:
     broken = tmp_path / "model.npz"
     state = broken.with_suffix(".state.npz")
-    flags = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
     often = ("--save-minutes", "0.000001")
     kill_when(start("train", *flags, *often), broken.exists)
     assert int(arrays(state)["step"]) % 8 > 0
