@@ -1,5 +1,6 @@
 """Clients that are slow, endless, impatient or gone, and what a real gateway does with them."""
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -152,6 +153,12 @@ def test_a_client_that_goes_away_leaves_nothing(gateway: Gateway) -> None:
     for _ in range(20):
         with connect(gateway) as client:
             client.sendall(head + f"Content-Length: {len(JPEG)}\r\n\r\n".encode() + JPEG)
+
+    def given_up() -> int:
+        text = httpx.get(f"{gateway.url}/metrics", trust_env=False).text
+        return len(re.findall(r'^mixer_requests_total{.*status="499"} [1-9]', text, re.M))
+
+    wait_for(given_up, 10, "requests that were given up")
     response = httpx.post(
         f"{gateway.url}/classify?model=linear",
         content=JPEG,
