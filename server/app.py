@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from server import __version__, metrics, openapi
+from server import __version__, metrics, openapi, tracing
 from server.bodies import Bodies, read_image, read_images
 from server.classify import Classifier
 from server.contract import Model
@@ -62,6 +62,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics.start()
+        tracing.start(__version__)
         triton = TritonClient(triton_url)
         models = Models(triton, settings.default_model)
         app.state.models = models
@@ -74,6 +75,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             await asyncio.gather(watch, return_exceptions=True)
             app.state.classifier.close()
             await triton.close(settings.longest_request)
+            await tracing.stop()
 
     app = FastAPI(
         title="Mixer Serving", version=__version__, description=DESCRIPTION, lifespan=lifespan
@@ -103,6 +105,8 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
         )
     app.add_middleware(Telemetry, log=settings.access_log)
+    if tracing.wanted():
+        app.add_middleware(tracing.Tracing)
     app.add_exception_handler(HTTPException, _raise_as_problem)
     _add_routes(app)
 

@@ -8,14 +8,17 @@ to work on and the next one waiting, and then all that have gathered go as soon 
 
 import asyncio
 from collections import deque
+from contextvars import Context, copy_context
 
+from server import tracing
 from server.admission import Gate
 from server.contract import Model
 from server.resizing import Pixels
 from server.triton import Probabilities, TritonClient
 
 Answer = tuple[Probabilities, str]
-Waiting = tuple[Pixels, asyncio.Future[Answer]]
+# The context is that of the request, for the log and for traces.
+Waiting = tuple[Pixels, asyncio.Future[Answer], Context]
 
 
 class Batcher:
@@ -37,7 +40,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((image, future))
+        self._waiting.append((image, future, copy_context()))
         if len(self._waiting) == 1:
             # Not at once: what else is ready in this turn of the event loop joins.
             loop.call_soon(self._send)
@@ -47,24 +50,25 @@ class Batcher:
         while self._waiting and len(self._under_way) < self.model.instances + 1:
             batch: list[Waiting] = []
             while self._waiting and len(batch) < max(1, self.model.max_batch_size):
-                image, future = self._waiting.popleft()
+                image, future, context = self._waiting.popleft()
                 if not future.done():  # its request has not been given up
-                    batch.append((image, future))
+                    batch.append((image, future, context))
             if batch:
-                task = asyncio.create_task(self._run(batch))
+                task = asyncio.create_task(self._run(batch), context=batch[0][2])
                 self._under_way.add(task)
 
     async def _run(self, batch: list[Waiting]) -> None:
         try:
-            images = [image for image, _ in batch]
-            rows, version = await self._triton.infer(self.model.name, images, self._seconds)
+            images = [image for image, _, _ in batch]
+            with tracing.call(self.model.name, len(images)):
+                rows, version = await self._triton.infer(self.model.name, images, self._seconds)
         except Exception as error:
             # Whatever it is, it is the answer of each request in the batch.
-            for _, future in batch:
+            for _, future, _ in batch:
                 if not future.done():
                     future.set_exception(error)
         else:
-            for (_, future), row in zip(batch, rows, strict=True):
+            for (_, future, _), row in zip(batch, rows, strict=True):
                 if not future.done():
                     future.set_result((row, version))
         finally:

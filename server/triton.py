@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from server import tracing
 from server.problems import ContractBroken, DeadlinePassed, ModelNotReady, TritonAway
 from server.resizing import Pixels
 
@@ -167,7 +168,7 @@ async def _leave(channel: grpc.aio.Channel, calls: set[asyncio.Task[Any]]) -> No
 
 
 async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any:  # noqa: ANN401
-    return await method(request)
+    return await method(request, metadata=tracing.metadata())
 
 
 def _request(model: str, images: Sequence[Pixels]) -> service_pb2.ModelInferRequest:

@@ -28,6 +28,7 @@ ALLOWED = {
         "fastapi",
         "grpc",
         "numpy",
+        "opentelemetry",
         "PIL",
         "prometheus_client",
         "pydantic",
