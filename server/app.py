@@ -37,6 +37,7 @@ from server.problems import (
     Unauthorized,
     UnknownModel,
 )
+from server.readiness import Readiness
 from server.settings import Settings
 from server.telemetry import Telemetry, refused
 from server.triton import TritonClient
@@ -66,6 +67,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         triton = TritonClient(triton_url)
         models = Models(triton, settings.default_model)
         app.state.models = models
+        app.state.readiness = Readiness(models)
         app.state.classifier = Classifier(settings, models)
         watch = asyncio.create_task(models.watch())
         try:
@@ -272,10 +274,9 @@ async def live(_request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """GET /readyz and /healthz."""
-    models: Models = request.app.state.models
     if request.app.state.draining:
         raise Draining("this gateway is about to end; send new requests to another")
-    model = await models.ready()
+    model = await request.app.state.readiness.check()
     return _json({"status": "ready", "model": model.name, "version": model.version})
 
 

@@ -10,8 +10,6 @@ import logging
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
 from server.contract import (
     Model,
     canary,
@@ -36,13 +34,11 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 AWAY_POLL_SECONDS = 0.2
 # A question about a model is answered in milliseconds; a first inference may take much longer.
-# Both leave room for the pause before: a dead Triton must be known within 5 s.
+# It leaves room for the pause before: a dead Triton must be known within 5 s.
 QUESTION_TIMEOUT = 3.0
-CANARY_TIMEOUT = 4.0
 FIRST_INFERENCE_TIMEOUT = 120.0
-CANARY_SECONDS = 1.0
-# A batchmate may move a probability by rounding; a broken model moves it by far more.
-CANARY_TOLERANCE = 1e-2
+# Nobody waits in vain for a model that answered others so lately.
+WORKED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,6 @@ class Models:
         self._counts: dict[str, tuple[int, int]] = {}
         self._away: TritonAway | None = TritonAway(f"Triton at {triton.url} has not answered yet")
         self._look_again = asyncio.Event()
-        self._canary_lock = asyncio.Lock()
-        self._sung = float("-inf")
-        self._failures: list[Problem] = []
 
     def get(self, name: str) -> Model:
         """The model to serve `name` with.
@@ -114,46 +107,13 @@ class Models:
         """A call failed: look at once whether Triton is still there."""
         self._look_again.set()
 
-    async def ready(self) -> Model:
-        """The default model, after every model gave the answer that it gave when loaded.
+    def loaded(self) -> list[Model]:
+        """The models that can be served."""
+        return [entry for entry in self._entries.values() if isinstance(entry, Model)]
 
-        Each makes a real inference; the result is good for a second, however many ask. Raises the
-        `Problem` that a request to the default model, or to the one that fails, would get.
-        """
-        model = self.get(self.default)
-        async with self._canary_lock:
-            if time.monotonic() - self._sung > CANARY_SECONDS:
-                loaded = [entry for entry in self._entries.values() if isinstance(entry, Model)]
-                songs = (self._sing(entry) for entry in loaded)
-                found = await asyncio.gather(*songs, return_exceptions=True)
-                self._failures = [result for result in found if isinstance(result, Problem)]
-                for result in found:
-                    if result is not None and not isinstance(result, Problem):
-                        raise result
-                self._sung = time.monotonic()
-        for problem in self._failures:
-            raise type(problem)(problem.detail)
-        return model
-
-    async def _sing(self, model: Model) -> None:
-        began = time.monotonic()
-        image = canary(model.rule.height, model.rule.width)
-        try:
-            answers, _ = await self.triton.infer(model.name, [image], CANARY_TIMEOUT)
-        except DeadlinePassed:
-            # It may only stand in the queue behind others that do get their answers.
-            if self.worked.get(model.name, 0.0) > began:
-                return
-            raise ModelNotReady(
-                f"model {model.name!r} does not answer its canary within {CANARY_TIMEOUT:g} s"
-            ) from None
-        check_distribution(model.name, answers[0])
-        worst = float(np.abs(answers[0] - model.expected).max())
-        if worst > CANARY_TOLERANCE:
-            raise ContractBroken(
-                f"model {model.name!r} answers its canary {worst:.2g} away from what it "
-                "answered when it was loaded"
-            )
+    def works(self, name: str) -> bool:
+        """Whether the model has answered a request just now."""
+        return time.monotonic() - self.worked.get(name, float("-inf")) < WORKED_SECONDS
 
     async def watch(self) -> None:
         """Keep the list up to date, for ever."""
@@ -162,9 +122,12 @@ class Models:
             try:
                 await self._look()
             except (TritonAway, ModelNotReady, DeadlinePassed, ContractBroken) as problem:
-                if isinstance(problem, DeadlinePassed):
+                # A Triton that answers pictures meanwhile is only busy.
+                if not isinstance(problem, DeadlinePassed):
+                    self._lose(TritonAway(problem.detail))
+                elif not any(map(self.works, self.worked)):
                     self.triton.reconnect()
-                self._lose(TritonAway(problem.detail))
+                    self._lose(TritonAway(problem.detail))
             except Exception as error:
                 # The list must survive whatever a Triton answers; the log has the cause.
                 logger.exception("the models of Triton at %s cannot be read", self.triton.url)
@@ -182,7 +145,6 @@ class Models:
         if self._away is None:
             logger.warning("Triton is away: %s", problem.detail)
         self._away = problem
-        self._sung = float("-inf")
 
     async def _look(self) -> None:
         found = await self.triton.index(QUESTION_TIMEOUT)
@@ -191,7 +153,6 @@ class Models:
             entries = {name: await self._load(name, index) for name in {m.name for m in found}}
             self._entries, self._index = entries, index
             self._away = None
-            self._sung = float("-inf")
             for name in sorted(entries):
                 _log(entries[name])
         for name, entry in self._entries.items():
