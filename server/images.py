@@ -151,7 +151,8 @@ def _rgb(image: Image.Image) -> Image.Image:
             "the picture has 32 bits per channel, whose range is not defined; save it with 8 or 16"
         )
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        if image.mode != "RGBA":  # a copy takes 4 bytes per pixel
+            image = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(image, mask=image.getchannel("A"))
         return white
