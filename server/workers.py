@@ -42,13 +42,19 @@ class Workers:
         # Never fork: gRPC and the threads of this process would not survive it.
         self._context = multiprocessing.get_context("spawn")
         self._stopping = asyncio.Event()
+        self._listener: socket.socket | None = None
 
     def stop(self) -> None:
         """Let every worker finish what it has begun, then `serve_on` returns."""
         self._stopping.set()
+        if self._listener is not None:
+            # The workers have theirs. Were this one open after theirs, connections would go on
+            # being made that nobody takes.
+            self._listener.close()
 
     async def serve_on(self, listener: socket.socket) -> None:
         """Run until `stop`. Raises `WorkersError` when a worker cannot stay alive."""
+        self._listener = listener
         with tempfile.TemporaryDirectory(prefix="mixer-serving-metrics-") as folder:
             # The workers read it when they import prometheus_client.
             os.environ[metrics.FOLDER_VARIABLE] = folder
