@@ -99,7 +99,7 @@ def run_engine(edition: Edition, engine: bytes, images: Pixels, num_classes: int
 
 def cached_engine(edition: Edition, source: Source) -> tuple[bytes, bool]:
     """The engine, and whether it was built before: engines of large models take minutes."""
-    path = _cache_folder() / f"{_cache_key(edition, source)}.plan"
+    path = _cache_folder() / f"{cache_key(edition, source)}.plan"
     if path.is_file():
         return path.read_bytes(), True
     engine = build_engine(edition, source)
@@ -147,7 +147,7 @@ def _cache_folder() -> Path:
     return Path(caches) / "mixer-serving" / "tensorrt"
 
 
-def _cache_key(edition: Edition, source: Source) -> str:
+def cache_key(edition: Edition, source: Source) -> str:
     """Everything that the engine depends on."""
     digest = hashlib.sha256()
     for path in sorted(source.onnx.parent.glob(f"{source.onnx.name}*")):  # external data too

@@ -65,7 +65,9 @@ def build_graph(classifier: Classifier) -> ir.Model:
         )
     if program is None:  # only the exporter that is not used here returns nothing
         raise RuntimeError("torch.onnx.export returned no program")
-    return _strip(program.model)
+    _cast_first(program.model)
+    _strip(program.model)
+    return program.model
 
 
 def save_graph(model: ir.Model, path: Path) -> None:
@@ -103,7 +105,17 @@ def remove_unused(model: ir.Model) -> None:
             del model.graph.initializers[name]
 
 
-def _strip(model: ir.Model) -> ir.Model:
+def _cast_first(model: ir.Model) -> None:
+    """Let nothing but the Cast read the pixels: a ViT also asks them for the batch size."""
+    image = model.graph.inputs[0]
+    pixels = next(node for node, _ in image.uses() if node.op_type == "Cast").outputs[0]
+    for node, index in list(image.uses()):
+        if node.op_type != "Cast":
+            node.replace_input_with(index, pixels)
+    model.graph.sort()
+
+
+def _strip(model: ir.Model) -> None:
     """Remove what differs from machine to machine or run to run and means nothing to a runtime."""
     model.metadata_props.clear()
     model.doc_string = None
@@ -119,7 +131,6 @@ def _strip(model: ir.Model) -> ir.Model:
     for value in values:
         value.metadata_props.clear()
         value.doc_string = None
-    return model
 
 
 @contextlib.contextmanager

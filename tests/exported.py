@@ -1,0 +1,40 @@
+"""Graphs that several tests of the export look at: each is traced once per run of the tests."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from export.checkpoint import Classifier, load_classifier, random_classifier
+from export.graph import build_graph, save_graph
+
+GOLDEN = Path(__file__).parent / "golden"
+# One golden case of each family, and what else a graph can look like.
+CASES = ("mixer_tiny", "mixer_tiny_hires_k2", "vit_tiny_token", "vit_tiny_gap", "bit_tiny")
+_FOLDER = tempfile.TemporaryDirectory(prefix="exported-")
+
+
+@functools.cache
+def classifier(case: str) -> Classifier:
+    """The classifier of a golden case, or a variant with random weights."""
+    if case not in CASES:
+        return random_classifier(case)
+    images, _ = golden_logits(case)
+    return load_classifier(GOLDEN / case / "checkpoint.npz", images.shape[1])
+
+
+@functools.cache
+def graph(case: str) -> Path:
+    """`model.onnx` of that classifier."""
+    path = Path(_FOLDER.name) / case / "model.onnx"
+    path.parent.mkdir()
+    save_graph(build_graph(classifier(case)), path)
+    return path
+
+
+def golden_logits(case: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Images uint8 [N, H, W, 3] and the logits that the official code gives them."""
+    with np.load(GOLDEN / case / "case.npz") as arrays:
+        return arrays["images"], arrays["logits"]
