@@ -1,4 +1,4 @@
-"""The HTTP face of the gateway: paths, parameters, answers.
+"""The app: what the gateway is made of, and which path leads to which endpoint.
 
 In: `Settings` and the address of a Triton. Out: an ASGI app that classifies pictures, with its
 OpenAPI document at /openapi.json and a page to try it at /docs.
@@ -6,9 +6,6 @@ OpenAPI document at /openapi.json and a page to try it at /docs.
 
 import asyncio
 import contextlib
-import json
-import re
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -18,31 +15,24 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from server import __version__, metrics, openapi, tracing
-from server.bodies import Bodies, read_image, read_images
+from server import __version__, endpoints, metrics, openapi, tracing
+from server.bodies import Bodies
 from server.classify import Classifier
-from server.contract import Model
-from server.deadlines import seconds_for, while_connected
 from server.keys import KeyFile, RequireKey
-from server.middleware import Envelope, Timings
-from server.models import Entry, Models
+from server.middleware import Envelope
+from server.models import Models
 from server.page import page
 from server.problems import (
-    BadParameter,
-    BodyTooLarge,
-    Draining,
     MethodNotAllowed,
     NotFound,
-    Problem,
     Unauthorized,
     UnknownModel,
 )
 from server.readiness import Readiness
 from server.settings import Settings
-from server.telemetry import Telemetry, refused
+from server.telemetry import Telemetry
 from server.triton import TritonClient
 
-WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
 DESCRIPTION = "Image classification by MLP-Mixer, ViT and BiT models on NVIDIA Triton."
 
 
@@ -131,7 +121,7 @@ def _add_routes(app: FastAPI) -> None:
     app.add_api_route("/", page, include_in_schema=False)
     app.add_api_route(
         "/classify",
-        classify,
+        endpoints.classify,
         methods=["POST"],
         summary="Classify one picture",
         responses=openapi.responses("Classification", *openapi.CLASSIFY),
@@ -143,7 +133,7 @@ def _add_routes(app: FastAPI) -> None:
     )
     app.add_api_route(
         "/classify/batch",
-        classify_batch,
+        endpoints.classify_batch,
         methods=["POST"],
         summary="Classify several pictures; one bad picture does not spoil the others",
         responses=openapi.responses("BatchClassification", *openapi.CLASSIFY),
@@ -155,7 +145,7 @@ def _add_routes(app: FastAPI) -> None:
     )
     app.add_api_route(
         "/models",
-        list_models,
+        endpoints.list_models,
         summary="The models that Triton serves",
         responses=openapi.responses("Models", Unauthorized, *openapi.SERVING),
         openapi_extra={"security": openapi.SECURITY},
@@ -168,20 +158,20 @@ def _add_routes(app: FastAPI) -> None:
     }
     app.add_api_route(
         "/models/{name}",
-        show_model,
+        endpoints.show_model,
         summary="One model: input size, labels, version, provenance, state",
         responses=openapi.responses("Model", Unauthorized, UnknownModel, *openapi.SERVING),
         openapi_extra={"parameters": [name], "security": openapi.SECURITY},
     )
     app.add_api_route(
         "/livez",
-        live,
+        endpoints.live,
         summary="Whether the gateway runs, whatever Triton does",
         responses=openapi.responses("Status"),
     )
     app.add_api_route(
         "/metrics",
-        prometheus,
+        endpoints.prometheus,
         summary="Counts and times for Prometheus",
         response_class=Response,
         responses={200: openapi.PROMETHEUS},
@@ -189,129 +179,10 @@ def _add_routes(app: FastAPI) -> None:
     for path in ("/readyz", "/healthz"):
         app.add_api_route(
             path,
-            ready,
+            endpoints.ready,
             summary="Whether every model answers a real inference as it did when loaded",
             responses=openapi.responses("Status", *openapi.READINESS),
         )
-
-
-async def classify(request: Request) -> Response:
-    """POST /classify."""
-    settings, classifier, timings = _context(request)
-    model, top_k = _parameters(request)
-    timings.model = model.name
-    seconds = seconds_for(request, settings)
-    with request.app.state.bodies.hold() as hold:
-        began = time.perf_counter()
-        data = await read_image(request, hold)
-        timings.read = time.perf_counter() - began
-        metrics.image_bytes.observe(len(data))
-        async with while_connected(request):
-            predictions, version = await classifier.one(data, model, top_k, seconds, timings)
-    return _json({"model": model.name, "version": version, "predictions": predictions})
-
-
-async def classify_batch(request: Request) -> Response:
-    """POST /classify/batch."""
-    settings, classifier, timings = _context(request)
-    model, top_k = _parameters(request)
-    timings.model = model.name
-    seconds = seconds_for(request, settings)
-    with request.app.state.bodies.hold() as hold:
-        began = time.perf_counter()
-        uploads = await read_images(request, hold)
-        timings.read = time.perf_counter() - began
-        for upload in uploads:
-            metrics.image_bytes.observe(len(upload.data))
-        if len(uploads) > settings.max_batch_images:
-            raise BodyTooLarge(
-                f"the form has {len(uploads)} pictures, "
-                f"at most {settings.max_batch_images} are accepted"
-            )
-        async with while_connected(request):
-            answers, version = await classifier.many(uploads, model, top_k, seconds, timings)
-    for answer in answers:
-        if isinstance(answer, Problem):
-            refused(answer)
-    results = [
-        {"filename": upload.filename, "error": answer.document()}
-        if isinstance(answer, Problem)
-        else {"filename": upload.filename, "predictions": answer}
-        for upload, answer in zip(uploads, answers, strict=True)
-    ]
-    return _json({"model": model.name, "version": version, "results": results})
-
-
-async def list_models(request: Request) -> Response:
-    """GET /models."""
-    models: Models = request.app.state.models
-    entries = [_summary(models, entry) for entry in models.entries()]
-    return _json({"default": models.default, "models": entries})
-
-
-async def show_model(request: Request) -> Response:
-    """GET /models/{name}."""
-    models: Models = request.app.state.models
-    entry = models.entry(request.path_params["name"])
-    summary = _summary(models, entry)
-    if isinstance(entry, Model):
-        summary["labels"] = entry.labels
-    return _json(summary)
-
-
-async def prometheus(request: Request) -> Response:
-    """GET /metrics."""
-    models: Models = request.app.state.models
-    return Response(
-        metrics.render(models.average_batch), headers={"content-type": metrics.CONTENT_TYPE_LATEST}
-    )
-
-
-async def live(_request: Request) -> Response:
-    """GET /livez."""
-    return _json({"status": "live"})
-
-
-async def ready(request: Request) -> Response:
-    """GET /readyz and /healthz."""
-    if request.app.state.draining:
-        raise Draining("this gateway is about to end; send new requests to another")
-    model = await request.app.state.readiness.check()
-    return _json({"status": "ready", "model": model.name, "version": model.version})
-
-
-def _context(request: Request) -> tuple[Settings, Classifier, Timings]:
-    state = request.app.state
-    return state.settings, state.classifier, request.scope["state"]["timings"]
-
-
-def _parameters(request: Request) -> tuple[Model, int]:
-    """The model and top_k that the query asks for. Raises `BadParameter`, or as `Models.get`."""
-    models: Models = request.app.state.models
-    if not request.scope["query_string"]:
-        model = models.get(models.default)
-        return model, model.top_k(None)
-    asked: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in {"model", "top_k"}:
-            raise BadParameter(f"there is no parameter {name!r}; there are: model, top_k")
-        if name in asked:
-            raise BadParameter(f"{name} is given twice, once is expected")
-        asked[name] = value
-    top_k = asked.get("top_k")
-    if top_k is not None and not WHOLE_NUMBER.fullmatch(top_k):
-        raise BadParameter(f"top_k is {top_k[:20]!r}, expected a whole number from 1")
-    model = models.get(asked.get("model", models.default))
-    return model, model.top_k(None if top_k is None else int(top_k))
-
-
-def _summary(models: Models, entry: Entry) -> dict[str, object]:
-    return {**entry.summary(), "default": entry.name == models.default}
-
-
-def _json(content: object) -> Response:
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(body, media_type="application/json")
 
 
 async def _raise_as_problem(request: Request, error: Exception) -> Response:

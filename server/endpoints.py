@@ -1,0 +1,148 @@
+"""The endpoints: parameters in, answers out.
+
+In: a request, with its `Timings` in its state. Out: its answer as JSON, or the `Problem` that
+`Envelope` answers instead.
+"""
+
+import json
+import re
+import time
+
+from fastapi import Request, Response
+
+from server import metrics
+from server.bodies import read_image, read_images
+from server.classify import Classifier
+from server.contract import Model
+from server.deadlines import seconds_for, while_connected
+from server.middleware import Timings
+from server.models import Entry, Models
+from server.problems import (
+    BadParameter,
+    BodyTooLarge,
+    Draining,
+    Problem,
+)
+from server.settings import Settings
+from server.telemetry import refused
+
+WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
+
+
+async def classify(request: Request) -> Response:
+    """POST /classify."""
+    settings, classifier, timings = _context(request)
+    model, top_k = _parameters(request)
+    timings.model = model.name
+    seconds = seconds_for(request, settings)
+    with request.app.state.bodies.hold() as hold:
+        began = time.perf_counter()
+        data = await read_image(request, hold)
+        timings.read = time.perf_counter() - began
+        metrics.image_bytes.observe(len(data))
+        async with while_connected(request):
+            predictions, version = await classifier.one(data, model, top_k, seconds, timings)
+    return _json({"model": model.name, "version": version, "predictions": predictions})
+
+
+async def classify_batch(request: Request) -> Response:
+    """POST /classify/batch."""
+    settings, classifier, timings = _context(request)
+    model, top_k = _parameters(request)
+    timings.model = model.name
+    seconds = seconds_for(request, settings)
+    with request.app.state.bodies.hold() as hold:
+        began = time.perf_counter()
+        uploads = await read_images(request, hold)
+        timings.read = time.perf_counter() - began
+        for upload in uploads:
+            metrics.image_bytes.observe(len(upload.data))
+        if len(uploads) > settings.max_batch_images:
+            raise BodyTooLarge(
+                f"the form has {len(uploads)} pictures, "
+                f"at most {settings.max_batch_images} are accepted"
+            )
+        async with while_connected(request):
+            answers, version = await classifier.many(uploads, model, top_k, seconds, timings)
+    for answer in answers:
+        if isinstance(answer, Problem):
+            refused(answer)
+    results = [
+        {"filename": upload.filename, "error": answer.document()}
+        if isinstance(answer, Problem)
+        else {"filename": upload.filename, "predictions": answer}
+        for upload, answer in zip(uploads, answers, strict=True)
+    ]
+    return _json({"model": model.name, "version": version, "results": results})
+
+
+async def list_models(request: Request) -> Response:
+    """GET /models."""
+    models: Models = request.app.state.models
+    entries = [_summary(models, entry) for entry in models.entries()]
+    return _json({"default": models.default, "models": entries})
+
+
+async def show_model(request: Request) -> Response:
+    """GET /models/{name}."""
+    models: Models = request.app.state.models
+    entry = models.entry(request.path_params["name"])
+    summary = _summary(models, entry)
+    if isinstance(entry, Model):
+        summary["labels"] = entry.labels
+    return _json(summary)
+
+
+async def prometheus(request: Request) -> Response:
+    """GET /metrics."""
+    models: Models = request.app.state.models
+    return Response(
+        metrics.render(models.average_batch), headers={"content-type": metrics.CONTENT_TYPE_LATEST}
+    )
+
+
+async def live(_request: Request) -> Response:
+    """GET /livez."""
+    return _json({"status": "live"})
+
+
+async def ready(request: Request) -> Response:
+    """GET /readyz and /healthz."""
+    if request.app.state.draining:
+        raise Draining("this gateway is about to end; send new requests to another")
+    model = await request.app.state.readiness.check()
+    return _json({"status": "ready", "model": model.name, "version": model.version})
+
+
+def _context(request: Request) -> tuple[Settings, Classifier, Timings]:
+    state = request.app.state
+    return state.settings, state.classifier, request.scope["state"]["timings"]
+
+
+def _parameters(request: Request) -> tuple[Model, int]:
+    """The model and top_k that the query asks for. Raises `BadParameter`, or as `Models.get`."""
+    models: Models = request.app.state.models
+    if not request.scope["query_string"]:
+        model = models.get(models.default)
+        return model, model.top_k(None)
+    asked: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in {"model", "top_k"}:
+            raise BadParameter(f"there is no parameter {name!r}; there are: model, top_k")
+        if name in asked:
+            raise BadParameter(f"{name} is given twice, once is expected")
+        asked[name] = value
+    top_k = asked.get("top_k")
+    if top_k is not None and not WHOLE_NUMBER.fullmatch(top_k):
+        raise BadParameter(f"top_k is {top_k[:20]!r}, expected a whole number from 1")
+    model = models.get(asked.get("model", models.default))
+    return model, model.top_k(None if top_k is None else int(top_k))
+
+
+def _summary(models: Models, entry: Entry) -> dict[str, object]:
+    return {**entry.summary(), "default": entry.name == models.default}
+
+
+def _json(content: object) -> Response:
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(body, media_type="application/json")
