@@ -85,7 +85,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=settings.cors_origins,
+            allow_origins=settings.cors_origins.split(","),
             allow_methods=["GET", "POST"],
             allow_headers=[
                 "Authorization",

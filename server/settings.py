@@ -5,6 +5,7 @@ does not fit is reported with its name, and so is a `MIXER_` variable that no se
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -110,10 +111,10 @@ class Settings(BaseSettings):
         description="File with a line NAME SHA256 per API key; without it no key is needed. Read "
         "again when it changes. `python -m server key NAME` makes a line.",
     )
-    cors_origins: list[str] = Field(
-        [],
-        description="Origins (https://example.org) whose pages may call this server from a "
-        "browser; none by default, * for all.",
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may call this server from a browser, with commas between "
+        "them: https://example.org,https://example.com; * for all.",
     )
     workers: int = Field(
         1, ge=1, le=256, description="Gateway processes that share the port and one Triton."
@@ -128,6 +129,17 @@ class Settings(BaseSettings):
     def grace(self) -> float:
         """Seconds after SIGTERM in which every request under way has ended."""
         return self.drain_seconds + self.read_timeout + self.longest_request + 5
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in filter(None, value.split(",")):
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(
+                    "should be origins, scheme and host without a path, such as "
+                    "https://example.org, with commas between them"
+                )
+        return value
 
     @field_validator("triton_url")
     @classmethod

@@ -23,7 +23,7 @@ def row(name: str, field: FieldInfo, prefix: str) -> str:
         default = "cores"
     elif isinstance(field.default, Path):
         default = f"`{field.default.relative_to(CHECKOUT)}`"
-    elif field.default in (None, []):
+    elif field.default in {None, ""}:
         default = "none"
     elif isinstance(field.default, float):
         default = f"`{field.default:g}`"

@@ -40,6 +40,10 @@ def test_flags_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--decode-threads", "0", "--decode-threads"),
         ("--log-level", "loud", "--log-level"),
         ("--default-model", "", "--default-model"),
+        ("--cors-origins", "example.org", "such as https://example.org"),
+        ("--cors-origins", "https://a.org/,https://b.org", "without a path"),
+        ("--workers", "0", "--workers (MIXER_WORKERS): "),
+        ("--log-format", "xml", "--log-format"),
     ],
 )
 def test_a_bad_value_is_reported_with_its_name(flag: str, value: str, message: str) -> None:
