@@ -70,15 +70,16 @@ def train(
             if len(in_flight) > STEPS_IN_FLIGHT:
                 in_flight.popleft().block_until_ready()
             ended = done % per_epoch == 0
+            # The curve comes first: a run that is killed between the two writes a row twice, or
+            # else it would have never written it.
             if ended:
                 accuracy = measure()
-            if first and (ended or time.monotonic() - saved_at > 60 * config.save_minutes):
-                files.save(done, variables, config)
-                saved_at = time.monotonic()
-            if ended:
                 curve.epoch(done, loss, done // per_epoch, accuracy)
             else:
                 curve.step(done, loss)
+            if first and (ended or time.monotonic() - saved_at > 60 * config.save_minutes):
+                files.save(done, variables, config)
+                saved_at = time.monotonic()
     return accuracy
 
 

@@ -34,7 +34,9 @@ def start(*arguments: str | Path, devices: int = 1) -> subprocess.Popen[str]:
     """`python -m reference ...` with so many virtual CPU devices."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # Half of a test would be spent on making fast what runs for a second.
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
