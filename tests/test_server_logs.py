@@ -18,7 +18,8 @@ def failed() -> logging.LogRecord:
     try:
         int("wrong")
     except ValueError:
-        return record("it failed", exc_info=sys.exc_info())
+        reason = sys.exc_info()
+    return record("it failed", exc_info=reason)
 
 
 def test_json_is_one_line_whatever_is_said() -> None:
