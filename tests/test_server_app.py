@@ -303,7 +303,8 @@ def test_the_openapi_document_names_every_answer(client: httpx.Client) -> None:
     for path in ("/classify", "/classify/batch"):
         operation = document["paths"][path]["post"]
         assert set(operation["responses"]) == {
-            "200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "502", "503", "504",
+            "200", "400", "401", "404", "408", "413", "415", "422", "429",
+            "500", "502", "503", "504",
         }  # fmt: skip
         assert {p["name"] for p in operation["parameters"]} == {
             "model",
