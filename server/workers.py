@@ -122,9 +122,15 @@ def work(settings: Settings, listener: socket.socket, triton_url: str) -> None:
 
     async def run() -> None:
         this = gateway.make(settings, triton_url)
+        loop = asyncio.get_running_loop()
+
+        def orphaned(sentinel: int) -> None:
+            loop.remove_reader(sentinel)  # it stays readable, and a second stop means: at once
+            this.stop()
+
         if parent is not None:
             # Readable when the parent dies, however it dies: nobody would look after this worker.
-            asyncio.get_running_loop().add_reader(parent.sentinel, this.stop)
+            loop.add_reader(parent.sentinel, orphaned, parent.sentinel)
         gateway.stop_on_signals(this.stop)
         await this.serve_on(listener)
 

@@ -51,7 +51,9 @@ def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, pictu
         *("notes.txt", "none.jpg"),
     ]
     assert [line.get("model") for line in lines] == [DEFAULT_MODEL] * 6 + [None] * 2
-    assert lines[0]["predictions"] == lines[3]["predictions"]
+    labels = [[p["label"] for p in line.get("predictions", [])] for line in lines]
+    assert labels[0] == labels[3]
+    assert [len(found) for found in labels] == [3] * 6 + [0] * 2
     assert lines[6]["error"].startswith("415: ")
     assert "No such file" in lines[7]["error"]
     assert "2 of 8 pictures were not classified" in done.stderr
