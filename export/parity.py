@@ -18,7 +18,7 @@ Logits = npt.NDArray[np.float32]
 # Two correct float32 implementations differ by rounding alone, which grows with the logits: the
 # bounds are per unit of the largest logit, and absolute where no logit exceeds 1. A BiT rounds
 # more: it normalises before each of its 50 and more convolutions, over many thousand values.
-TOLERANCES = {"mixer": 2e-5, "vit": 2e-5, "bit": 1e-4}
+TOLERANCES = {"mixer": 2e-5, "vit": 2e-5, "bit": 2e-4}
 BATCH_SIZES = (1, 3, 5)
 
 
