@@ -11,8 +11,11 @@ from export.checkpoint import Classifier, load_classifier, random_classifier
 from export.graph import build_graph, save_graph
 
 GOLDEN = Path(__file__).parent / "golden"
-# One golden case of each family, and what else a graph can look like.
-CASES = ("mixer_tiny", "mixer_tiny_hires_k2", "vit_tiny_token", "vit_tiny_gap", "bit_tiny")
+# Every golden case: the families, and what else a graph can look like.
+CASES = (
+    *("mixer_tiny", "mixer_tiny_hires_k2", "bit_tiny"),
+    *("vit_tiny_token", "vit_tiny_gap", "vit_tiny_token_prelogits", "vit_tiny_token_hires_48"),
+)
 _FOLDER = tempfile.TemporaryDirectory(prefix="exported-")
 
 
