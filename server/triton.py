@@ -139,7 +139,7 @@ class TritonClient:
     ) -> Any:  # noqa: ANN401 - protobuf's messages have no types
         task = asyncio.ensure_future(_finish(method, request))
         self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        task.add_done_callback(self._ended)
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(task)
@@ -147,6 +147,11 @@ class TritonClient:
             raise DeadlinePassed(f"Triton did not answer within {seconds:.3g} s") from None
         except grpc.aio.AioRpcError as error:
             raise self._problem(error) from None
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, or asyncio logs it where nobody waits for the call any more
 
     def _problem(self, error: grpc.aio.AioRpcError) -> Exception:
         code, details = error.code(), error.details() or ""

@@ -40,6 +40,9 @@ def test_workers_finish_and_leave_with_their_parent(
     ):
         wait_for(lambda: len(workers_of(gateway.pid)) == 2, what="two workers")
         family = workers_of(gateway.pid)
+        # Until a worker has asked Triton for its models, it answers 503, as it should.
+        ready = f"model {DEFAULT_MODEL} version 1 is ready"
+        wait_for(lambda: gateway.log.read_text().count(ready) == 2, what="two ready workers")
 
         stopped = threading.Event()
 
