@@ -151,7 +151,7 @@ class TritonClient:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, or asyncio logs it where nobody waits for the call any more
+            task.exception()  # looked at: asyncio logs one that nobody waited for
 
     def _problem(self, error: grpc.aio.AioRpcError) -> Exception:
         code, details = error.code(), error.details() or ""
