@@ -155,6 +155,10 @@ class Models:
             self._away = None
             for name in sorted(entries):
                 _log(entries[name])
+            for m in found:
+                # Triton's reason can hold a backend's stack and server paths: for the log alone.
+                if m.state != "READY" and m.reason:
+                    logger.warning("Triton says of model %s: %s", m.name, m.reason)
         for name, entry in self._entries.items():
             if isinstance(entry, Unusable) and isinstance(entry.problem, ModelNotReady):
                 self._entries[name] = again = await self._load(name, index)
@@ -166,9 +170,14 @@ class Models:
         # Of several versions Triton serves the latest that is ready.
         ready = [version for n, version, state, _ in index if (n, state) == (name, "READY")]
         if not ready:
-            states = {f"{state} {why}".strip() for n, _, state, why in index if n == name}
-            reason = "; ".join(sorted(states))
-            return Unusable(name, "", ModelNotReady(f"Triton reports model {name!r} as {reason}"))
+            return Unusable(
+                name,
+                "",
+                ModelNotReady(
+                    f"Triton has not loaded model {name!r}: a model that was added needs a restart "
+                    "of Triton, one that failed has its reason in the gateway's log"
+                ),
+            )
         version = max(ready, key=lambda text: (len(text), text))
         try:
             return await self._probe(name)
