@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 
@@ -124,6 +124,17 @@ def running_gateway(
             process.wait(30)
         finally:
             process.kill()
+
+
+def check_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    """Hold that two lists of predictions say the same.
+
+    The same picture may share its batch with others, a canary among them; then the sums of a matrix
+    product may be rounded in another order, and the last digit of the answer with them.
+    """
+    assert [(p["label"], p["index"]) for p in one] == [(p["label"], p["index"]) for p in other]
+    right = pytest.approx([p["probability"] for p in other], abs=1e-6)
+    assert [p["probability"] for p in one] == right
 
 
 def status(url: str) -> int | None:
