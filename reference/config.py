@@ -26,12 +26,14 @@ class TrainConfig:
     """How often each training picture is seen."""
     batch_size: int = 128
     """Pictures per step, over all devices."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the matrices, AdamW for the rest. Learns more from each picture."""
     learning_rate: float = 2e-3
     """The peak, reached after the warm-up; a cosine takes it to zero from there."""
     warmup_epochs: float = 2.0
     """How long the learning rate rises linearly from zero."""
     weight_decay: float = 0.1
-    """AdamW's, on kernels only."""
+    """The optimiser's, on kernels only."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
     ema_decay: float = 0.0

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jax.stages import Wrapped
 
 from reference import models
@@ -32,7 +33,11 @@ Count = Callable[[optax.Params, jax.Array, jax.Array], tuple[jax.Array, jax.Arra
 
 
 def build_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
-    """AdamW behind gradient clipping, warmed up, then on a cosine to zero."""
+    """AdamW or Muon behind gradient clipping, warmed up, then on a cosine to zero.
+
+    Muon (arXiv 2502.16982) takes matrices only, with updates as large as AdamW's usually are, so
+    that one learning rate does for both. The rest (convolutions, biases, norms) stays with AdamW.
+    """
     warmup = max(1, round(total_steps * config.warmup_epochs / config.epochs))
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, warmup, max(total_steps, warmup + 1)
@@ -41,10 +46,13 @@ def build_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTran
     def kernels(params: optax.Params) -> optax.Params:
         return jax.tree.map(lambda value: value.ndim > 1, params)
 
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b2=0.99, weight_decay=config.weight_decay, mask=kernels),
-    )
+    if config.optimizer == "muon":
+        rule = optax.contrib.muon(
+            schedule, weight_decay=config.weight_decay, adam_b2=0.99, consistent_rms=0.2
+        )
+    else:
+        rule = optax.adamw(schedule, b2=0.99, weight_decay=config.weight_decay, mask=kernels)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
 
 
 def first_variables(
