@@ -16,6 +16,7 @@ def main() -> None:
     app = tyro.extras.SubcommandApp()
     app.command(name="train")(commands.train)
     app.command(name="evaluate")(commands.evaluate)
+    app.command(name="plot")(commands.plot)
     app.command(name="throughput")(commands.throughput)
     app.command(name="compile")(commands.compile_)
     app.command(name="tables")(commands.tables)

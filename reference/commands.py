@@ -9,6 +9,7 @@ from rich.console import Console
 
 from reference import checkpoint, compile_report, data, models, parallel, topology
 from reference import evaluate as evaluation
+from reference import plot as plotting
 from reference import throughput as timing
 from reference import train as training
 from reference.config import ConfigError, TrainConfig
@@ -21,6 +22,7 @@ UserError = (
     ConfigError,
     models.UnknownVariantError,
     topology.TopologyError,
+    plotting.PlotError,
 )
 
 
@@ -75,6 +77,17 @@ def evaluate(
         f"top-1 accuracy {found.top1:.2%}, top-5 {found.top5:.2%}, "
         f"on {found.pictures} pictures of {data_source}, {split}"
     )
+
+
+def plot(log: tuple[Path, ...], out: Path) -> None:
+    """Draw the loss and the accuracy of one or more runs as a picture.
+
+    Args:
+        log: The NAME.log.jsonl of each run.
+        out: The picture to write: .png, .svg or .pdf.
+    """
+    plotting.plot(log, out)
+    print(f"{out}: {len(log)} {'run' if len(log) == 1 else 'runs'}")
 
 
 def throughput(

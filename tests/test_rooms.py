@@ -11,7 +11,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 # What each room may import besides Python's own library and itself, by the import's first name.
 ALLOWED = {
-    "reference": {"flax", "jax", "numpy", "optax", "PIL", "rich", "tyro"},
+    "reference": {"flax", "jax", "matplotlib", "numpy", "optax", "PIL", "rich", "tyro"},
     "export": {
         "numpy",
         "onnx",
