@@ -167,7 +167,7 @@ def test_with_every_augmentation_and_an_average_a_run_resumes_bit_for_bit(
     pictures: Path, tmp_path: Path
 ) -> None:
     flags: list[str | Path] = [*FLAGS, "--epochs", "4", "--data", pictures, "--ema-decay", "0.9"]
-    flags += ["--mixup", "0.2", "--cutmix", "1", "--randaugment-layers", "2"]
+    flags += ["--mixup", "0.2", "--cutmix", "1", "--randaugment-layers", "2", "--optimizer", "muon"]
     flags += ["--min-crop-area", "0.3", "--precision", "bfloat16", "--workers", "2"]
     whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
     done = run("train", *flags, "--out", whole)
