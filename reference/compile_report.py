@@ -27,11 +27,15 @@ def cells(row: Compiled) -> tuple[str, ...]:
     """One row of the table."""
     found = ("does not fit" if "RESOURCE_EXHAUSTED" in (row.error or "") else "fails", "", "")
     if row.memory_bytes is not None and row.flops is not None:
-        counts = (f"{count} {name}" for name, count in sorted(row.collectives.items()))
+        if row.collectives is None:
+            collectives = "unknown"
+        else:
+            counts = (f"{count} {name}" for name, count in sorted(row.collectives.items()))
+            collectives = ", ".join(counts) or "none"
         found = (
             f"{row.memory_bytes / 1e9:.2f} GB",
             f"{row.flops / row.batch_size / 1e9:.1f}",
-            ", ".join(counts) or "none",
+            collectives,
         )
     return (
         row.model,

@@ -57,7 +57,8 @@ class Compiled:
     error: str | None = None  # why it cannot be compiled, in the compiler's words
     memory_bytes: int | None = None  # per device: arguments, results and temporaries
     flops: float | None = None  # per device and step
-    collectives: dict[str, int] = dataclasses.field(default_factory=dict)
+    # None where the compiler cannot print its own program: libtpu 0.0.52 fails to for some on v6e.
+    collectives: dict[str, int] | None = dataclasses.field(default_factory=dict)
     # The compiler's model of the time, no measurement; None where it has none: all but v3.
     optimal_seconds: float | None = None
 
@@ -125,10 +126,17 @@ def compile_for(
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes,
         flops=cost["flops"],
-        collectives=dict(Counter(_COLLECTIVE.findall(compiled.as_text() or ""))),
+        collectives=_collectives(compiled),
         # Elsewhere than on v3 parts of the sum are negative, and often the sum is.
         optimal_seconds=optimal if optimal > 0 and topology.startswith("v3") else None,
     )
+
+
+def _collectives(compiled: jax.stages.Compiled) -> dict[str, int] | None:
+    try:
+        return dict(Counter(_COLLECTIVE.findall(compiled.as_text() or "")))
+    except jax.errors.JaxRuntimeError:
+        return None
 
 
 def _forward(layout: Layout, network: Forward, images: int) -> Lowered:

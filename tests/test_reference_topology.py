@@ -44,6 +44,7 @@ def test_the_training_step_reduces_gradients_over_all_devices(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     (row,) = compile_report.read(out)
     assert (row.devices, row.kind, row.error) == (4, "train", None)
+    assert row.collectives
     assert row.collectives["all-reduce"] >= 1
     assert row.optimal_seconds is None, "v5e's compiler has no model of time"
 
