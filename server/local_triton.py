@@ -27,7 +27,7 @@ FIRST_DELAY_S, LAST_DELAY_S = 0.1, 5.0  # between a death and the next start; do
 
 
 class LocalTriton:
-    """One supervised tritonserver on 127.0.0.1.
+    """One supervised tritonserver, on 127.0.0.1 unless told otherwise.
 
     Await `run` in a thread that lives as long as the process: the kernel kills tritonserver when
     that thread dies, and so even a launcher that is killed with SIGKILL leaves nothing running.
@@ -38,19 +38,26 @@ class LocalTriton:
         repository: Path,
         *,
         environment: Path = ENVIRONMENT,
+        address: str = "127.0.0.1",
         grpc_port: int | None = None,
         metrics_port: int | None = None,
+        http_port: int | None = None,
     ) -> None:
         """Choose the addresses; nothing runs yet.
 
         Args:
             repository: The model repository to serve.
             environment: The Python environment that holds the wheel.
+            address: Where gRPC and metrics listen. Other than loopback only on a network that
+                nobody but the gateway can reach: SECURITY.md.
             grpc_port: Port of Triton's gRPC service; None takes a free one.
             metrics_port: Port of Triton's Prometheus metrics; None takes a free one.
+            http_port: Port of Triton's HTTP service, always on 127.0.0.1; None is without.
         """
         self.repository = repository
         self.environment = environment
+        self.address = address
+        self.http_port = http_port
         self.grpc_port = free_port() if grpc_port is None else grpc_port
         self.metrics_port = free_port() if metrics_port is None else metrics_port
         self.grpc_url = f"127.0.0.1:{self.grpc_port}"
@@ -108,7 +115,12 @@ class LocalTriton:
         """One life of tritonserver; ends with the LocalTritonError that says why."""
         begin = time.monotonic()
         async with tritonserver(
-            found, self.repository, grpc_port=self.grpc_port, metrics_port=self.metrics_port
+            found,
+            self.repository,
+            address=self.address,
+            grpc_port=self.grpc_port,
+            metrics_port=self.metrics_port,
+            http_port=self.http_port,
         ) as triton:
             self.pid = triton.pid
             self._has_served = True

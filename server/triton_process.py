@@ -104,7 +104,13 @@ class TritonProcess:
 
 @contextlib.asynccontextmanager
 async def tritonserver(
-    found: Installation, repository: Path, *, grpc_port: int, metrics_port: int
+    found: Installation,
+    repository: Path,
+    *,
+    address: str = "127.0.0.1",
+    grpc_port: int,
+    metrics_port: int,
+    http_port: int | None = None,
 ) -> AsyncIterator[TritonProcess]:
     """Start tritonserver and enter when it takes requests; at the end remove every trace of it.
 
@@ -122,8 +128,10 @@ async def tritonserver(
                 found,
                 repository,
                 Path(folder.name),
+                address=address,
                 grpc_port=grpc_port,
                 metrics_port=metrics_port,
+                http_port=http_port,
                 shared_memory_prefix=prefix,
             ),
             stdin=asyncio.subprocess.DEVNULL,

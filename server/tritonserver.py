@@ -140,11 +140,24 @@ def command(
     repository: Path,
     backends: Path,
     *,
+    address: str,
     grpc_port: int,
     metrics_port: int,
+    http_port: int | None,
     shared_memory_prefix: str,
 ) -> list[str]:
     """The command line of tritonserver, closed as far as the gateway's needs allow."""
+    # A key that nobody is told closes Triton's riskiest interfaces.
+    closed = f"shared-memory,trace,logging:closed={secrets.token_hex(16)}"
+    http = (
+        ["--allow-http=false"]
+        if http_port is None
+        else [
+            "--http-address=127.0.0.1",
+            f"--http-port={http_port}",
+            f"--http-restricted-api={closed}",
+        ]
+    )
     return [
         str(found.binary),
         f"--model-repository={repository.resolve()}",
@@ -154,12 +167,11 @@ def command(
         # A model that fails to load is reported as unavailable; the others are served.
         "--exit-on-error=false",
         "--strict-readiness=true",
-        "--allow-http=false",
-        "--grpc-address=127.0.0.1",
+        *http,
+        f"--grpc-address={address}",
         f"--grpc-port={grpc_port}",
-        # A key that nobody is told closes Triton's riskiest interfaces.
-        f"--grpc-restricted-protocol=shared-memory,trace,logging:closed={secrets.token_hex(16)}",
-        "--metrics-address=127.0.0.1",
+        f"--grpc-restricted-protocol={closed}",
+        f"--metrics-address={address}",
         f"--metrics-port={metrics_port}",
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",  # of use to a GPU only

@@ -1,0 +1,142 @@
+# The images of docker-compose.yml; docs/docker.md says what each layer costs.
+#
+#   gateway        the HTTP server
+#   triton         Triton for CPUs, from the nvidia-pytriton wheel
+#   triton-nvidia  NVIDIA's own Triton image, with this project's launcher and health check
+#   export         checkpoints into the model repository (PyTorch)
+#   loadtest       locust
+#
+# Packages come before code, so that a change of the code builds in seconds. They are installed in
+# stages of their own; the images get neither pip's cache nor a compiler.
+
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-py3
+
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /opt/mixer-serving
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+COPY requirements/constraints.txt requirements/
+
+
+FROM build AS gateway-build
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null
+# `--build-arg TRACING=1` adds OpenTelemetry.
+ARG TRACING=
+COPY requirements/serve.txt requirements/tracing.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip .venv \
+    && pip --python .venv/bin/python install --quiet -c requirements/constraints.txt \
+       -r requirements/serve.txt ${TRACING:+-r requirements/tracing.txt} \
+    # Tests, type stubs and sources of compiled modules are of no use to a server.
+    && find .venv \( -type d -name tests -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \
+       -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -prune -exec rm -rf {} + \
+    # Debugging symbols are half of uvloop and nearly all of what tritonclient brings.
+    && find .venv -name '*.so' ! -path '*.libs/*' -exec strip --strip-unneeded {} +
+
+
+FROM build AS triton-build
+COPY requirements/triton.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip .venv-triton \
+    && pip --python .venv-triton/bin/python install --quiet --no-deps -r requirements/triton.txt \
+    # Of the wheel only the server is used, with the stub of this Python; the stubs of others, the
+    # library of Python 3.13 that one of them needs, and onnxruntime's tools stay behind.
+    && cd .venv-triton/lib/python3.11/site-packages \
+    && find pytriton -mindepth 1 -maxdepth 1 ! -name tritonserver -exec rm -rf {} + \
+    && find pytriton/tritonserver/python_backend_stubs -mindepth 1 -maxdepth 1 ! -name 3.11 \
+       -exec rm -rf {} + \
+    && rm -rf nvidia_pytriton.libs/libpython3-*.13.so* \
+       onnxruntime/tools onnxruntime/transformers onnxruntime/quantization \
+    && find . \( -type d -name tests -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \
+       -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -prune -exec rm -rf {} +
+
+
+FROM build AS export-build
+# The CPU build of PyTorch, which PyPI does not have: there torch brings gigabytes of CUDA.
+ARG TORCH_WHEELS=https://download.pytorch.org/whl/cpu/torch/
+COPY requirements/export.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip .venv \
+    && sed -n 's/^torch==.*/&+cpu/p' requirements/constraints.txt >requirements/torch.txt \
+    && pip --python .venv/bin/python install --quiet -c requirements/constraints.txt \
+       --find-links "${TORCH_WHEELS}" --trusted-host "$(echo "${TORCH_WHEELS}" | cut -d/ -f3)" \
+       -r requirements/torch.txt -r requirements/export.txt \
+    && find .venv \( -type d -name tests -o -name '*.pyi' -o -name '*.a' \) -prune -exec rm -rf {} + \
+    && rm -rf .venv/lib/python3.11/site-packages/torch/include
+
+
+FROM build AS loadtest-build
+COPY requirements/loadtest.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip .venv \
+    && pip --python .venv/bin/python install --quiet -c requirements/constraints.txt \
+       -r requirements/loadtest.txt
+
+
+FROM ${PYTHON_IMAGE} AS runtime
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Mixer Serving" \
+      org.opencontainers.image.description="Image classifiers behind NVIDIA Triton and a FastAPI gateway" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN groupadd --gid 10001 mixer \
+    && useradd --uid 10001 --gid mixer --no-create-home --home-dir /tmp --shell /usr/sbin/nologin mixer \
+    && rm -f /var/log/faillog /var/log/lastlog
+WORKDIR /opt/mixer-serving
+ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
+USER mixer
+
+
+FROM runtime AS triton
+COPY --from=triton-build /opt/mixer-serving/.venv-triton .venv-triton
+COPY deploy/triton/health.py ./
+COPY server server
+EXPOSE 8001 8002
+# gRPC and metrics listen on every network of the container: let only the gateway reach them.
+CMD ["python3", "-m", "server.triton_alone", "--repository", "/models", "--address", "0.0.0.0"]
+HEALTHCHECK --interval=5s --timeout=30s --start-period=60s --retries=3 \
+    CMD ["python3", "-I", "-S", "health.py", "--end-after", "3"]
+
+
+FROM ${TRITON_IMAGE} AS triton-nvidia
+USER root
+COPY deploy/triton /opt/mixer-serving
+RUN mkdir /engines && chown 1000:1000 /engines
+WORKDIR /opt/mixer-serving
+# The image's own triton-server.
+USER 1000:1000
+ENV HOME=/tmp ORT_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+EXPOSE 8001 8002
+CMD ["python3", "nvidia.py", "--repository", "/models"]
+HEALTHCHECK --interval=5s --timeout=30s --start-period=300s --retries=3 \
+    CMD ["python3", "-I", "-S", "health.py", "--end-after", "3"]
+
+
+FROM runtime AS export
+COPY --from=export-build /opt/mixer-serving/.venv .venv
+COPY export export
+ENTRYPOINT [".venv/bin/python", "-m", "export", "--repository", "/models"]
+CMD ["--help"]
+
+
+FROM runtime AS loadtest
+COPY --from=loadtest-build /opt/mixer-serving/.venv .venv
+COPY loadtest loadtest
+EXPOSE 8089
+ENTRYPOINT [".venv/bin/locust", "-f", "loadtest/locustfile.py"]
+CMD ["--host", "http://gateway:8000"]
+
+
+# The last one is what `docker build .` makes.
+FROM runtime AS gateway
+COPY --from=gateway-build /opt/mixer-serving/.venv .venv
+COPY deploy/gateway/health.py ./
+COPY server server
+ENV MIXER_HOST=0.0.0.0 MIXER_TRITON_URL=triton:8001
+EXPOSE 8000
+ENTRYPOINT [".venv/bin/python", "-m", "server"]
+HEALTHCHECK --interval=5s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["python3", "-I", "-S", "health.py"]
