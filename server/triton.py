@@ -9,6 +9,7 @@ to its end.
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,13 @@ Probabilities = npt.NDArray[np.float32]
 
 # A Triton that comes back, perhaps on another address, must be found within a second or so; gRPC's
 # defaults take up to two minutes. A tensor has no limit here: Triton's max_batch_size sets it.
+AGAIN = {
+    "maxAttempts": 2,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.05s",
+    "backoffMultiplier": 1,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -36,6 +44,11 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Channels to one address would share a connection, also one that answers no more.
     ("grpc.use_local_subchannel_pool", 1),
+    # A call that a dying Triton dropped is sent once more: where another Triton has taken its
+    # place (docs/docker.md), nobody notices. It costs nothing but time, since an inference changes
+    # nothing.
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": AGAIN}]})),
+    ("grpc.per_rpc_retry_buffer_size", 2**26),
 )
 AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
 
