@@ -1,0 +1,321 @@
+"""The launcher inside NVIDIA's Triton image: ONNX Runtime at once, TensorRT as soon as it is built.
+
+In: a model repository, and with --engines a folder to keep engines in. Out: a tritonserver on 8001
+(gRPC) and 8002 (metrics), with HTTP on loopback for the health check. On a GPU the engine of each
+model that has a configs/tensorrt.pbtxt is built with the trtexec of this very image, while ONNX
+Runtime serves the model; then Triton loads the engine and lets go of ONNX Runtime, without a gap.
+Engines are kept under a key of TensorRT's release, the GPU's kind and the graph, so the next start
+takes them at once. A model whose engine cannot be built stays with ONNX Runtime, and the log has
+the reason. The repository is never written to: Triton reads a folder of links (--served).
+
+    python3 nvidia.py --repository /models --engines /engines [-- MORE TRITONSERVER FLAGS]
+"""
+
+import argparse
+import asyncio
+import hashlib
+import http.client
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TENSORRT = "tensorrt"  # of --model-config-name, and so of configs/tensorrt.pbtxt
+PLAN = "model.plan"
+HEARTBEAT_S = 10.0
+LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
+
+
+class EngineError(Exception):
+    """There is no engine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One folder of the repository."""
+
+    folder: Path
+    version: Path  # the newest
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def tensorrt_config(self) -> Path:
+        return self.folder / "configs" / f"{TENSORRT}.pbtxt"
+
+
+def say(text: str) -> None:
+    """One line of the container's log, at once."""
+    print(f"mixer-serving: {text}", flush=True)
+
+
+def models_of(repository: Path) -> list[Model]:
+    """The models of a repository, by name."""
+    models = []
+    for config in sorted(repository.glob("*/config.pbtxt")):
+        versions = [path for path in config.parent.iterdir() if path.name.isdigit()]
+        if versions:
+            newest = max(versions, key=lambda path: int(path.name))
+            models.append(Model(config.parent, newest))
+    return models
+
+
+def lay_out(served: Path, model: Model, engine: Path | None) -> None:
+    """Let Triton see the model: its files, and a version that is the ONNX or the engine's folder."""
+    folder = served / model.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in model.folder.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder)
+    configs = folder / "configs"
+    if engine is None:
+        shutil.rmtree(configs, ignore_errors=True)
+    link = folder / f".{model.version.name}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(model.version if engine is None else engine)
+    link.rename(folder / model.version.name)
+    if engine is not None:
+        configs.mkdir(exist_ok=True)
+        shutil.copy(model.tensorrt_config, configs)
+
+
+async def gpu() -> str:
+    """The compute capability of this machine's GPUs, as "9.0"; raises EngineError."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise EngineError("no NVIDIA GPU is visible in this container") from error
+    output, _ = await process.communicate()
+    kinds = sorted(set(output.decode().split()))
+    if process.returncode or not kinds:
+        raise EngineError("nvidia-smi finds no GPU")
+    if len(kinds) > 1:
+        raise EngineError(
+            f"the GPUs are of several kinds ({', '.join(kinds)}), and an engine fits one; "
+            "let NVIDIA_VISIBLE_DEVICES name those of one kind"
+        )
+    return kinds[0]
+
+
+def release() -> str:
+    """Which TensorRT and which Triton this image has: an engine fits no other."""
+    found = [path.name for folder in LIBRARIES for path in Path(folder).glob("libnvinfer.so.*.*.*")]
+    tensorrt = found[0].removeprefix("libnvinfer.so.") if found else "unknown"
+    return f"{tensorrt}-{os.environ.get('NVIDIA_TRITON_SERVER_VERSION', 'unknown')}"
+
+
+def key(model: Model, capability: str) -> str:
+    """The name of the folder that keeps the engine."""
+    digest = hashlib.sha256()
+    for path in (*sorted(model.version.glob("model.onnx*")), model.tensorrt_config):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{model.name}-{release()}-sm{capability}-{digest.hexdigest()[:24]}"
+
+
+def trtexec_flags(model: Model, plan: Path) -> list[str]:
+    """What trtexec must be told: precision is in the graph, so it is not among it."""
+    config = model.tensorrt_config.read_text(encoding="utf-8")
+    batch = re.search(r"max_batch_size: *(\d+)", config)
+    image = re.search(r'input *\[ *{ *name: *"(\w+)".*?dims: *\[([\d, ]+)\]', config, re.DOTALL)
+    if batch is None or image is None:
+        raise EngineError(f"{model.tensorrt_config} declares no max_batch_size or no input")
+    dims = "x".join(image[2].replace(" ", "").split(","))
+    return [
+        f"--onnx={model.version / 'model.onnx'}",
+        "--stronglyTyped",  # the only mode of TensorRT 11, and must be asked of 10
+        f"--saveEngine={plan}",
+        f"--minShapes={image[1]}:1x{dims}",
+        f"--optShapes={image[1]}:{batch[1]}x{dims}",
+        f"--maxShapes={image[1]}:{batch[1]}x{dims}",
+        "--skipInference",
+    ]
+
+
+async def build(trtexec: Path, model: Model, folder: Path, position: str) -> None:
+    """Fill `folder` with the engine, whole or not at all; raises EngineError."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    began = time.monotonic()
+    say(f"engine {position}, {model.name}: building; ONNX Runtime serves the model meanwhile")
+    try:
+        timing = folder.parent / "timing.cache"
+        process = await asyncio.create_subprocess_exec(
+            *(str(trtexec), *trtexec_flags(model, partial / PLAN), f"--timingCacheFile={timing}"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            last = await _follow(process, f"engine {position}, {model.name}", began)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode or not (partial / PLAN).is_file():
+            raise EngineError(f"trtexec ended with {process.returncode}: {last}")
+        megabytes = (partial / PLAN).stat().st_size / 1e6
+        if not folder.exists():  # another container may have been quicker
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    say(f"engine {position}, {model.name}: {megabytes:.0f} MB in {time.monotonic() - began:.0f} s")
+
+
+async def _follow(process: asyncio.subprocess.Process, what: str, began: float) -> str:
+    """Pass trtexec's words on, and be heard while it has none; its last error."""
+    assert process.stdout is not None  # noqa: S101  (it is a pipe; said for the type checker)
+    last = ""
+    read = asyncio.ensure_future(process.stdout.readline())
+    while True:
+        await asyncio.wait({read}, timeout=HEARTBEAT_S)
+        if not read.done():
+            say(f"{what}: building for {time.monotonic() - began:.0f} s")
+            continue
+        line = read.result().decode(errors="replace").rstrip()
+        if not read.result():
+            await process.wait()
+            return last
+        print(f"trtexec: {line}", flush=True)
+        last = line if "[E]" in line or not last else last
+        read = asyncio.ensure_future(process.stdout.readline())
+
+
+async def engines(options: argparse.Namespace, models: list[Model]) -> dict[Model, Path]:
+    """Where the engine of each model that can have one is, or will be."""
+    if options.engines is None:
+        return {}
+    try:
+        capability = await gpu()
+        if not options.trtexec.is_file():
+            raise EngineError(f"{options.trtexec} is missing")
+    except EngineError as error:
+        say(f"{error}: ONNX Runtime serves every model")
+        return {}
+    return {
+        model: options.engines / key(model, capability)
+        for model in models
+        if model.tensorrt_config.is_file()
+    }
+
+
+def tritonserver_command(
+    options: argparse.Namespace, tensorrt: bool, building: bool
+) -> list[str]:
+    """Closed as far as the gateway's needs and the switch to an engine allow."""
+    closed = f"shared-memory,trace,logging:closed={secrets.token_hex(16)}"
+    return [
+        options.tritonserver,
+        f"--model-repository={options.served}",
+        *([f"--model-config-name={TENSORRT}"] if tensorrt else []),
+        # Loading can be asked for only while there is an engine to switch to.
+        *(
+            ["--model-control-mode=explicit", "--load-model=*"]
+            if building
+            else ["--model-control-mode=none"]
+        ),
+        "--disable-auto-complete-config",
+        "--exit-on-error=false",
+        "--strict-readiness=true",
+        "--http-address=127.0.0.1",
+        f"--http-port={options.http_port}",
+        f"--http-restricted-api={closed}",
+        f"--grpc-address={options.address}",
+        f"--grpc-port={options.grpc_port}",
+        f"--grpc-restricted-protocol={closed}",
+        f"--metrics-address={options.address}",
+        f"--metrics-port={options.metrics_port}",
+        "--exit-timeout-secs=10",
+        *options.more,
+    ]
+
+
+def ask(port: int, method: str, path: str) -> tuple[int, str]:
+    """Status and text of an answer on loopback; 0 while nobody listens."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    try:
+        connection.request(method, path, b"{}" if method == "POST" else None)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return 0, repr(error)
+    finally:
+        connection.close()
+
+
+async def build_and_switch(options: argparse.Namespace, missing: dict[Model, Path]) -> None:
+    """Build what is missing, one after the other, and let Triton load each as it is done."""
+    while (await asyncio.to_thread(ask, options.http_port, "GET", "/v2/health/live"))[0] != 200:
+        await asyncio.sleep(0.2)
+    for number, (model, folder) in enumerate(missing.items(), start=1):
+        position = f"{number} of {len(missing)}"
+        load = f"/v2/repository/models/{model.name}/load"
+        try:
+            await build(options.trtexec, model, folder, position)
+            lay_out(options.served, model, folder)
+            status, answer = await asyncio.to_thread(ask, options.http_port, "POST", load)
+            if status != 200:
+                lay_out(options.served, model, None)
+                await asyncio.to_thread(ask, options.http_port, "POST", load)
+                raise EngineError(f"Triton does not load it: {answer}")
+        except (EngineError, OSError) as error:
+            say(f"engine {position}, {model.name}: {error}; it stays with ONNX Runtime")
+        else:
+            say(f"engine {position}, {model.name}: TensorRT serves it now")
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Serve until tritonserver ends; its exit status."""
+    models = models_of(options.repository)
+    if not models:
+        say(f"{options.repository} holds no model (NAME/config.pbtxt and NAME/1)")
+        return 1
+    planned = await engines(options, models)
+    missing = {model: path for model, path in planned.items() if not (path / PLAN).is_file()}
+    shutil.rmtree(options.served, ignore_errors=True)
+    for model in models:
+        there = model in planned and model not in missing
+        lay_out(options.served, model, planned[model] if there else None)
+        say(f"{model.name}: {'TensorRT, from the cache' if there else 'ONNX Runtime'}")
+    process = await asyncio.create_subprocess_exec(
+        *tritonserver_command(options, bool(planned), bool(missing))
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, process.terminate)
+    builder = asyncio.create_task(build_and_switch(options, missing))
+    try:
+        return await process.wait()
+    finally:
+        builder.cancel()
+        await asyncio.gather(builder, return_exceptions=True)
+
+
+def main() -> int:
+    """Read the command line, serve; the exit status."""
+    parser = argparse.ArgumentParser(prog="nvidia.py")
+    parser.add_argument("--repository", type=Path, required=True, help="the model repository")
+    parser.add_argument("--engines", type=Path, help="where engines are kept; none without")
+    parser.add_argument("--served", type=Path, default=Path("/tmp/repository"))  # noqa: S108
+    parser.add_argument("--tritonserver", default="tritonserver")
+    parser.add_argument("--trtexec", type=Path, default=Path("/usr/src/tensorrt/bin/trtexec"))
+    parser.add_argument("--address", default="0.0.0.0")  # noqa: S104  (an internal network)
+    parser.add_argument("--http-port", type=int, default=8000, help="on 127.0.0.1 alone")
+    parser.add_argument("--grpc-port", type=int, default=8001)
+    parser.add_argument("--metrics-port", type=int, default=8002)
+    parser.add_argument("more", nargs="*", help="more flags of tritonserver, after --")
+    return asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
