@@ -125,6 +125,7 @@ CMD ["--help"]
 FROM runtime AS loadtest
 COPY --from=loadtest-build /opt/mixer-serving/.venv .venv
 COPY loadtest loadtest
+ENV PYTHONPATH=/opt/mixer-serving
 EXPOSE 8089
 ENTRYPOINT [".venv/bin/locust", "-f", "loadtest/locustfile.py"]
 CMD ["--host", "http://gateway:8000"]

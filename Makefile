@@ -22,6 +22,22 @@ test: .venv/.test .venv-triton/.triton ## Lint, type-check and run every test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+.PHONY: up
+up: ## Build and start the containers, wait until they serve on http://127.0.0.1:8000
+	docker compose up --build --detach --wait
+
+.PHONY: down
+down: ## Stop and remove the containers, their networks and their volumes
+	docker compose --profile '*' down --volumes --remove-orphans
+
+.PHONY: reload
+reload: ## Let the Triton in its container read the model repository again, losing no request
+	deploy/reload.sh
+
+.PHONY: compose-test
+compose-test: .venv/.test .venv-triton/.triton ## Run the tests of the containers; needs a Docker Engine
+	$(BIN)/python -m pytest tests/test_compose*.py
+
 .PHONY: export
 export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)
 

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Let Triton read the model repository again, with no request lost: start a second Triton beside the one
+# that runs, wait until every model in it answers, then take the first one away. Should the second one
+# not become healthy, the first one stays. The arguments are docker compose's own, such as -f FILE.
+set -euo pipefail
+
+ids() { docker compose "$@" ps --all --quiet triton; }
+
+old=$(ids "$@")
+if [ -z "$old" ]; then
+  echo "no Triton runs here: docker compose up" >&2
+  exit 1
+fi
+if ! docker compose "$@" up --detach --no-deps --no-recreate --wait \
+  --scale "triton=$(($(wc -w <<<"$old") + 1))" triton; then
+  new=$(comm -13 <(sort <<<"$old") <(ids "$@" | sort))
+  [ -z "$new" ] || docker logs --tail 20 "$new" || true
+  [ -z "$new" ] || docker rm --force "$new" >/dev/null
+  echo "the new Triton did not become healthy and was removed; the old one serves on" >&2
+  exit 1
+fi
+# Killed, not stopped: a Triton that stops refuses requests for some seconds, whereas a call that
+# is cut off is sent again by the gateway, to the new one.
+for id in $old; do
+  docker kill "$id" >/dev/null || true
+  docker rm --force "$id" >/dev/null
+done
+echo "Triton has read the model repository again"
