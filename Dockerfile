@@ -55,12 +55,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM build AS export-build
 # The CPU build of PyTorch, which PyPI does not have: there torch brings gigabytes of CUDA.
 ARG TORCH_WHEELS=https://download.pytorch.org/whl/cpu/torch/
+# For a mirror without TLS; pip reads it.
+ARG PIP_TRUSTED_HOST
 COPY requirements/export.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip .venv \
     && sed -n 's/^torch==.*/&+cpu/p' requirements/constraints.txt >requirements/torch.txt \
     && pip --python .venv/bin/python install --quiet -c requirements/constraints.txt \
-       --find-links "${TORCH_WHEELS}" --trusted-host "$(echo "${TORCH_WHEELS}" | cut -d/ -f3)" \
+       --find-links "${TORCH_WHEELS}" \
        -r requirements/torch.txt -r requirements/export.txt \
     && find .venv \( -type d -name tests -o -name '*.pyi' -o -name '*.a' \) -prune -exec rm -rf {} + \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include

@@ -27,8 +27,8 @@ up: ## Build and start the containers, wait until they serve on http://127.0.0.1
 	docker compose up --build --detach --wait
 
 .PHONY: down
-down: ## Stop and remove the containers, their networks and their volumes
-	docker compose --profile '*' down --volumes --remove-orphans
+down: ## Stop and remove the containers and their networks
+	docker compose --profile '*' down --remove-orphans
 
 .PHONY: reload
 reload: ## Let the Triton in its container read the model repository again, losing no request

@@ -59,9 +59,7 @@ async def run(triton: LocalTriton) -> None:
     loop = asyncio.get_running_loop()
     stopping: list[asyncio.Task[None]] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(
-            number, lambda: stopping.append(asyncio.create_task(triton.stop()))
-        )
+        loop.add_signal_handler(number, lambda: stopping.append(asyncio.create_task(triton.stop())))
     await triton.run()
     await asyncio.gather(*stopping)
 

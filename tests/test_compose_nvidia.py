@@ -1,8 +1,8 @@
 """The launcher of NVIDIA's image, run with the wheel's Triton.
 
-NVIDIA's image, trtexec and a GPU cannot be had in CI: `trtexec` and `nvidia-smi` are programs that stand
-in for them, and configs/tensorrt.pbtxt names the wheel's backend. What is tested is all the rest: the
-order of things, the cache, the switch under load, what a failed build leaves.
+NVIDIA's image, trtexec and a GPU cannot be had in CI: `trtexec` and `nvidia-smi` are programs that
+stand in for them, and configs/tensorrt.pbtxt names the wheel's backend. What is tested is all the
+rest: the order of things, the cache, the switch under load, what a failed build leaves.
 """
 
 import contextlib
@@ -185,4 +185,3 @@ def test_it_builds_what_export_would_build(model_repository: Path) -> None:
     command = shlex.split(container_command(model_repository, source))[-1]
     theirs = [word for word in shlex.split(command.partition("&&")[0]) if word.startswith("--")]
     assert [flag.replace(str(model_repository), "/models") for flag in ours] == theirs
-

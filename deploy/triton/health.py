@@ -25,7 +25,7 @@ TIMEOUT_S = 5.0
 FAILURES = (OSError, http.client.HTTPException, ValueError, KeyError, LookupError, struct.error)
 
 
-class Sick(Exception):
+class HealthError(Exception):
     """Triton, or one of its models, does not answer as it should; the message says which."""
 
 
@@ -39,8 +39,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         check(options.port)
-    except Sick as sick:
-        print(sick, file=sys.stderr)
+    except HealthError as error:
+        print(error, file=sys.stderr)
         if options.end_after and failed_again() >= options.end_after:
             print("ending the container, so that it is started again", file=sys.stderr, flush=True)
             end_container()
@@ -50,14 +50,14 @@ def main() -> int:
 
 
 def check(port: int) -> None:
-    """Let every ready model answer; raises Sick."""
+    """Let every ready model answer; raises HealthError."""
     try:
         models = ask(port, "POST", "/v2/repository/index", b"{}")
     except FAILURES as error:
-        raise Sick(f"Triton does not answer: {error!r}") from error
+        raise HealthError(f"Triton does not answer: {error!r}") from error
     ready = sorted({model["name"] for model in models if model.get("state") == "READY"})
     if not ready:
-        raise Sick("Triton has loaded no model")
+        raise HealthError("Triton has loaded no model")
     for name in ready:
         before = executions(port, name)
         try:
@@ -66,11 +66,11 @@ def check(port: int) -> None:
             # It may only stand in the queue behind others that do get their answers.
             if executions(port, name) > before:
                 continue
-            raise Sick(f"model {name} does not answer within {TIMEOUT_S:g} s") from error
+            raise HealthError(f"model {name} does not answer within {TIMEOUT_S:g} s") from error
         except FAILURES as error:
-            raise Sick(f"model {name} does not answer: {error!r}") from error
+            raise HealthError(f"model {name} does not answer: {error!r}") from error
         if not math.isclose(total, 1.0, abs_tol=1e-2):  # so that NaN fails too
-            raise Sick(f"model {name} answers probabilities that sum to {total:g}")
+            raise HealthError(f"model {name} answers probabilities that sum to {total:g}")
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> Any:  # noqa: ANN401

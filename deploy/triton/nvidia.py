@@ -13,6 +13,7 @@ the reason. The repository is never written to: Triton reads a folder of links (
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import http.client
 import os
@@ -68,7 +69,7 @@ def models_of(repository: Path) -> list[Model]:
 
 
 def lay_out(served: Path, model: Model, engine: Path | None) -> None:
-    """Let Triton see the model: its files, and a version that is the ONNX or the engine's folder."""
+    """Let Triton see the model: its files, and as its version the ONNX's or the engine's folder."""
     folder = served / model.name
     folder.mkdir(parents=True, exist_ok=True)
     for file in model.folder.iterdir():
@@ -165,7 +166,7 @@ async def build(trtexec: Path, model: Model, folder: Path, position: str) -> Non
         if process.returncode or not (partial / PLAN).is_file():
             raise EngineError(f"trtexec ended with {process.returncode}: {last}")
         megabytes = (partial / PLAN).stat().st_size / 1e6
-        if not folder.exists():  # another container may have been quicker
+        with contextlib.suppress(OSError):  # another container was quicker
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -197,8 +198,6 @@ async def engines(options: argparse.Namespace, models: list[Model]) -> dict[Mode
         return {}
     try:
         capability = await gpu()
-        if not options.trtexec.is_file():
-            raise EngineError(f"{options.trtexec} is missing")
     except EngineError as error:
         say(f"{error}: ONNX Runtime serves every model")
         return {}
@@ -209,9 +208,7 @@ async def engines(options: argparse.Namespace, models: list[Model]) -> dict[Mode
     }
 
 
-def tritonserver_command(
-    options: argparse.Namespace, tensorrt: bool, building: bool
-) -> list[str]:
+def tritonserver_command(options: argparse.Namespace, tensorrt: bool, building: bool) -> list[str]:
     """Closed as far as the gateway's needs and the switch to an engine allow."""
     closed = f"shared-memory,trace,logging:closed={secrets.token_hex(16)}"
     return [
@@ -253,21 +250,31 @@ def ask(port: int, method: str, path: str) -> tuple[int, str]:
         connection.close()
 
 
+def wait_until_live(port: int) -> None:
+    """Return when tritonserver answers over HTTP."""
+    while ask(port, "GET", "/v2/health/live")[0] != 200:
+        time.sleep(0.2)
+
+
+def switch(options: argparse.Namespace, model: Model, engine: Path) -> None:
+    """Let Triton load the engine in ONNX Runtime's place, or raise EngineError and leave it."""
+    load = f"/v2/repository/models/{model.name}/load"
+    lay_out(options.served, model, engine)
+    status, answer = ask(options.http_port, "POST", load)
+    if status != 200:
+        lay_out(options.served, model, None)
+        ask(options.http_port, "POST", load)
+        raise EngineError(f"Triton does not load it: {answer}")
+
+
 async def build_and_switch(options: argparse.Namespace, missing: dict[Model, Path]) -> None:
     """Build what is missing, one after the other, and let Triton load each as it is done."""
-    while (await asyncio.to_thread(ask, options.http_port, "GET", "/v2/health/live"))[0] != 200:
-        await asyncio.sleep(0.2)
+    await asyncio.to_thread(wait_until_live, options.http_port)
     for number, (model, folder) in enumerate(missing.items(), start=1):
         position = f"{number} of {len(missing)}"
-        load = f"/v2/repository/models/{model.name}/load"
         try:
             await build(options.trtexec, model, folder, position)
-            lay_out(options.served, model, folder)
-            status, answer = await asyncio.to_thread(ask, options.http_port, "POST", load)
-            if status != 200:
-                lay_out(options.served, model, None)
-                await asyncio.to_thread(ask, options.http_port, "POST", load)
-                raise EngineError(f"Triton does not load it: {answer}")
+            await asyncio.to_thread(switch, options, model, folder)
         except (EngineError, OSError) as error:
             say(f"engine {position}, {model.name}: {error}; it stays with ONNX Runtime")
         else:

@@ -1,0 +1,1 @@
+"""Of the Triton containers: the wheel's and NVIDIA's."""
