@@ -3,11 +3,12 @@
 Images and containers are those of docker-compose.yml, under a project name and ports of their own.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import numpy.typing as npt
 
 from export.graph import PROBABILITIES, open_graph
 from server.images import decode, open_header
+from server.local_triton import free_port
 from server.resizing import ResizeRule
 from tests.conftest import CHECKOUT, status, wait_for
 
 BASE_IMAGE = "python:3.11-slim-bookworm"
+SERVICES = ("gateway", "triton")
 MODEL = CHECKOUT / "model_repository/mixer_cifar10"
 
 
@@ -124,6 +127,28 @@ class Stack:
             for kind in (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
             for line in run("docker", *kind, "--quiet", "--filter", label).stdout.splitlines()
         ]
+
+
+@contextlib.contextmanager
+def running_stack(folder: Path, *files: Path, **variables: str) -> Iterator[Stack]:
+    """The stack as anybody starts it, on a copy of the model repository; at the end all is gone."""
+    repository = folder / "models"
+    shutil.copytree(MODEL.parent, repository)
+    repository.chmod(0o755)
+    stack = Stack(
+        # Docker compose's own rule for names.
+        f"mixer-serving-test-{os.getpid()}-{folder.name.replace('_', '-').lower()}",
+        free_port(),
+        files,
+        {"MODEL_REPOSITORY": str(repository), **variables},
+    )
+    try:
+        stack.compose("build", *SERVICES)
+        stack.compose("up", "--detach", "--wait", *SERVICES)
+        yield stack
+    finally:
+        stack.compose("--profile", "*", "down", "--volumes", "--rmi", "local")
+    assert stack.leftovers() == []
 
 
 def expected(picture: bytes) -> npt.NDArray[np.float32]:

@@ -1,9 +1,7 @@
 """`docker compose up`, for real: it serves, it is closed, it comes back, it leaves nothing."""
 
 import contextlib
-import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -14,10 +12,9 @@ import httpx
 import pytest
 
 from server import __version__
-from server.local_triton import free_port
 from server.settings import CLIENT_PREFIX, PREFIX, Settings
 from tests import tiny_models
-from tests.compose import MODEL, Stack, check_right, missing, run
+from tests.compose import SERVICES, Stack, check_right, missing, run, running_stack
 from tests.conftest import CHECKOUT, photo, wait_for
 
 LACKING = missing()
@@ -25,28 +22,17 @@ pytestmark = [pytest.mark.skipif(bool(LACKING), reason=LACKING), pytest.mark.tim
 PROFILES = ("", "loadtest", "observability", "export", "*")
 OVERLAYS: tuple[tuple[str, ...], ...] = ((), ("docker-compose.gpu.yml",))
 NVIDIA = {"TRITON_IMAGE": "nvcr.io/nvidia/tritonserver:26.08-py3"}
-SERVICES = ("gateway", "triton")
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack as anybody starts it, on a copy of the model repository."""
-    repository = tmp_path_factory.mktemp("compose") / "models"
-    shutil.copytree(MODEL.parent, repository)
-    repository.chmod(0o755)
-    project = f"mixer-serving-test-{os.getpid()}"
-    running = Stack(project, free_port(), variables={"MODEL_REPOSITORY": str(repository)})
-    try:
-        running.compose("build", *SERVICES)
-        running.compose("up", "--detach", "--wait")
+    """One for all tests here, each of which leaves it serving."""
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
         running.wait()
         running.compose("stop")
         # SIGTERM is understood: neither 143 (nobody listened) nor 137 (killed in the end).
         assert [running.inspect(name)["State"]["ExitCode"] for name in SERVICES] == [0, 0]
-    finally:
-        running.compose("--profile", "*", "down", "--volumes", "--rmi", "local")
-    assert running.leftovers() == []
 
 
 @pytest.mark.parametrize("profile", PROFILES)
