@@ -126,7 +126,8 @@ class LocalTriton:
             self._has_served = True
             models = ", ".join(sorted(triton.log.models))
             took = time.monotonic() - begin
-            log.info("Triton serves %s on %s, started in %.1f s", models, self.grpc_url, took)
+            where = f"{self.address}:{self.grpc_port}"
+            log.info("Triton serves %s on %s, started in %.1f s", models, where, took)
             await triton.lost()
 
 

@@ -42,10 +42,10 @@ def main() -> int:
     except HealthError as error:
         print(error, file=sys.stderr)
         if options.end_after and failed_again() >= options.end_after:
-            print("ending the container, so that it is started again", file=sys.stderr, flush=True)
             end_container()
         return 1
-    STATE.write_text("0")
+    if options.end_after:
+        STATE.write_text("0")
     return 0
 
 
@@ -141,7 +141,15 @@ def failed_again() -> int:
 
 
 def end_container() -> None:
-    """Ask PID 1 to end, and kill all the rest, a supervisor that hangs included."""
+    """Ask PID 1 to end, and kill all the rest, a supervisor that hangs included.
+
+    Nothing is done where PID 1 is root's or another's: that is no container of ours, or no
+    container at all.
+    """
+    if os.getuid() == 0 or Path("/proc/1").stat().st_uid != os.getuid():
+        print("not in a container of a user of its own, so nothing is ended", file=sys.stderr)
+        return
+    print("ending the container, so that it is started again", file=sys.stderr, flush=True)
     STATE.unlink(missing_ok=True)
     os.kill(1, signal.SIGTERM)
     os.kill(-1, signal.SIGKILL)  # not PID 1, and not this process

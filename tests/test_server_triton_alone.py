@@ -1,0 +1,95 @@
+"""`python -m server.triton_alone` and the health check of its container, without a container."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from server.local_triton import free_port
+from server.triton_process import children
+from tests.conftest import CHECKOUT, wait_for
+
+HEALTH = CHECKOUT / "deploy/triton/health.py"
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A running `python -m server.triton_alone`."""
+
+    process: subprocess.Popen[bytes]
+    http_port: int
+
+    def health(self) -> str:
+        """What the health check has to say; "" if all is well."""
+        command = (sys.executable, "-I", "-S", str(HEALTH), "--port", str(self.http_port))
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == (done.stderr == ""), done.stderr
+        return done.stderr
+
+    def stubs(self) -> list[int]:
+        (tritonserver,) = children(self.process.pid)
+        return children(tritonserver)
+
+
+@pytest.fixture
+def alone(model_repository: Path, tmp_path: Path) -> Iterator[Alone]:
+    """One that serves; at the end it is told to stop, and has stopped well."""
+    http = free_port()
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "server.triton_alone", "--http-port", str(http)),
+                *("--repository", str(model_repository), "--grpc-port", str(free_port())),
+                *("--metrics-port", str(free_port())),
+            ],
+            cwd=CHECKOUT,
+            stderr=log,
+        )
+    running = Alone(process, http)
+    try:
+        wait_for(lambda: not running.health(), what="a healthy Triton")
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+def test_a_model_that_hangs_is_told(alone: Alone) -> None:
+    stubs = alone.stubs()
+    for stub in stubs:
+        os.kill(stub, signal.SIGSTOP)
+    try:
+        assert "does not answer within 5 s" in alone.health()
+    finally:
+        for stub in stubs:
+            os.kill(stub, signal.SIGCONT)
+    wait_for(lambda: not alone.health(), what="a healthy Triton")
+
+
+def test_a_lost_process_makes_it_start_again(alone: Alone) -> None:
+    stubs = alone.stubs()
+    os.kill(stubs[0], signal.SIGKILL)
+    wait_for(lambda: not alone.health() and not set(stubs) & set(alone.stubs()))
+
+
+def test_nobody_listening_is_told() -> None:
+    command = (sys.executable, str(HEALTH), "--port", str(free_port()))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Triton does not answer" in done.stderr
+
+
+def test_it_says_why_it_cannot_serve(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "server.triton_alone", "--repository", str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    assert done.returncode == 1
+    assert "holds no model" in done.stderr
