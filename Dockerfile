@@ -105,16 +105,17 @@ HEALTHCHECK --interval=5s --timeout=30s --start-period=60s --retries=3 \
 
 FROM ${TRITON_IMAGE} AS triton-nvidia
 USER root
-COPY deploy/triton /opt/mixer-serving
+COPY deploy/__init__.py /opt/mixer-serving/deploy/
+COPY deploy/triton /opt/mixer-serving/deploy/triton
 RUN mkdir /engines && chown 1000:1000 /engines
 WORKDIR /opt/mixer-serving
 # The image's own triton-server.
 USER 1000:1000
 ENV HOME=/tmp ORT_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8001 8002
-CMD ["python3", "nvidia.py", "--repository", "/models"]
+CMD ["python3", "-m", "deploy.triton.nvidia", "--repository", "/models"]
 HEALTHCHECK --interval=5s --timeout=30s --start-period=300s --retries=3 \
-    CMD ["python3", "-I", "-S", "health.py", "--end-after", "3"]
+    CMD ["python3", "-I", "-S", "deploy/triton/health.py", "--end-after", "3"]
 
 
 FROM runtime AS export

@@ -20,7 +20,8 @@ import httpx
 import numpy as np
 import pytest
 
-from deploy.triton import nvidia
+from deploy.triton.engines import trtexec_flags
+from deploy.triton.nvidia import models_of
 from export.to_tensorrt import container_command, read_source
 from server.local_triton import ENVIRONMENT, free_port
 from server.tritonserver import find, make_backends
@@ -109,7 +110,7 @@ def launch(model_repository: Path, tmp_path: Path) -> Launch:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, str(CHECKOUT / "deploy/triton/nvidia.py")),
+                    *(sys.executable, "-m", "deploy.triton.nvidia"),
                     *("--repository", str(repository), "--engines", str(tmp_path / "engines")),
                     *("--served", str(tmp_path / "served"), "--tritonserver", str(found.binary)),
                     *("--trtexec", str(programs / "trtexec"), "--address", "127.0.0.1"),
@@ -117,6 +118,7 @@ def launch(model_repository: Path, tmp_path: Path) -> Launch:
                     *("--metrics-port", str(free_port()), "--"),
                     f"--backend-directory={backends}",
                 ],
+                cwd=CHECKOUT,
                 env=variables,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -179,8 +181,8 @@ def test_without_a_gpu_it_says_so_and_serves(launch: Launch, tmp_path: Path) -> 
 
 def test_it_builds_what_export_would_build(model_repository: Path) -> None:
     """Both tell trtexec the same of a model that `export` has published."""
-    (model,) = [m for m in nvidia.models_of(model_repository) if m.name == DEFAULT_MODEL]
-    ours = nvidia.trtexec_flags(model, Path(f"/models/{DEFAULT_MODEL}/1/model.plan.partial"))
+    (model,) = [m for m in models_of(model_repository) if m.name == DEFAULT_MODEL]
+    ours = trtexec_flags(model, Path(f"/models/{DEFAULT_MODEL}/1/model.plan.partial"))
     source = read_source(model_repository, DEFAULT_MODEL)
     command = shlex.split(container_command(model_repository, source))[-1]
     theirs = [word for word in shlex.split(command.partition("&&")[0]) if word.startswith("--")]

@@ -1,0 +1,151 @@
+"""TensorRT engines of a model repository's models, built with the trtexec of NVIDIA's image.
+
+In: a model with a configs/tensorrt.pbtxt, and the GPU of this machine. Out: a folder with its
+`model.plan`, under a name that says all that an engine depends on: TensorRT's release, the GPU's
+kind and the graph; or an EngineError that says why there is none. Nothing half-written is seen.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG = "tensorrt"  # of --model-config-name, and so of configs/tensorrt.pbtxt
+PLAN = "model.plan"
+HEARTBEAT_S = 10.0
+LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
+
+
+class EngineError(Exception):
+    """There is no engine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One folder of the repository."""
+
+    folder: Path
+    version: Path  # the newest
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def tensorrt_config(self) -> Path:
+        return self.folder / "configs" / f"{CONFIG}.pbtxt"
+
+
+def say(text: str) -> None:
+    """One line of the container's log, at once."""
+    print(f"mixer-serving: {text}", flush=True)
+
+
+async def gpu() -> str:
+    """The compute capability of this machine's GPUs, as "9.0"; raises EngineError."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise EngineError("no NVIDIA GPU is visible in this container") from error
+    output, _ = await process.communicate()
+    kinds = sorted(set(output.decode().split()))
+    if process.returncode or not kinds:
+        raise EngineError("nvidia-smi finds no GPU")
+    if len(kinds) > 1:
+        raise EngineError(
+            f"the GPUs are of several kinds ({', '.join(kinds)}), and an engine fits one; "
+            "let NVIDIA_VISIBLE_DEVICES name those of one kind"
+        )
+    return kinds[0]
+
+
+def release() -> str:
+    """Which TensorRT and which Triton this image has: an engine fits no other."""
+    found = [path.name for folder in LIBRARIES for path in Path(folder).glob("libnvinfer.so.*.*.*")]
+    tensorrt = found[0].removeprefix("libnvinfer.so.") if found else "unknown"
+    return f"{tensorrt}-{os.environ.get('NVIDIA_TRITON_SERVER_VERSION', 'unknown')}"
+
+
+def key(model: Model, capability: str) -> str:
+    """The name of the folder that keeps the engine."""
+    digest = hashlib.sha256()
+    for path in (*sorted(model.version.glob("model.onnx*")), model.tensorrt_config):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{model.name}-{release()}-sm{capability}-{digest.hexdigest()[:24]}"
+
+
+def trtexec_flags(model: Model, plan: Path) -> list[str]:
+    """What trtexec must be told: precision is in the graph, so it is not among it."""
+    config = model.tensorrt_config.read_text(encoding="utf-8")
+    batch = re.search(r"max_batch_size: *(\d+)", config)
+    image = re.search(r'input *\[ *{ *name: *"(\w+)".*?dims: *\[([\d, ]+)\]', config, re.DOTALL)
+    if batch is None or image is None:
+        raise EngineError(f"{model.tensorrt_config} declares no max_batch_size or no input")
+    dims = "x".join(image[2].replace(" ", "").split(","))
+    return [
+        f"--onnx={model.version / 'model.onnx'}",
+        "--stronglyTyped",  # the only mode of TensorRT 11, and must be asked of 10
+        f"--saveEngine={plan}",
+        f"--minShapes={image[1]}:1x{dims}",
+        f"--optShapes={image[1]}:{batch[1]}x{dims}",
+        f"--maxShapes={image[1]}:{batch[1]}x{dims}",
+        "--skipInference",
+    ]
+
+
+async def build(trtexec: Path, model: Model, folder: Path, position: str) -> None:
+    """Fill `folder` with the engine, whole or not at all; raises EngineError."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    began = time.monotonic()
+    say(f"engine {position}, {model.name}: building; ONNX Runtime serves the model meanwhile")
+    try:
+        timing = folder.parent / "timing.cache"
+        process = await asyncio.create_subprocess_exec(
+            *(str(trtexec), *trtexec_flags(model, partial / PLAN), f"--timingCacheFile={timing}"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            last = await _follow(process, f"engine {position}, {model.name}", began)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode or not (partial / PLAN).is_file():
+            raise EngineError(f"trtexec ended with {process.returncode}: {last}")
+        megabytes = (partial / PLAN).stat().st_size / 1e6
+        with contextlib.suppress(OSError):  # another container was quicker
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    say(f"engine {position}, {model.name}: {megabytes:.0f} MB in {time.monotonic() - began:.0f} s")
+
+
+async def _follow(process: asyncio.subprocess.Process, what: str, began: float) -> str:
+    """Pass trtexec's words on, and be heard while it has none; its last error."""
+    assert process.stdout is not None  # noqa: S101  (it is a pipe; said for the type checker)
+    last = ""
+    read = asyncio.ensure_future(process.stdout.readline())
+    while True:
+        await asyncio.wait({read}, timeout=HEARTBEAT_S)
+        if not read.done():
+            say(f"{what}: building for {time.monotonic() - began:.0f} s")
+            continue
+        line = read.result().decode(errors="replace").rstrip()
+        if not read.result():
+            await process.wait()
+            return last
+        print(f"trtexec: {line}", flush=True)
+        last = line if "[E]" in line or not last else last
+        read = asyncio.ensure_future(process.stdout.readline())
