@@ -8,7 +8,7 @@ Engines are kept under a key of TensorRT's release, the GPU's kind and the graph
 takes them at once. A model whose engine cannot be built stays with ONNX Runtime, and the log has
 the reason. The repository is never written to: Triton reads a folder of links (--served).
 
-    python3 -m deploy.triton.nvidia --repository /models --engines /engines [-- MORE TRITONSERVER FLAGS]
+    python3 -m deploy.triton.nvidia --repository /models --engines /engines [-- MORE FLAGS]
 """
 
 import argparse
