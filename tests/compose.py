@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,18 @@ def missing() -> str:
     return ""
 
 
-def run(*command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, check: bool = True, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """A finished command; its output is shown where it fails."""
     done = subprocess.run(
-        command, cwd=CHECKOUT, env=os.environ | variables, capture_output=True, text=True,
+        command,
+        cwd=CHECKOUT,
+        env=os.environ | dict(variables or {}),
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done
 
@@ -66,7 +72,7 @@ class Stack:
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`docker compose ARGUMENTS`, on this stack."""
-        return run("docker", "compose", *arguments, check=check, **self.environment)
+        return run("docker", "compose", *arguments, check=check, variables=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -98,8 +104,9 @@ class Stack:
         """Send a signal to a process of the host, as a root of the host could."""
         code = f"import os, signal; os.kill({pid}, signal.{name})"
         run(
-            *("docker", "run", "--rm", "--pid", "host", "--privileged", "--user", "0"),
-            *("--entrypoint", "python3", f"{self.project}-gateway", "-c", code),
+            *("docker", "run", "--rm", "--pid", "host", "--user", "0", "--cap-drop", "ALL"),
+            *("--cap-add", "KILL", "--entrypoint", "python3", f"{self.project}-gateway"),
+            *("-c", code),
         )
 
     def serves(self) -> bool:

@@ -43,7 +43,7 @@ def test_the_configuration_is_valid(
 ) -> None:
     files = [word for name in ("docker-compose.yml", *overlay) for word in ("--file", name)]
     profiles = ("--profile", profile) if profile else ()
-    shown = run("docker", "compose", *files, *profiles, "config", **variables)
+    shown = run("docker", "compose", *files, *profiles, "config", variables=variables)
     assert "variable is not set" not in shown.stderr
     nvidia = bool(overlay or variables)
     assert ("target: triton-nvidia" in shown.stdout) == nvidia
@@ -178,7 +178,7 @@ def test_a_model_is_added_without_a_lost_request(stack: Stack) -> None:
     before = stack.id("triton")
     with asking(stack) as answers:
         wait_for(lambda: len(answers) > 20)
-        reloaded = run("deploy/reload.sh", **stack.environment)
+        reloaded = run("deploy/reload.sh", variables=stack.environment)
         count = len(answers)
         wait_for(lambda: len(answers) > count + 20)
     assert set(answers) == {200}, reloaded.stdout
@@ -199,7 +199,7 @@ def test_a_triton_that_cannot_start_replaces_nothing(stack: Stack) -> None:
     for folder in [*repository.glob("*/config.pbtxt")]:
         folder.parent.rename(hidden / folder.parent.name)
     try:
-        done = run("deploy/reload.sh", check=False, **stack.environment)
+        done = run("deploy/reload.sh", check=False, variables=stack.environment)
     finally:
         for folder in hidden.iterdir():
             folder.rename(repository / folder.name)

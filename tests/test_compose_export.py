@@ -75,7 +75,7 @@ def test_a_checkpoint_becomes_a_served_model(stack: Stack) -> None:
         *("--labels", "/checkpoints/mixer_cifar10.labels.txt"),
     )
     assert "published /models/second" in done.stdout
-    run("deploy/reload.sh", **stack.environment)
+    run("deploy/reload.sh", variables=stack.environment)
     check_same(stack.classify(photo(3), "second"), stack.classify(photo(3)))
     published = Path(stack.variables["MODEL_REPOSITORY"]) / "second"
     shutil.rmtree(published)
