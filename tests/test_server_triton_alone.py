@@ -67,11 +67,9 @@ def test_a_model_that_hangs_is_told(alone: Alone) -> None:
     stubs = alone.stubs()
     for stub in stubs:
         os.kill(stub, signal.SIGSTOP)
-    try:
-        assert "does not answer within 5 s" in alone.health()
-    finally:
-        for stub in stubs:
-            os.kill(stub, signal.SIGCONT)
+    assert "does not answer" in alone.health()
+    for stub in stubs:
+        os.kill(stub, signal.SIGKILL)
     wait_for(lambda: not alone.health(), what="a healthy Triton")
 
 

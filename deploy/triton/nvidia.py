@@ -18,7 +18,6 @@ import secrets
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 from deploy.triton.engines import CONFIG, PLAN, EngineError, Model, build, gpu, key, say
@@ -112,10 +111,13 @@ def ask(port: int, method: str, path: str) -> tuple[int, str]:
         connection.close()
 
 
-def wait_until_live(port: int) -> None:
+async def live(port: int) -> None:
     """Return when tritonserver answers over HTTP."""
-    while ask(port, "GET", "/v2/health/live")[0] != 200:
-        time.sleep(0.2)
+    while True:
+        status, _ = await asyncio.to_thread(ask, port, "GET", "/v2/health/live")
+        if status == 200:
+            return
+        await asyncio.sleep(0.2)
 
 
 def switch(options: argparse.Namespace, model: Model, engine: Path) -> None:
@@ -131,7 +133,7 @@ def switch(options: argparse.Namespace, model: Model, engine: Path) -> None:
 
 async def build_and_switch(options: argparse.Namespace, missing: dict[Model, Path]) -> None:
     """Build what is missing, one after the other, and let Triton load each as it is done."""
-    await asyncio.to_thread(wait_until_live, options.http_port)
+    await live(options.http_port)
     for number, (model, folder) in enumerate(missing.items(), start=1):
         position = f"{number} of {len(missing)}"
         try:
