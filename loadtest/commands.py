@@ -1,0 +1,130 @@
+"""The commands of `python -m loadtest`: what each flag means, and what is printed."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from loadtest import compare as comparing
+from loadtest import pictures, stack
+from loadtest.compare import Comparison, Plan
+from loadtest.progress import note
+from loadtest.results import ResultsError
+from loadtest.target import TargetError
+
+RESULTS = Path("docs/results")
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be; the message is one sentence."""
+
+
+USER_MISTAKES = (UsageError, ResultsError, pictures.PicturesError, stack.StackError, TargetError)
+
+
+def compare(
+    models: tuple[str, ...],
+    *,
+    concurrency: tuple[int, ...] = (1, 8),
+    rates: tuple[float, ...] = (),
+    seconds: float = 4.0,
+    warm: float = 1.0,
+    rounds: int = 3,
+    max_rounds: int = 6,
+    limit_minutes: float = 9.0,
+    images: Path | None = None,
+    pictures_sent: int = 16,
+    repository: Path = Path("model_repository"),
+    workers: int = 1,
+    url: str = "",
+    triton: str = "",
+    out: Path | None = None,
+) -> int:
+    """Measure models against each other, each alone, under the same loads.
+
+    Models that the repository lacks are made with random weights, which is as good for speed.
+
+    Args:
+        models: Their names in the model repository, or variants of `python -m export --list`. The
+            first is what the others are compared with.
+        concurrency: Requests under way at once, in the closed loop, one load for each number.
+        rates: Requests per second in the open loop; 0.4 and 0.8 of what the slowest model can do
+            if none is given.
+        seconds: How long a window is.
+        warm: Seconds before each window that do not count.
+        rounds: The fewest windows of each point.
+        max_rounds: The most, where the last three do not agree within 10 %.
+        limit_minutes: No round begins that would end later.
+        images: A folder of pictures to send; without, photo-like ones are made.
+        pictures_sent: How many different ones.
+        repository: Triton's model repository.
+        workers: Processes of the gateway.
+        url: Address of a gateway that runs already, which must serve these models.
+        triton: With --url: HOST:PORT of its Triton's gRPC.
+        out: The result file; by default docs/results/ with the conditions in its name.
+    """
+    began = time.monotonic()
+    _check_positive(concurrency=concurrency, seconds=(seconds,), rounds=(rounds,), rates=rates)
+    if max_rounds < rounds:
+        raise UsageError(f"--max-rounds {max_rounds} is less than --rounds {rounds}")
+    if len(set(models)) < len(models):
+        raise UsageError("--models: one is there twice")
+    sent = pictures.load(images, pictures_sent)
+    plan = Plan(
+        models=models,
+        concurrency=concurrency,
+        rates=rates,
+        seconds=seconds,
+        warm=warm,
+        min_rounds=rounds,
+        max_rounds=max_rounds,
+        until=began + 60 * limit_minutes,
+        pictures=tuple(sent),
+    )
+    settings = {
+        "pictures": pictures.describe(sent, images),
+        "seconds_per_window": seconds,
+        "warm_seconds": warm,
+        "rounds": f"{rounds} to {max_rounds}",
+        "workers": workers,
+        "cores": stack.cores(),
+        "started_here": not url,
+    }
+    path = out or RESULTS / comparing.file_name(models)
+    with _stack(repository, models, workers, url, triton) as running:
+        comparison = comparing.run(plan, running, settings, path)
+    return _conclude(comparison, path)
+
+
+@contextlib.contextmanager
+def _stack(
+    repository: Path, models: tuple[str, ...], workers: int, url: str, triton: str
+) -> Iterator[stack.Stack]:
+    if bool(url) != bool(triton):
+        raise UsageError("--url and --triton belong together")
+    if url:
+        yield stack.Stack(url, triton)
+        return
+    if made := stack.export_missing(repository, models):
+        note(f"made with random weights: {', '.join(made)}")
+    with stack.running(repository, models, workers) as running:
+        yield running
+
+
+def _conclude(comparison: Comparison, path: Path) -> int:
+    result = comparison.result
+    for failure in result["failures"]:
+        where = f"{failure['model']}, {failure['load']}"
+        note(f"FAILED {failure['count']}×: {where}: {failure['error']}")
+    print(f"{path}: {'complete' if result['complete'] else 'broken off'}")
+    return 0 if result["ok"] and result["complete"] else 1
+
+
+def _check_positive(**flags: tuple[float, ...]) -> None:
+    for name, values in flags.items():
+        for value in values:
+            if value <= 0:
+                raise UsageError(f"--{name} {value:g}: expected more than 0")
+
+
+COMMANDS = {"compare": compare}
