@@ -2,11 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import tyro
+
 from loadtest import compare as comparing
-from loadtest import pictures, stack
+from loadtest import pictures, results, stack
+from loadtest import report as reporting
 from loadtest.compare import Comparison, Plan
 from loadtest.progress import note
 from loadtest.results import ResultsError
@@ -96,6 +99,25 @@ def compare(
     return _conclude(comparison, path)
 
 
+def report(
+    results_in: tyro.conf.Positional[tuple[Path, ...]] = (RESULTS,),
+    *,
+    markdown: Path = Path("docs/results.md"),
+    html: Path | None = None,
+) -> int:
+    """Make a page of Markdown, and with --html one HTML file, from results.
+
+    Args:
+        results_in: Result files, or folders of them.
+        markdown: The page; its plots go into a folder beside it.
+        html: One file with everything in it.
+    """
+    found = results.read_all(results_in)
+    reporting.write(found, markdown, html)
+    print(f"{markdown}: {len(found)} results" + (f"; {html}" if html else ""))
+    return 0
+
+
 @contextlib.contextmanager
 def _stack(
     repository: Path, models: tuple[str, ...], workers: int, url: str, triton: str
@@ -127,4 +149,4 @@ def _check_positive(**flags: tuple[float, ...]) -> None:
                 raise UsageError(f"--{name} {value:g}: expected more than 0")
 
 
-COMMANDS = {"compare": compare}
+COMMANDS: dict[str, Callable[..., int]] = {"compare": compare, "report": report}

@@ -49,7 +49,7 @@ class Window:
     images: int  # answered rightly within the window
     samples: list[Sample]  # the requests that belong to the window
     errors: list[str]
-    late_seconds: float = 0.0  # the most by which this program itself was late with a request
+    late: list[float] = dataclasses.field(default_factory=list)  # seconds; see `at_rate`
 
     @property
     def rate(self) -> float:
@@ -103,11 +103,11 @@ async def closed(
 
 
 async def at_rate(target: Target, rate: float, warm: float, seconds: float, meter: Meter) -> Window:
-    """`rate` requests per second, evenly spaced."""
+    """`rate` requests per second, evenly spaced; `late` is by how much this program was behind."""
+    late: list[float] = []
     samples: list[Sample] = []
     errors: list[str] = []
     under_way = 0
-    late = 0.0
     begin = clock()
     first, last = begin + warm, begin + warm + seconds
 
@@ -126,7 +126,7 @@ async def at_rate(target: Target, rate: float, warm: float, seconds: float, mete
             due = begin + number / rate
             if (pause := due - clock()) > 0:
                 await asyncio.sleep(pause)
-            late = max(late, clock() - due)
+            late.append(max(0.0, clock() - due))
             if not started and due >= first:
                 started = True
                 meter.begin()

@@ -1,4 +1,4 @@
-"""What kept a point from being faster: the load generator, decoding, the gateway, Triton, the model.
+"""What kept a point from being faster: load generator, decoding, gateway, Triton or the model.
 
 In: a point of a comparison. Out: how much of each part's capacity was used, and the name of the one
 that was used up. A part counts as used up from 80 % on; all cores together from 90 %.
@@ -23,7 +23,7 @@ class Use:
     triton: float | None  # of all cores
     model: float | None  # of the time in which an instance computes
     cores: float | None  # of all cores, all processes
-    late_ms: float
+    late_ms: float  # 99th percentile
 
     @property
     def limit(self) -> str:

@@ -49,7 +49,7 @@ class Visit:
     queue_ms: float | None  # mean, in Triton
     compute_ms: float | None  # mean of an execution
     busy: float | None  # share of the time in which an instance computes
-    late_ms: float  # of this program in the open loop
+    late_ms: float  # of this program in the open loop, 99th percentile
     failed: int
 
 
@@ -130,7 +130,7 @@ async def visit(
         queue_ms=_rounded(queue),
         compute_ms=_rounded(compute),
         busy=_rounded(busy),
-        late_ms=round(1e3 * window.late_seconds, 3),
+        late_ms=round(1e3 * float(np.percentile(window.late or [0.0], 99)), 3),
         failed=len(window.errors),
     )
     return found, window
