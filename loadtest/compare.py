@@ -11,7 +11,6 @@ import dataclasses
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +181,6 @@ class Comparison:
             ],
         }
         results.write(self._out, self.result)
-
-
-def file_name(models: Sequence[str], about: str = "") -> str:
-    """The conditions as a file's name; the date first, so that files sort by it."""
-    day = conditions.conditions()["date"][:10]
-    parts = ("compare", day, conditions.device_slug(), "-".join(models), about)
-    return "_".join(filter(None, map(str, parts))) + ".json"
 
 
 def run(plan: Plan, stack: Stack, settings: dict[str, Any], out: Path) -> Comparison:

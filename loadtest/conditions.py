@@ -37,6 +37,11 @@ def conditions() -> dict[str, str]:
     return found
 
 
+def today() -> str:
+    """The day, as in 2026-01-31."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+
+
 def cpu_model() -> str:
     """The processor's own name."""
     try:

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from loadtest import conditions
+
 FORMAT = 1
 KINDS = ("compare", "bare", "sweep", "evaluate", "tune")
 Result = dict[str, Any]
@@ -16,6 +18,11 @@ Result = dict[str, Any]
 
 class ResultsError(ValueError):
     """A file is not a result, or cannot be written; the message names it."""
+
+
+def file_name(kind: str, *about: str) -> str:
+    """The conditions as a file's name: what, on which day, on which device, of what."""
+    return "_".join((kind, conditions.today(), conditions.device_slug(), *about)) + ".json"
 
 
 def write(path: Path, result: Result) -> None:

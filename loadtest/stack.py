@@ -56,10 +56,10 @@ def export(*flags: str) -> None:
     """`python -m export` with these flags; raises StackError."""
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "export", *flags],
-        cwd=CHECKOUT, env=_environment(), capture_output=True, text=True, check=False,
+        cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise StackError(f"python -m export {' '.join(flags)}: {_last_words(done.stderr)}")
+        raise StackError(f"python -m export {' '.join(flags)}: {last_words(done.stderr)}")
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def running(repository: Path, models: Sequence[str], workers: int = 1) -> Iterat
         )
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own program
-                command, cwd=CHECKOUT, env=_environment(), stdout=output, stderr=output,
+                command, cwd=CHECKOUT, env=environment(), stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
         try:
@@ -100,13 +100,13 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> Stack:
     while time.monotonic() < deadline:
         text = log.read_text(errors="replace")
         if process.poll() is not None:
-            raise StackError(f"python -m server ended: {_last_words(text)}")
+            raise StackError(f"python -m server ended: {last_words(text)}")
         url = re.search(r"listening on (http://[\w.:\[\]]+)", text)
         triton = re.search(r"Triton serves .* on ([\w.]+:\d+)", text)
         if url and triton and _ready(url[1]):
             return Stack(url[1], triton[1], process.pid)
         time.sleep(0.1)
-    raise StackError(f"not ready within {START_SECONDS:.0f} s: {_last_words(log.read_text())}")
+    raise StackError(f"not ready within {START_SECONDS:.0f} s: {last_words(log.read_text())}")
 
 
 def _ready(url: str) -> bool:
@@ -117,11 +117,11 @@ def _ready(url: str) -> bool:
         return False
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without settings of the gateway: the conditions of a result are those it states."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MIXER_")}
     return kept | {"ORT_DISABLE_TELEMETRY": "1", "NO_COLOR": "1"}
 
 
-def _last_words(text: str) -> str:
+def last_words(text: str) -> str:
     return " ".join(text.strip().splitlines()[-3:])[-600:] or "it said nothing"
