@@ -6,6 +6,7 @@ made once; connections are kept, one request at a time on each, and none is ever
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from loadtest.pictures import Picture
 from loadtest.target import PATIENCE, Answered, TargetError
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+# Servers close connections that have long been idle, at any moment; by then ours are not used again.
+IDLE_SECONDS = 2.0
 FAILURES = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)
 
 
@@ -27,7 +30,7 @@ class Http:
             raise TargetError(f"{url}: expected an address such as http://127.0.0.1:8000")
         self._host, self._port = parts.hostname, parts.port or 80
         self._netloc = parts.netloc
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[float, Connection]] = []  # since when
 
     def request(self, path: str, body: bytes | None = None, kind: str = "") -> bytes:
         """The bytes of a GET, or of a POST of `body`."""
@@ -38,8 +41,10 @@ class Http:
 
     async def exchange(self, request: bytes) -> tuple[int, str, bytes]:
         """Status, the value of Server-Timing, body; raises one of FAILURES."""
+        if self._idle and self._idle[-1][0] < time.monotonic() - IDLE_SECONDS:
+            self.close()
         reader, writer = (
-            self._idle.pop()
+            self._idle.pop()[1]
             if self._idle
             else await asyncio.open_connection(self._host, self._port)
         )
@@ -57,7 +62,7 @@ class Http:
         if fields.get("connection", "").lower() == "close":
             writer.close()
         else:
-            self._idle.append((reader, writer))
+            self._idle.append((time.monotonic(), (reader, writer)))
         return int(head[0].split(" ", 2)[1]), fields.get("server-timing", ""), body
 
     async def json(self, request: bytes) -> Any:  # noqa: ANN401 - JSON
@@ -76,7 +81,7 @@ class Http:
 
     def close(self) -> None:
         """Close what is idle."""
-        for _, writer in self._idle:
+        for _, (_, writer) in self._idle:
             writer.close()
         self._idle.clear()
 

@@ -23,16 +23,9 @@ from server.local_triton import LocalTriton
 from tests import sleepy_models
 from tests.conftest import CHECKOUT, Gateway, running_gateway, running_triton, wait_for
 from tests.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in
+from tests.loadtest_runs import loadtest
 
 QUICK, SLOW = 0.02, 0.04  # seconds per image
-
-
-def loadtest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """`python -m loadtest`, to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "loadtest", *map(str, arguments)],
-        cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=110,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
