@@ -36,7 +36,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; what was measured is in the result file", file=sys.stderr)
+        print("stopped; what had been measured is in the result file", file=sys.stderr)
         return 130
 
 

@@ -1,6 +1,7 @@
 """The commands that compare and report: what each flag means, and what is printed."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from loadtest import compare as comparing
 from loadtest import pictures, results, stack
 from loadtest import report as reporting
 from loadtest.compare import Comparison, Plan
-from loadtest.progress import note
+from loadtest.progress import note, step
 from loadtest.usage import RESULTS, UsageError, check_positive
 
 
@@ -117,9 +118,16 @@ def _stack(
     if url:
         yield stack.Stack(url, triton)
         return
-    if made := stack.export_missing(repository, models):
-        note(f"made with random weights: {', '.join(made)}")
-    with stack.running(repository, models, workers) as running:
+    for model in models:
+        if not re.fullmatch(r"[\w.-]+", model):
+            raise UsageError(f"--models {model!r}: expected letters, digits, dots, - and _")
+        with step(f"exporting {model}"):
+            made = stack.export_missing(repository, model)
+        if made:
+            note(f"{repository / model}: made with random weights")
+    with contextlib.ExitStack() as entered:
+        with step("starting Triton and the gateway"):
+            running = entered.enter_context(stack.running(repository, models, workers))
         yield running
 
 

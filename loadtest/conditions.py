@@ -37,9 +37,9 @@ def conditions() -> dict[str, str]:
     return found
 
 
-def today() -> str:
-    """The day, as in 2026-01-31."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+def now() -> str:
+    """Day and time (UTC) as part of a file's name."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d-%H%M")
 
 
 def cpu_model() -> str:

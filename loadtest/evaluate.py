@@ -13,7 +13,7 @@ from typing import Any
 
 from loadtest import conditions, forms, results
 from loadtest.http_target import Http
-from loadtest.pictures import Picture
+from loadtest.pictures import Picture, PicturesError
 from loadtest.progress import bar
 from loadtest.target import TargetError
 from loadtest.truth import Labelled
@@ -52,7 +52,15 @@ class Evaluation:
         return found
 
     async def run(self, pictures: Sequence[Labelled], batch: int, parallel: int) -> None:
-        """Ask for all of them; the result is written every few seconds, and at the end."""
+        """Ask for all of them; the result is written every few seconds, and at the end.
+
+        Raises PicturesError when the model lacks a class.
+        """
+        largest = max(place for each in pictures for place in each.classes)
+        if largest >= len(self._labels):
+            raise PicturesError(
+                f"a picture is of class {largest}, but {self._model} has {len(self._labels)} classes"
+            )
         groups = iter([pictures[at : at + batch] for at in range(0, len(pictures), batch)])
         self._began = time.monotonic()
         try:
@@ -81,13 +89,19 @@ class Evaluation:
         path = f"/classify/batch?model={self._model}&top_k={top_k}"
         request = self._http.request(path, forms.form(read), forms.FORM_TYPE)
         try:
-            answered = (await self._http.json(request))["results"]
+            document = await self._http.json(request)
         except TargetError as error:
             self.result["failures"] += [f"{each.file}: {error}" for each in group]
             return
+        match document:
+            case {"results": [*answered]} if len(answered) == len(group):
+                pass
+            case _:
+                answered = [document] * len(group)
         for each, answer in zip(group, answered, strict=True):
-            if "predictions" not in answer:
-                self.result["failures"].append(f"{each.file}: {answer['error']['detail']}")
+            if not answer.get("predictions"):
+                problem = answer.get("error", answer)
+                self.result["failures"].append(f"{each.file}: {problem.get('detail', problem)}")
                 continue
             said = [prediction["index"] for prediction in answer["predictions"]]
             self._seen += 1

@@ -6,6 +6,7 @@ made once; connections are kept, one request at a time on each, and none is ever
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -30,11 +31,15 @@ class Http:
             raise TargetError(f"{url}: expected an address such as http://127.0.0.1:8000")
         self._host, self._port = parts.hostname, parts.port or 80
         self._netloc = parts.netloc
+        # The variable that the gateway's own client reads.
+        self._key = os.environ.get("MIXER_CLIENT_KEY", "")
         self._idle: list[tuple[float, Connection]] = []  # since when
 
     def request(self, path: str, body: bytes | None = None, kind: str = "") -> bytes:
         """The bytes of a GET, or of a POST of `body`."""
         head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: {self._netloc}\r\n"
+        if self._key:
+            head += f"X-API-Key: {self._key}\r\n"
         if body is not None:
             head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
         return f"{head}\r\n".encode() + (body or b"")

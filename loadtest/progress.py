@@ -3,6 +3,9 @@
 stderr, so that stdout holds results alone.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,6 +23,13 @@ def bar() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """A spinner on the terminal while something runs that cannot say how far it is."""
+    with console.status(title):
+        yield
 
 
 def note(message: str) -> None:

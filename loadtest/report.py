@@ -28,6 +28,7 @@ def blocks(results: Sequence[Result]) -> list[Block]:
         found += report_compare.blocks(result)
         found += report_paper.compare_blocks(result)
         found.append(Text(f"From `{result['file']}`."))
+    found += report_compare.repeat_blocks(by_kind.get("compare", []))
     for result in by_kind.get("bare", []):
         found += report_paper.bare_blocks(result)
     for result in by_kind.get("sweep", []):

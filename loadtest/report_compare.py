@@ -239,6 +239,39 @@ def _limits(result: Result) -> Table:
     return Table(head, rows)
 
 
+def repeat_blocks(results: list[Result]) -> list[Block]:
+    """How far runs that compared the same models agree in their ratios."""
+    found: list[Block] = []
+    for models in dict.fromkeys(tuple(result["models"]) for result in results):
+        runs = [result for result in results if tuple(result["models"]) == models]
+        if len(runs) < 2 or len(models) < 2:
+            continue
+        rows = []
+        for point in _closed(runs[0]):
+            load = (point["way"], point["concurrency"])
+            again = [find(run, point["model"], *load) for run in runs]
+            ratios = [
+                paired_ratio(run, models[0], each) if each else None
+                for run, each in zip(runs, again, strict=True)
+            ]
+            known = [ratio for ratio in ratios if ratio]
+            if point["model"] != models[0] and known:
+                apart = max(known) / min(known) - 1
+                cells = (number(ratio, ".3f") for ratio in ratios)
+                rows.append((point["model"], load[0], str(load[1]), *cells, f"{apart:.1%}"))
+        head = (
+            *("model", "way", "at once"),
+            *(run["conditions"]["date"] for run in runs),
+            "apart",
+        )
+        found += [
+            Heading(f"Repeated: {', '.join(models)}"),
+            Text(f"Images per second ÷ those of {models[0]}, in each of {len(runs)} runs."),
+            Table(head, rows),
+        ]
+    return found
+
+
 def _guide(result: Result) -> list[Block]:
     most = max((p["concurrency"] for p in _closed(result)), default=0)
     rows = []
@@ -252,8 +285,7 @@ def _guide(result: Result) -> list[Block]:
         return [Text("Not measured: the gateway was not started here, its CPU time is unknown.")]
     about = (
         "A GPU that answers so many images per second keeps so many gateway cores busy, with these "
-        "pictures: images per second × the gateway's CPU time per image. A core that must also "
-        "answer quickly should be busy for two thirds of the time at most."
+        "pictures: images per second × the gateway's CPU time per image."
     )
     head = ("model", "gateway's CPU ms/image", *(f"{rate} images/s" for rate in GUIDE_RATES))
     return [Text(about), Table(head, rows)]

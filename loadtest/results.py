@@ -21,8 +21,8 @@ class ResultsError(ValueError):
 
 
 def file_name(kind: str, *about: str) -> str:
-    """The conditions as a file's name: what, on which day, on which device, of what."""
-    return "_".join((kind, conditions.today(), conditions.device_slug(), *about)) + ".json"
+    """The conditions as a file's name: what, when, on which device, of which models."""
+    return "_".join((kind, conditions.now(), conditions.device_slug(), *about)) + ".json"
 
 
 def write(path: Path, result: Result) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 START_SECONDS = 600.0  # large models load for minutes
 STOP_SECONDS = 60.0
+SETTLE_SECONDS = 10.0  # in which a model that the gateway refuses may yet become ready
 
 
 class StackError(RuntimeError):
@@ -40,16 +41,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def export_missing(repository: Path, models: Sequence[str]) -> list[str]:
-    """Publish, with random weights, those models that are not there; their names.
+def export_missing(repository: Path, model: str) -> bool:
+    """Publish a variant with random weights if there is no model of that name; whether it did.
 
     Raises StackError.
     """
-    missing = [name for name in models if not (repository / name / "config.pbtxt").is_file()]
-    for name in missing:
-        flags = ("--model", name, "--name", name, "--repository", repository)
-        export(*map(str, flags))
-    return missing
+    if (repository / model / "config.pbtxt").is_file():
+        return False
+    export("--model", model, "--name", model, "--repository", str(repository))
+    return True
 
 
 def export(*flags: str) -> None:
@@ -96,7 +96,7 @@ def running(repository: Path, models: Sequence[str], workers: int = 1) -> Iterat
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path) -> Stack:
-    deadline = time.monotonic() + START_SECONDS
+    deadline, since = time.monotonic() + START_SECONDS, 0.0
     while time.monotonic() < deadline:
         text = log.read_text(errors="replace")
         if process.poll() is not None:
@@ -105,6 +105,10 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> Stack:
         triton = re.search(r"Triton serves .* on ([\w.]+:\d+)", text)
         if url and triton and _ready(url[1]):
             return Stack(url[1], triton[1], process.pid)
+        refused = re.search(r"model \S+ is unavailable: .+", text)
+        since = since or (time.monotonic() if refused else 0.0)
+        if refused and time.monotonic() > since + SETTLE_SECONDS:
+            raise StackError(refused[0][:600])
         time.sleep(0.1)
     raise StackError(f"not ready within {START_SECONDS:.0f} s: {last_words(log.read_text())}")
 

@@ -29,7 +29,7 @@ class TritonPythonModel:
 
 
 def answer(batch):
-    means = batch.reshape(len(batch), 10, -1).mean(axis=2) / 16
+    means = batch.reshape(len(batch), -1)[:, :3070].reshape(len(batch), 10, -1).mean(axis=2) / 16
     exponentials = np.exp(means - means.max(axis=1, keepdims=True))
     return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
 """

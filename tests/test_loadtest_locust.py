@@ -17,7 +17,7 @@ def locust(url: str, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--host", url),
-            *("--headless", "-u", "2", "-r", "2", "-t", "2s", "--only-summary", "--json"),
+            *("--headless", "-u", "2", "-r", "100", "-t", "2s", "--only-summary", "--json"),
             *("--pictures", "3", *flags),
         ],
         cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60,

@@ -33,7 +33,7 @@ def test_every_result_states_its_conditions_in_its_name() -> None:
         found = read(path) if not path.name.startswith("tpu_") else None
         if found is not None:
             day = found["conditions"]["date"][:10]
-            assert path.name.startswith(f"{found['kind']}_{day}_")
+            assert path.name.startswith(f"{found['kind']}_{day}-")
 
 
 def test_blocks_as_markdown_and_as_html() -> None:

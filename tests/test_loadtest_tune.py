@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 from loadtest.results import read
-from loadtest.tune import NOTE, Knobs
+from loadtest.stack import cores
+from loadtest.tune import NOTE, Knobs, candidates
 from tests.conftest import CHECKOUT, DEFAULT_MODEL
 from tests.loadtest_runs import loadtest
 
@@ -26,14 +27,13 @@ def test_the_winner_is_written_with_its_evidence(model_repository: Path, tmp_pat
     out, page = tmp_path / "tune.json", tmp_path / "page.md"
     flags = (
         *("tune", "--model", DEFAULT_MODEL, "--repository", tmp_path, "--out", out),
-        *("--knobs", "max_queue_delay_microseconds", "--concurrency", "2", "--seconds", "0.4"),
+        *("--knobs", "instances", "--concurrency", "2", "--seconds", "0.4"),
     )
     done = loadtest(*flags, "--slo-p99", "10000")
     assert done.returncode == 0, done.stderr
     result = read(out)
-    assert {each["knobs"]["max_queue_delay_microseconds"] for each in result["trials"]} == {
-        0, 1000, 5000,
-    }  # fmt: skip
+    tried = [each["knobs"]["instances"] for each in result["trials"]]
+    assert tried == candidates(Knobs(0, 32, 1, 0), cores())["instances"]
     best = max(result["trials"], key=lambda each: each["rate"])
     assert best["rate"] > 0
     config = (tmp_path / DEFAULT_MODEL / "config.pbtxt").read_text()
@@ -48,8 +48,7 @@ def test_what_cannot_be_kept_changes_nothing(model_repository: Path, tmp_path: P
     before = (tmp_path / DEFAULT_MODEL / "config.pbtxt").read_text()
     done = loadtest(
         *("tune", "--model", DEFAULT_MODEL, "--repository", tmp_path, "--slo-p99", "0.01"),
-        *("--knobs", "max_queue_delay_microseconds", "--concurrency", "2", "--seconds", "0.2"),
-        *("--out", tmp_path / "tune.json"),
+        *("--knobs", "--concurrency", "2", "--seconds", "0.2", "--out", tmp_path / "tune.json"),
     )
     assert done.returncode == 1
     assert "no setting answers within 0.01 ms" in done.stderr
