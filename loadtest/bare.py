@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loadtest import conditions, results
+from loadtest.conditions import slug
 from loadtest.progress import bar
 from loadtest.stack import CHECKOUT, StackError, environment, last_words
+from loadtest.usage import RESULTS
 
 ROOMS = {"pytorch": "export", "jax": "reference"}
 
@@ -25,9 +27,12 @@ def run(
     compiled: bool,
     seconds: float,
     windows: int,
-    out: Path,
-) -> results.Result:
-    """Measure all of it; raises StackError."""
+    out: Path | None,
+) -> Path:
+    """Measure all of it; the result file, named for the precision if `out` is None.
+
+    Raises StackError.
+    """
     result: results.Result = {
         "kind": "bare",
         "complete": False,
@@ -54,12 +59,17 @@ def run(
                 ]
                 if compiled and framework == "pytorch":
                     flags.append("--compile")
-                _add(result["frameworks"], framework, _measure(room, flags))
+                found = _measure(room, flags)
+                _add(result["frameworks"], framework, found)
+                about = (slug(found["precision"]), *models)
+                out = out or RESULTS / results.file_name("bare", *about)
                 results.write(out, result)
                 progress.advance(task)
+    if out is None:
+        raise StackError("no models were named")
     result["complete"] = True
     results.write(out, result)
-    return result
+    return out
 
 
 def _add(frameworks: results.Result, framework: str, found: results.Result) -> None:

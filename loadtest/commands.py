@@ -9,10 +9,10 @@ from pathlib import Path
 import tyro
 
 from loadtest import compare as comparing
-from loadtest import pictures, results, stack
+from loadtest import pictures, report_compare, results, stack
 from loadtest import report as reporting
 from loadtest.compare import Comparison, Plan
-from loadtest.progress import note, step
+from loadtest.progress import note, show, step
 from loadtest.usage import RESULTS, UsageError, check_positive
 
 
@@ -84,10 +84,9 @@ def compare(
         "cores": stack.cores(),
         "started_here": not url,
     }
-    path = out or RESULTS / results.file_name("compare", *models)
     with _stack(repository, models, workers, url, triton) as running:
-        comparison = comparing.run(plan, running, settings, path)
-    return _conclude(comparison, path)
+        comparison = comparing.run(plan, running, settings, out)
+    return _conclude(comparison)
 
 
 def report(
@@ -131,10 +130,16 @@ def _stack(
         yield running
 
 
-def _conclude(comparison: Comparison, path: Path) -> int:
+def _conclude(comparison: Comparison) -> int:
     result = comparison.result
     for failure in result["failures"]:
         where = f"{failure['model']}, {failure['load']}"
         note(f"FAILED {failure['count']}×: {where}: {failure['error']}")
-    print(f"{path}: {'complete' if result['complete'] else 'broken off'}")
+    if comparison.out is not None and result["points"]:
+        html = comparison.out.with_suffix(".html")
+        reporting.write([results.read(comparison.out)], None, html)
+        show(report_compare.throughput(result))
+        show(report_compare.limits_reached(result))
+        print(f"{html}: the whole of it, with plots")
+    print(f"{comparison.out}: {'complete' if result['complete'] else 'broken off'}")
     return 0 if result["ok"] and result["complete"] else 1

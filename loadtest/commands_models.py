@@ -32,15 +32,14 @@ def bare(
         out: The result file; by default docs/results/ with the conditions in its name.
     """
     check_positive(batch_sizes=batch_sizes, windows=(windows,), seconds=(seconds,))
-    path = out or RESULTS / results.file_name("bare", *models, precision)
-    bare_models.run(
+    path = bare_models.run(
         models,
         batch_sizes,
         precision=precision,
         compiled=compiled,
         seconds=seconds,
         windows=windows,
-        out=path,
+        out=out,
     )
     print(path)
     return 0
@@ -68,7 +67,7 @@ def sweep(
     check_positive(seconds=(seconds,), rounds=(rounds,))
     if len(set(sizes)) < 4 or any(size % growth.PATCH or size <= 0 for size in sizes):
         raise UsageError(f"--sizes: expected at least four multiples of {growth.PATCH}")
-    path = out or RESULTS / results.file_name("sweep", *models)
+    path = out or RESULTS / results.file_name("sweep", "fp32", *models)
     found = growth.run(
         models,
         sizes,

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from loadtest import conditions, pictures, processes, results
+from loadtest import conditions, pictures, processes, results, usage
 from loadtest.engine import MOST_FAILURES
 from loadtest.http_target import GatewayTarget, Http
 from loadtest.measure import Load, Visit, failures, percentiles, visit
@@ -75,8 +75,11 @@ class Point:
 class Comparison:
     """One run."""
 
-    def __init__(self, plan: Plan, stack: Stack, settings: dict[str, Any], out: Path) -> None:
-        self._plan, self._stack, self._out = plan, stack, out
+    def __init__(
+        self, plan: Plan, stack: Stack, settings: dict[str, Any], out: Path | None
+    ) -> None:
+        self._plan, self._stack = plan, stack
+        self.out = out  # named once the models' precision is known, if it is None
         self._targets: dict[tuple[str, str], Target] = {}
         self._about: dict[str, dict[str, Any]] = {}
         self._points: list[Point] = []
@@ -124,6 +127,10 @@ class Comparison:
                 capacities.append((await self._visit(most, triton, 0)).rate)
             progress.advance(task)
         progress.remove_task(task)
+        if self.out is None:
+            precisions = {each["provenance"].get("precision", "") for each in self._about.values()}
+            about = ("-".join(sorted(precisions)), *plan.models)
+            self.out = usage.RESULTS / results.file_name("compare", *about)
         rates = plan.rates or [round(share * min(capacities), 2) for share in DEFAULT_SHARES]
         loads = [Load("gateway", each) for each in plan.concurrency]
         loads += [Load("triton", each) for each in plan.concurrency]
@@ -180,10 +187,11 @@ class Comparison:
                 for (model, load, error), count in self.failures.most_common(50)
             ],
         }
-        results.write(self._out, self.result)
+        if self.out is not None:
+            results.write(self.out, self.result)
 
 
-def run(plan: Plan, stack: Stack, settings: dict[str, Any], out: Path) -> Comparison:
+def run(plan: Plan, stack: Stack, settings: dict[str, Any], out: Path | None) -> Comparison:
     """Measure all of it; raises TargetError."""
     comparison = Comparison(plan, stack, settings, out)
     asyncio.run(comparison.run())

@@ -51,6 +51,10 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    def is_number(self, column: int) -> bool:
+        """Whether a column holds numbers, which are aligned by their last digits."""
+        return all(re.match(r"[-+–]?[\d.,%]*$", row[column]) for row in self.rows)
+
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
@@ -80,7 +84,11 @@ def _markdown(block: Block, folder: str) -> str:
         case Picture():
             return f"![{block.about}]({folder}/{block.name}.svg)"
         case Table():
-            rows = [block.head, [_alignment(block, n) for n in range(len(block.head))], *block.rows]
+            rows = [
+                block.head,
+                ["---:" if block.is_number(n) else "---" for n in range(len(block.head))],
+                *block.rows,
+            ]
             escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
             return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
 
@@ -111,7 +119,7 @@ def _html(block: Block) -> str:
         case Table():
             head = "".join(f"<th>{_inline(cell)}</th>" for cell in block.head)
             kinds = [
-                '<td class="number">' if _is_number(block, n) else "<td>"
+                '<td class="number">' if block.is_number(n) else "<td>"
                 for n in range(len(block.head))
             ]
             rows = "".join(
@@ -124,15 +132,6 @@ def _html(block: Block) -> str:
             )
             table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
             return f'<div class="wide">{table}</div>'
-
-
-def _is_number(table: Table, column: int) -> bool:
-    """Whether a column holds numbers, which are aligned by their last digits."""
-    return all(re.match(r"[-+–]?[\d.,%]*$", row[column]) for row in table.rows)
-
-
-def _alignment(table: Table, column: int) -> str:
-    return "---:" if _is_number(table, column) else "---"
 
 
 def _inline(text: str) -> str:

@@ -80,17 +80,21 @@ def _evaluate(result: Result) -> list[Block]:
     ]
 
 
-def write(results: Sequence[Result], markdown: Path, html: Path | None) -> None:
-    """Write the page, its pictures into `FOLDER/plots` beside it; raises ResultsError."""
+def write(results: Sequence[Result], markdown: Path | None, html: Path | None) -> None:
+    """Write the pages that have a path, the pictures of Markdown into a folder beside it.
+
+    Raises ResultsError.
+    """
     content = blocks(results)
-    folder = f"{markdown.stem}/plots"
     try:
-        for block in content:
-            if isinstance(block, Picture):
-                path = markdown.parent / folder / f"{block.name}.svg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write(path, block.svg)
-        _write(markdown, page.markdown(content, folder))
+        if markdown is not None:
+            folder = f"{markdown.stem}/plots"
+            for block in content:
+                if isinstance(block, Picture):
+                    path = markdown.parent / folder / f"{block.name}.svg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    _write(path, block.svg)
+            _write(markdown, page.markdown(content, folder))
         if html is not None:
             _write(html, page.html_page(TITLE, content))
     except OSError as error:

@@ -23,7 +23,7 @@ def blocks(result: Result) -> list[Block]:
         *_verdict(result),
         *conditions(result),
         Heading("Throughput, closed loop", 3),
-        _throughput(result),
+        throughput(result),
         Heading("Latency", 3),
         Text("Milliseconds, of all windows together, by interpolation between our own samples."),
         _latency(result),
@@ -34,7 +34,7 @@ def blocks(result: Result) -> list[Block]:
         Heading("What the gateway costs", 3),
         *_gateway_cost(result),
         Heading("What was the limit", 3),
-        _limits(result),
+        limits_reached(result),
         Heading("Gateway cores for a GPU", 3),
         *_guide(result),
     ]
@@ -100,7 +100,8 @@ def _closed(result: Result) -> list[Point]:
     return [point for point in result["points"] if not point["rate"]]
 
 
-def _throughput(result: Result) -> Table:
+def throughput(result: Result) -> Table:
+    """Images per second in the closed loop, and the ratios."""
     first = next(iter(result["models"]))
     rows = []
     for point in _closed(result):
@@ -218,7 +219,8 @@ def _over(one: float, other: float) -> float | None:
     return one / other if other else None
 
 
-def _limits(result: Result) -> Table:
+def limits_reached(result: Result) -> Table:
+    """What each point used of each part's capacity, and which was used up."""
     settings = result["settings"]
     rows = []
     for point in result["points"]:

@@ -48,7 +48,7 @@ def test_the_sweep_end_to_end(tmp_path: Path) -> None:
     out, page = tmp_path / "sweep.json", tmp_path / "page.md"
     done = loadtest(
         *("sweep", "--models", "mixer_s16", "--sizes", *map(str, sizes), "--seconds", "0.3"),
-        *("--rounds", "2", "--repository", tmp_path / "models", "--out", out),
+        *("--rounds", "1", "--repository", tmp_path / "models", "--out", out),
     )
     assert done.returncode == 0, done.stderr
     result = read(out)
