@@ -59,7 +59,7 @@ class Evaluation:
         largest = max(place for each in pictures for place in each.classes)
         if largest >= len(self._labels):
             raise PicturesError(
-                f"a picture is of class {largest}, but {self._model} has {len(self._labels)} classes"
+                f"a picture is of class {largest}, {self._model} has {len(self._labels)} classes"
             )
         groups = iter([pictures[at : at + batch] for at in range(0, len(pictures), batch)])
         self._began = time.monotonic()

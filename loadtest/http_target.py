@@ -17,7 +17,7 @@ from loadtest.pictures import Picture
 from loadtest.target import PATIENCE, Answered, TargetError
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-# Servers close connections that have long been idle, at any moment; by then ours are not used again.
+# Servers close connections that have long been idle, at any moment; then ours are used no more.
 IDLE_SECONDS = 2.0
 FAILURES = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)
 
