@@ -70,6 +70,7 @@ def conditions(result: Result) -> list[Block]:
             f"{name}: {weights}, {provenance.get('precision', '?')}, {size}, largest batch "
             f"{about['max_batch_size']}, delay {about['queue_delay_us']} µs, "
             f"{about['instances']} instances"
+            + "".join(f", {k} {v}" for k, v in provenance.items() if k.startswith("session."))
         )
     return [Facts(facts)]
 
