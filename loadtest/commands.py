@@ -13,7 +13,7 @@ from loadtest import pictures, report_compare, results, stack
 from loadtest import report as reporting
 from loadtest.compare import Comparison, Plan
 from loadtest.progress import note, show, step
-from loadtest.usage import RESULTS, UsageError, check_positive
+from loadtest.usage import RESULTS, UsageError, check_positive, check_some
 
 
 def compare(
@@ -58,7 +58,9 @@ def compare(
         out: The result file; by default docs/results/ with the conditions in its name.
     """
     began = time.monotonic()
+    check_some(models=models, concurrency=concurrency)
     check_positive(concurrency=concurrency, seconds=(seconds,), rounds=(rounds,), rates=rates)
+    check_positive(pictures_sent=(pictures_sent,), workers=(workers,))
     if max_rounds < rounds:
         raise UsageError(f"--max-rounds {max_rounds} is less than --rounds {rounds}")
     if len(set(models)) < len(models):

@@ -7,7 +7,7 @@ from loadtest import bare as bare_models
 from loadtest import pictures, results
 from loadtest import sweep as growth
 from loadtest.progress import note
-from loadtest.usage import RESULTS, UsageError, check_positive
+from loadtest.usage import RESULTS, UsageError, check_positive, check_some
 
 
 def bare(
@@ -31,6 +31,7 @@ def bare(
         seconds: How long a window is.
         out: The result file; by default docs/results/ with the conditions in its name.
     """
+    check_some(models=models, batch_sizes=batch_sizes)
     check_positive(batch_sizes=batch_sizes, windows=(windows,), seconds=(seconds,))
     path = bare_models.run(
         models,
@@ -64,6 +65,7 @@ def sweep(
         repository: Where the models are published; those that are there are used again.
         out: The result file; by default docs/results/ with the conditions in its name.
     """
+    check_some(models=models)
     check_positive(seconds=(seconds,), rounds=(rounds,))
     if len(set(sizes)) < 4 or any(size % growth.PATCH or size <= 0 for size in sizes):
         raise UsageError(f"--sizes: expected at least four multiples of {growth.PATCH}")

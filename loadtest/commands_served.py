@@ -8,7 +8,7 @@ from loadtest import evaluate as accuracy
 from loadtest import pictures, results, truth
 from loadtest import tune as tuner
 from loadtest.progress import note
-from loadtest.usage import RESULTS, UsageError, check_positive
+from loadtest.usage import RESULTS, UsageError, check_positive, check_some
 
 Knob = Literal["instances", "threads", "max_batch_size", "max_queue_delay_microseconds"]
 
@@ -92,6 +92,7 @@ def tune(
         images: A folder of pictures to send; without, photo-like ones are made.
         out: The result file; by default docs/results/ with the conditions in its name.
     """
+    check_some(concurrency=concurrency)
     check_positive(slo_p99=(slo_p99,), seconds=(seconds,), concurrency=concurrency)
     sent = pictures.load(images, 8)
     path = out or RESULTS / results.file_name("tune", model, f"p99-{slo_p99:g}-ms")

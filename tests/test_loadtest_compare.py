@@ -183,6 +183,9 @@ def test_what_was_measured_before_ctrl_c_can_be_read(repository: Path, tmp_path:
     [
         (("--models", "quick", "quick"), "one is there twice"),
         (("--models", "no_such_model"), "no_such_model"),
+        (("--models", "../quick"), "expected letters, digits"),
+        (("--models", "quick", "--concurrency"), "--concurrency: expected at least one"),
+        (("--models", "quick", "--seconds", "nan"), "--seconds nan: expected more than 0"),
         (("--models", "quick", "--url", "http://127.0.0.1:9"), "belong together"),
         (("--models", "quick", "--seconds", "0"), "--seconds 0: expected more than 0"),
         (("--models", "quick", "--images", "/no/such/folder"), "/no/such/folder"),
