@@ -88,6 +88,14 @@ def paired_ratio(result: Result, first: str, point: Point) -> float | None:
     return statistics.median(ratios) if ratios else None
 
 
+def cpu_ratio(result: Result, first: str, point: Point) -> float | None:
+    """How much faster than `first` by the model's CPU time, which waiting does not change."""
+    other = find(result, first, point["way"], point["concurrency"], point["rate"])
+    theirs = limits.cpu_ms(other, "model") if other else None
+    own = limits.cpu_ms(point, "model")
+    return theirs / own if theirs and own else None
+
+
 def find(result: Result, model: str, way: str, concurrency: int, rate: float = 0.0) -> Point | None:
     """The point of this model under this load."""
     wanted = (model, way, concurrency, rate)
@@ -116,8 +124,13 @@ def throughput(result: Result) -> Table:
             f"{min(windows):.1f} to {max(windows):.1f}{'' if point['agrees'] else ' unstable'}",
             number(paired_ratio(result, first, point), ".2f"),
             number(statistics.median(batch) if batch else None, ".2f"),
+            number(limits.cpu_ms(point, "model"), ".1f"),
+            number(cpu_ratio(result, first, point), ".2f"),
         ))  # fmt: skip
-    head = ("model", "way", "at once", "images/s", "windows", f"÷ {first}", "average batch")
+    head = (
+        *("model", "way", "at once", "images/s", "windows", f"÷ {first}", "average batch"),
+        *("model's CPU ms/image", f"speed by CPU time ÷ {first}"),
+    )
     return Table(head, rows)
 
 
@@ -253,23 +266,25 @@ def repeat_blocks(results: list[Result]) -> list[Block]:
         for point in _closed(runs[0]):
             load = (point["way"], point["concurrency"])
             again = [find(run, point["model"], *load) for run in runs]
-            ratios = [
-                paired_ratio(run, models[0], each) if each else None
-                for run, each in zip(runs, again, strict=True)
-            ]
-            known = [ratio for ratio in ratios if ratio]
-            if point["model"] != models[0] and known:
-                apart = max(known) / min(known) - 1
-                cells = (number(ratio, ".3f") for ratio in ratios)
-                rows.append((point["model"], load[0], str(load[1]), *cells, f"{apart:.1%}"))
+            for kind, ratio_of in (("images/s", paired_ratio), ("CPU time", cpu_ratio)):
+                ratios = [
+                    ratio_of(run, models[0], each) if each else None
+                    for run, each in zip(runs, again, strict=True)
+                ]
+                known = [ratio for ratio in ratios if ratio]
+                if point["model"] != models[0] and known:
+                    apart = max(known) / min(known) - 1
+                    cells = (number(ratio, ".3f") for ratio in ratios)
+                    named = (point["model"], load[0], str(load[1]), kind)
+                    rows.append((*named, *cells, f"{apart:.1%}"))
         head = (
-            *("model", "way", "at once"),
+            *("model", "way", "at once", "speed by"),
             *(run["conditions"]["date"] for run in runs),
             "apart",
         )
         found += [
             Heading(f"Repeated: {', '.join(models)}"),
-            Text(f"Images per second ÷ those of {models[0]}, in each of {len(runs)} runs."),
+            Text(f"Speed ÷ that of {models[0]}, in each of {len(runs)} runs."),
             Table(head, rows),
         ]
     return found
