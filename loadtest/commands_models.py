@@ -80,7 +80,9 @@ def sweep(
         out=path,
     )
     for model, fit in found["fits"].items():
-        print(f"{model}: time grows as patches^{fit['exponent']:.2f}")
+        for kind, found_fit in fit.items():
+            name = "CPU time" if kind == "cpu_ms" else "time"
+            print(f"{model}: {name} grows as patches^{found_fit['exponent']:.2f}")
     for failure in found["failures"]:
         note(f"FAILED: {failure}")
     print(path)

@@ -150,6 +150,7 @@ async def _measure(
     triton = Triton(running.triton)
     times: dict[tuple[str, int], list[float]] = {key: [] for key in names}
     rates: dict[tuple[str, int], list[float]] = {key: [] for key in names}
+    cpu: dict[tuple[str, int], list[float]] = {key: [] for key in names}
     try:
         targets = {
             key: await TritonTarget.prepare(triton, name, pictures, "fp32")
@@ -176,7 +177,9 @@ async def _measure(
                     if found.compute_ms is not None:
                         times[key].append(found.compute_ms)
                         rates[key].append(found.rate)
-                    _conclude(result, times, rates)
+                        seconds_used = found.cpu_seconds.get("model", 0.0)
+                        cpu[key].append(1e3 * seconds_used / max(1, found.images))
+                    _conclude(result, times, rates, cpu)
                     results.write(out, result)
                     progress.advance(task)
         result["complete"] = True
@@ -189,6 +192,7 @@ def _conclude(
     result: results.Result,
     times: dict[tuple[str, int], list[float]],
     rates: dict[tuple[str, int], list[float]],
+    cpu: dict[tuple[str, int], list[float]],
 ) -> None:
     result["ok"] = not result["failures"]
     result["rows"] = [
@@ -197,6 +201,7 @@ def _conclude(
             "image_size": size,
             "tokens": (size // PATCH) ** 2,
             "compute_ms": round(statistics.median(found), 4),
+            "cpu_ms": round(statistics.median(cpu[model, size]), 4),
             "images_per_second": round(statistics.median(rates[model, size]), 4),
             "windows_ms": found,
         }
@@ -204,9 +209,10 @@ def _conclude(
         if found
     ]
     for model in {row["model"] for row in result["rows"]}:
-        points = [(r["tokens"], r["compute_ms"]) for r in result["rows"] if r["model"] == model]
-        if len(points) >= 4:
-            result["fits"][model] = fit(points)
+        for kind in ("compute_ms", "cpu_ms"):
+            points = [(r["tokens"], r[kind]) for r in result["rows"] if r["model"] == model]
+            if len(points) >= 4 and min(points)[1] > 0:
+                result["fits"].setdefault(model, {})[kind] = fit(points)
 
 
 def fit(points: Sequence[tuple[float, float]]) -> dict[str, float]:
