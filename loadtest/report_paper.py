@@ -155,7 +155,7 @@ def sweep_blocks(result: Result) -> list[Block]:
         *conditions(result),
         Text(
             "Time of the model for one image against the number of patches, by Triton's clock and "
-            "by the CPU time of the model's process, which other work on the machine hardly changes. "
+            "by the CPU time of the model's process, which other work hardly changes. "
             "The exponent is the slope of the dashed line: 1 is linear growth, 2 quadratic. The "
             "quadratic share is what the squared term of a fit `a + b·S + c·S²` has of the time at "
             "the largest size. The Mixers have the hidden widths of the table whatever the number "
