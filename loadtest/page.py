@@ -15,7 +15,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto
   color: #222; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left }
-td.number { text-align: right }
+td { white-space: nowrap } td.number { text-align: right }
 code { background: #f3f3f3; padding: 0 .2rem } img { max-width: 100% }
 .wrong { color: #b00020; font-weight: bold } .wide { overflow-x: auto }
 """

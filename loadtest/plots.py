@@ -53,8 +53,10 @@ def scatter(groups: Mapping[str, Sequence[tuple[float, float, str]]], x: str, y:
         axes.scatter(
             [p[0] for p in points], [p[1] for p in points], marker=MARKERS[number], s=22, label=name
         )
-        for px, py, text in points:
-            axes.annotate(text, (px, py), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        # By turns above and below, since neighbours come one after the other.
+        for place, (px, py, text) in enumerate(sorted(points)):
+            offset = (4, 3) if place % 2 else (4, -9)
+            axes.annotate(text, (px, py), xytext=offset, textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
