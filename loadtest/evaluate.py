@@ -15,10 +15,11 @@ from loadtest import conditions, forms, results
 from loadtest.http_target import Http
 from loadtest.pictures import Picture, PicturesError
 from loadtest.progress import bar
-from loadtest.target import TargetError
+from loadtest.target import BusyError, TargetError
 from loadtest.truth import Labelled
 
 CONFUSED = 20  # pairs that are listed
+BUSY_SECONDS = 600.0
 
 
 class Evaluation:
@@ -89,7 +90,7 @@ class Evaluation:
         path = f"/classify/batch?model={self._model}&top_k={top_k}"
         request = self._http.request(path, forms.form(read), forms.FORM_TYPE)
         try:
-            document = await self._http.json(request)
+            document = await self._patiently(request)
         except TargetError as error:
             self.result["failures"] += [f"{each.file}: {error}" for each in group]
             return
@@ -110,6 +111,17 @@ class Evaluation:
                 self._top1 += 1
             else:
                 self._confused[self._labels[each.classes[0]], self._labels[said[0]]] += 1
+
+    async def _patiently(self, request: bytes) -> Any:  # noqa: ANN401 - JSON
+        """The answer; a model that is slower than its gateway allows is waited for."""
+        give_up = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return await self._http.json(request)
+            except BusyError:
+                if time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(1)
 
     def _write(self) -> None:
         seen = max(1, self._seen)

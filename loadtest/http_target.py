@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from loadtest import answers, forms
 from loadtest.pictures import Picture
-from loadtest.target import PATIENCE, Answered, TargetError
+from loadtest.target import PATIENCE, Answered, BusyError, TargetError
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 # Servers close connections that have long been idle, at any moment; then ours are used no more.
@@ -81,7 +81,8 @@ class Http:
             where = f"http://{self._netloc}"
             raise TargetError(f"{where}: {line}: {error or type(error).__name__}") from error
         if status != 200:
-            raise TargetError(f"{line}: status {status}: {body[:300].decode('utf-8', 'replace')}")
+            kind = BusyError if status == 429 else TargetError
+            raise kind(f"{line}: status {status}: {body[:300].decode('utf-8', 'replace')}")
         return document
 
     def close(self) -> None:

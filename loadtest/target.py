@@ -13,6 +13,10 @@ class TargetError(RuntimeError):
     """The target cannot be measured at all; the message says what was asked of whom."""
 
 
+class BusyError(TargetError):
+    """The gateway refuses for now (429): what is before the request takes too long."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Answered:
     """The end of one request."""
