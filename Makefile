@@ -44,6 +44,9 @@ export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)
 .PHONY: reference
 reference: .venv/.reference ## Install what `python -m reference` needs (JAX)
 
+.PHONY: loadtest
+loadtest: .venv/.loadtest .venv/.export .venv/.serve .venv-triton/.triton ## Install what `python -m loadtest` needs (locust, matplotlib)
+
 .PHONY: format
 format: .venv/.test ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,7 @@
 """`python -m export`: checkpoints into Triton's model repository; `--help` explains each flag.
 
+`python -m export throughput` is a program of its own: the speed of the bare PyTorch models.
+
 Exit status: 0 done, 1 it could not be done, 2 a mistake on the command line or in a file.
 """
 
@@ -12,6 +14,10 @@ from export.options import Options, UsageError
 
 def main() -> int:
     """Run the command line; a user's mistake ends in one line on stderr."""
+    if sys.argv[1:2] == ["throughput"]:
+        from export import throughput  # noqa: PLC0415
+
+        return throughput.main(sys.argv[2:])
     options = tyro.cli(
         Options,
         prog="python -m export",

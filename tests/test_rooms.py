@@ -43,7 +43,18 @@ ALLOWED = {
     # Runs inside Triton, in an environment of its own.
     "server/backends": {"numpy", "onnxruntime", "triton_python_backend_utils"},
     "bench": {"numpy", "onnx", "onnxruntime", "uvloop"},
-    "loadtest": {"httpx", "locust", "matplotlib", "numpy", "PIL", "rich", "tyro"},
+    "loadtest": {
+        "gevent",
+        "grpc",
+        "httpx",
+        "locust",
+        "matplotlib",
+        "numpy",
+        "PIL",
+        "rich",
+        "tritonclient",
+        "tyro",
+    },
 }
 NOT_ROOMS = {"tests", "docs", "requirements", "model_repository", "deploy"}
 

@@ -1,0 +1,44 @@
+"""`python -m loadtest COMMAND`: compare, report, evaluate, sweep, bare, tune; --help explains each.
+
+Exit status: 0 done and right, 1 a request failed or an answer was wrong, 2 a mistake on the command
+line or something that cannot be reached, 130 stopped.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+
+import tyro
+
+from loadtest import commands, commands_models, commands_served
+from loadtest.usage import USER_MISTAKES
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "compare": commands.compare,
+    "report": commands.report,
+    "bare": commands_models.bare,
+    "sweep": commands_models.sweep,
+    "evaluate": commands_served.evaluate,
+    "tune": commands_served.tune,
+}
+
+
+def main() -> int:
+    """Run the command of the command line; a user's mistake ends in one line on stderr."""
+    app = tyro.extras.SubcommandApp()
+    for name, command in COMMANDS.items():
+        app.command(name=name)(command)
+    # As Ctrl-C, so that servers that were started here are ended too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return int(app.cli(prog="python -m loadtest", config=(tyro.conf.FlagCreatePairsOff,)) or 0)
+    except USER_MISTAKES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what had been measured is in the result file", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""What goes over HTTP: a form with several pictures, and the phases that come back.
+
+In: encoded pictures; the header `Server-Timing`. Out: a body of multipart/form-data; milliseconds.
+"""
+
+import re
+from collections.abc import Sequence
+
+from loadtest.pictures import Picture
+
+BOUNDARY = "mixer-loadtest-5f2c9d71b0"
+FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
+PHASE = re.compile(r"(\w+);dur=([\d.]+)")
+PHASES = ("decode", "queue", "inference", "total")
+
+
+def form(pictures: Sequence[Picture]) -> bytes:
+    """The body of a request to /classify/batch, of the type FORM_TYPE."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; '
+        f'filename="{number}.jpg"\r\n\r\n'.encode()
+        + picture.data
+        + b"\r\n"
+        for number, picture in enumerate(pictures)
+    ]
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def phases(server_timing: str) -> dict[str, float]:
+    """Milliseconds of each phase that the header names."""
+    return {name: float(duration) for name, duration in PHASE.findall(server_timing)}

@@ -1,0 +1,80 @@
+"""What kept a point from being faster: load generator, decoding, gateway, Triton or the model.
+
+In: a point of a comparison. Out: how much of each part's capacity was used, and the name of the one
+that was used up. A part counts as used up from 80 % on; all cores together from 90 %.
+"""
+
+import dataclasses
+import statistics
+from typing import Any
+
+FULL, ALL_CORES = 0.8, 0.9
+LATE_MS = 10.0  # in the open loop; beyond it, latencies are the generator's own
+GENERATOR = "load generator"
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """Shares of capacity used, 0 to 1; None where it was not measured."""
+
+    generator: float  # of one core: it has one thread
+    decode: float | None  # of the decoding threads, one per core
+    gateway: float | None  # of the event loops, one core for each worker
+    triton: float | None  # of all cores
+    model: float | None  # of the time in which an instance computes
+    cores: float | None  # of all cores, all processes
+    late_ms: float  # 99th percentile
+
+    @property
+    def limit(self) -> str:
+        """What was used up; "none" if nothing was."""
+        if self.generator >= FULL or self.late_ms > LATE_MS:
+            return GENERATOR
+        parts = {
+            "model": self.model,
+            "decode": self.decode,
+            "gateway": self.gateway,
+            "Triton": self.triton,
+        }
+        used = {name: share for name, share in parts.items() if share is not None}
+        fullest = max(used, key=lambda name: used[name], default="")
+        if fullest and used[fullest] >= FULL:
+            return fullest
+        if self.cores is not None and self.cores >= ALL_CORES:
+            return f"all cores, {fullest} most"
+        return "none"
+
+
+def use(point: dict[str, Any], cores: int, workers: int) -> Use:
+    """What the windows of a point used, medians."""
+    windows = point["windows"]
+
+    def per_second(role: str) -> float | None:
+        found = [w["cpu_seconds"][role] / w["seconds"] for w in windows if role in w["cpu_seconds"]]
+        return statistics.median(found) if found else None
+
+    gateway, triton, model = (per_second(role) for role in ("gateway", "triton", "model"))
+    generator = per_second("generator") or 0.0
+    decoding = [w["phases"]["decode"] * w["rate"] / 1e3 for w in windows if w["phases"]]
+    # By the clock, not by CPU time: on a machine that is full, threads wait for their core too.
+    decode = statistics.median(decoding) if decoding else 0.0
+    busy = [w["busy"] for w in windows if w["busy"] is not None]
+    whole = None
+    if gateway is not None and triton is not None and model is not None:
+        whole = (gateway + triton + model + generator) / cores
+    return Use(
+        generator=generator,
+        decode=decode / cores if decoding else None,
+        gateway=None if gateway is None else max(0.0, gateway - decode) / workers,
+        triton=None if triton is None else triton / cores,
+        model=statistics.median(busy) if busy else None,
+        cores=whole,
+        late_ms=max(w["late_ms"] for w in windows),
+    )
+
+
+def cpu_ms(point: dict[str, Any], role: str) -> float | None:
+    """CPU milliseconds of a role per image, all windows together."""
+    windows = [w for w in point["windows"] if role in w["cpu_seconds"]]
+    images = sum(w["images"] for w in windows)
+    return 1e3 * sum(w["cpu_seconds"][role] for w in windows) / images if images else None

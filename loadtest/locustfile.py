@@ -1,0 +1,220 @@
+"""The load test for locust: real pictures, every answer checked.
+
+    locust -f loadtest/locustfile.py --host http://127.0.0.1:8000
+
+In: a running gateway; the options below beside locust's own. Out: locust's statistics, in which the
+phases of `Server-Timing` have rows of their own, and at the end percentiles of our own samples,
+since locust rounds its to two digits. One failed request or wrong answer makes the exit status 1.
+"""
+
+import json
+import sys
+import threading
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import gevent
+import httpx
+import numpy as np
+from gevent.pool import Pool
+from locust import FastHttpUser, events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.exception import StopUser
+
+from loadtest import answers, forms, pictures
+
+MOST_UNDER_WAY = 1000  # of one user, at a fixed rate
+RANDOM = np.random.default_rng()
+
+
+class Plan:
+    """What is sent and what must come back; made when a test starts, the same for all users."""
+
+    def __init__(self, options: Namespace, host: str) -> None:
+        folder = Path(options.images) if options.images else None
+        self.pictures = pictures.load(folder, options.pictures, options.picture_seed)
+        self.headers = {"X-API-Key": options.api_key} if options.api_key else {}
+        self.batch = options.batch
+        with httpx.Client(base_url=host, headers=self.headers, trust_env=False) as client:
+            self.model = options.model or _get(client, "/models")["default"]
+            about = _get(client, f"/models/{self.model}")
+            precision = about["provenance"].get("precision", "fp32")
+            recorded = min(answers.RECORDED, about["classes"])
+            self.right = [
+                answers.record(
+                    _get(client, f"/classify?model={self.model}&top_k={recorded}", picture.data),
+                    answers.TOLERANCE.get(precision, 1e-3),
+                )
+                for picture in self.pictures
+            ]
+        top_k = self.right[0].top_k
+        self.path = f"/classify{'/batch' if self.batch else ''}?model={self.model}&top_k={top_k}"
+        # One form from each picture on, made once: making it costs more than sending it.
+        count = len(self.pictures)
+        self.groups = [[(n + i) % count for i in range(max(1, self.batch))] for n in range(count)]
+        self.bodies: list[Any] = [  # locust takes bytes, but does not say so
+            forms.form([self.pictures[number] for number in group])
+            if self.batch
+            else self.pictures[group[0]].data
+            for group in self.groups
+        ]
+
+    def wrong(self, number: int, document: Any) -> str:  # noqa: ANN401 - JSON
+        """What is wrong with the answer to body `number`; "" if it is right."""
+        right = [self.right[each] for each in self.groups[number]]
+        if not self.batch:
+            return answers.wrong(document, right[0])
+        match document:
+            case {"model": self.model, "results": [*results]} if len(results) == len(right):
+                for result, expected in zip(results, right, strict=True):
+                    if "predictions" not in result:
+                        return f"a picture was not classified: {result}"
+                    problem = answers.misshapen_predictions(result["predictions"])
+                    if problem := problem or answers.wrong_predictions(
+                        result["predictions"], expected
+                    ):
+                        return problem
+                return ""
+        return f"not an answer for {len(right)} pictures: {str(document)[:200]}"
+
+
+_plan: Plan | None = None
+_samples: list[float] = []  # milliseconds
+_started = threading.Lock()
+
+
+def _get(client: httpx.Client, path: str, body: bytes | None = None) -> Any:  # noqa: ANN401 - JSON
+    kind = {"Content-Type": "application/octet-stream"}
+    response = client.get(path) if body is None else client.post(path, content=body, headers=kind)
+    if response.status_code != 200:
+        raise RuntimeError(f"{path}: {response.status_code} {response.text[:300]}")
+    return response.json()
+
+
+def _options(parser: LocustArgumentParser) -> None:
+    parser.add_argument("--images", default="", help="Folder of pictures; without, made ones")
+    parser.add_argument("--pictures", type=int, default=16, help="How many different pictures")
+    parser.add_argument("--picture-seed", type=int, default=0, help="Of pictures that are made")
+    parser.add_argument("--model", default="", help="Model to ask; default: the gateway's")
+    parser.add_argument("--batch", type=int, default=0, help="Pictures per form; 0: /classify")
+    parser.add_argument(
+        "--arrival-rate",
+        type=float,
+        default=0.0,
+        help="Requests per second of each locust process, sent whether or not earlier ones have "
+        "been answered; 0: each user sends the next one when it has its answer",
+    )
+    parser.add_argument("--api-key", default="", is_secret=True, help="Of a gateway with keys")
+    parser.add_argument("--samples", default="", help="File for each request's milliseconds")
+
+
+def _start(environment: Environment, **_: object) -> None:
+    global _plan  # noqa: PLW0603 - locust's listeners share nothing else
+    with _started:
+        _samples.clear()
+        try:
+            _plan = Plan(environment.parsed_options or Namespace(), environment.host or "")
+        except (OSError, RuntimeError, ValueError, httpx.HTTPError) as error:
+            print(f"cannot start: {environment.host}: {error}", file=sys.stderr)
+            environment.process_exit_code = 1
+            if environment.runner is not None:
+                environment.runner.quit()
+
+
+def _note(request_type: str, response_time: float, **_: object) -> None:
+    if request_type == "POST":
+        _samples.append(response_time)
+
+
+def _report(environment: Environment, **_: object) -> None:
+    if not _samples:
+        return
+    levels = (50, 90, 95, 99, 99.9, 100)
+    shown = zip(levels, np.percentile(_samples, levels), strict=True)
+    print(f"own samples, {len(_samples)} requests, ms:", end=" ")
+    print(", ".join(f"p{level:g} {value:.2f}" for level, value in shown))
+    options = environment.parsed_options
+    if options is not None and options.samples:
+        Path(options.samples).write_text("".join(f"{value:.4f}\n" for value in _samples))
+
+
+class PictureUser(FastHttpUser):
+    """Sends pictures."""
+
+    concurrency = MOST_UNDER_WAY  # connections of one user
+
+    def on_start(self) -> None:
+        """Begin somewhere else than the other users."""
+        if _plan is None:
+            raise StopUser
+        self._plan = _plan
+        self._next = int(RANDOM.integers(len(_plan.bodies)))
+        self._under_way = Pool(MOST_UNDER_WAY)
+        self._due = 0.0
+
+    def on_stop(self) -> None:
+        """Wait for what is under way."""
+        self._under_way.join(timeout=60)
+
+    def wait_time(self) -> float:
+        """Until the next request is due: nothing, or what the fixed rate says."""
+        rate = self.environment.parsed_options.arrival_rate
+        if not rate:
+            return 0.0
+        now = time.monotonic()
+        # What has been missed is made up for, so that the rate holds whatever the machine does.
+        self._due = (
+            max(self._due or now, now - 1) + max(1, self.environment.runner.user_count) / rate
+        )
+        return max(0.0, self._due - now)
+
+    @task
+    def classify(self) -> None:
+        """One request; at a fixed rate nobody waits for its answer."""
+        self._next = (self._next + 1) % len(self._plan.bodies)
+        if self.environment.parsed_options.arrival_rate:
+            self._under_way.add(gevent.spawn(self._ask, self._next))
+        else:
+            self._ask(self._next)
+
+    def _ask(self, number: int) -> None:
+        plan = self._plan
+        kind = forms.FORM_TYPE if plan.batch else "application/octet-stream"
+        with self.client.request(
+            "POST",
+            plan.path,
+            data=plan.bodies[number],
+            headers={"Content-Type": kind, **plan.headers},
+            name=plan.path.partition("?")[0],
+            catch_response=True,
+        ) as response:
+            if response.status_code != 200:
+                response.failure(f"status {response.status_code}: {(response.text or '')[:200]}")
+                return
+            try:
+                problem = plan.wrong(number, json.loads(response.content))
+            except ValueError as error:
+                problem = f"not JSON: {error}"
+            if problem:
+                response.failure(f"wrong answer: {problem}")
+                return
+            response.success()
+        for phase, milliseconds in forms.phases(response.headers.get("Server-Timing", "")).items():
+            self.environment.events.request.fire(
+                request_type="phase",
+                name=phase,
+                response_time=milliseconds,
+                response_length=0,
+                exception=None,
+                context={},
+                start_time=time.time(),
+            )
+
+
+events.init_command_line_parser.add_listener(_options)
+events.test_start.add_listener(_start)
+events.request.add_listener(_note)
+events.test_stop.add_listener(_report)

@@ -1,0 +1,162 @@
+"""One window, with all that is counted elsewhere meanwhile.
+
+In: a target and a load. Out: a `Visit`, plain data for the results: rate, latencies, phases, what
+Triton counted, the CPU seconds of each role, what failed.
+"""
+
+import asyncio
+import dataclasses
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from loadtest.engine import Window, at_rate, closed
+from loadtest.processes import cpu_seconds, own_cpu_seconds
+from loadtest.target import Target
+from loadtest.triton_target import Statistics, Triton
+
+LEVELS = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """How hard one model is pressed, by which way."""
+
+    way: str  # "gateway" or "triton"
+    concurrency: int = 0  # closed loop
+    rate: float = 0.0  # open loop, images per second; 0 in the closed loop
+
+    def __str__(self) -> str:
+        press = f"{self.rate:.3g}/s" if self.rate else f"{self.concurrency} at once"
+        return f"{self.way}, {press}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Visit:
+    """One window of one model under one load."""
+
+    round: int
+    seconds: float
+    images: int
+    rate: float  # images per second
+    milliseconds: dict[str, float]  # percentile: latency
+    phases: dict[str, float]  # mean milliseconds
+    cpu_seconds: dict[str, float]  # by role; the load generator among them
+    average_batch: float | None
+    queue_ms: float | None  # mean, in Triton
+    compute_ms: float | None  # mean of an execution
+    busy: float | None  # share of the time in which an instance computes
+    late_ms: float  # of this program in the open loop, 99th percentile
+    failed: int
+
+
+class _Counters:
+    """Reads Triton's and the kernel's counters when a window begins and when it ends."""
+
+    def __init__(self, triton: Triton | None, model: str, pid: int | None) -> None:
+        self._triton, self._model, self._pid = triton, model, pid
+        self._cpu: list[dict[str, float]] = []
+        self._reads: list[asyncio.Task[tuple[float, Statistics]]] = []
+
+    def begin(self) -> None:
+        self._read()
+
+    def end(self) -> None:
+        self._read()
+
+    def _read(self) -> None:
+        processes = {} if self._pid is None else cpu_seconds(self._pid)
+        self._cpu.append({**processes, "generator": own_cpu_seconds()})
+        if self._triton is not None:
+            self._reads.append(asyncio.create_task(self._statistics(self._triton)))
+
+    async def _statistics(self, triton: Triton) -> tuple[float, Statistics]:
+        found = await triton.statistics(self._model)
+        return time.perf_counter(), found
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds of each role between the two readings."""
+        if len(self._cpu) < 2:
+            return {}
+        before, after = self._cpu
+        return {role: round(after[role] - before[role], 4) for role in after if role in before}
+
+    async def counted(self) -> tuple[float, Statistics] | None:
+        """Seconds between the two readings, and what Triton counted meanwhile."""
+        reads = await asyncio.gather(*self._reads)
+        if len(reads) < 2:
+            return None
+        return reads[1][0] - reads[0][0], reads[1][1] - reads[0][1]
+
+
+async def visit(
+    target: Target,
+    load: Load,
+    *,
+    model: str,
+    number: int,
+    warm: float,
+    seconds: float,
+    triton: Triton | None,
+    instances: int,
+    pid: int | None,
+) -> tuple[Visit, Window]:
+    """Measure one window; `triton` None where its counters cannot be read."""
+    counters = _Counters(triton, model, pid)
+    if load.rate:
+        window = await at_rate(target, load.rate, warm, seconds, counters)
+    else:
+        window = await closed(target, load.concurrency, warm, seconds, counters)
+    counted = await counters.counted()
+    batch = queue = compute = busy = None
+    if counted is not None and counted[1].executions > 0:
+        took, stats = counted
+        batch = stats.images / stats.executions
+        queue = 1e3 * stats.queue_seconds / max(1, stats.requests)
+        compute = 1e3 * stats.compute_seconds / stats.executions
+        busy = stats.compute_seconds / took / instances
+    found = Visit(
+        round=number,
+        seconds=round(window.seconds, 4),
+        images=window.images,
+        rate=round(window.rate, 4),
+        milliseconds=percentiles(window.milliseconds),
+        phases=mean_phases(window),
+        cpu_seconds=counters.cpu(),
+        average_batch=_rounded(batch),
+        queue_ms=_rounded(queue),
+        compute_ms=_rounded(compute),
+        busy=_rounded(busy),
+        late_ms=round(1e3 * float(np.percentile(window.late or [0.0], 99)), 3),
+        failed=len(window.errors),
+    )
+    return found, window
+
+
+def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Latencies at LEVELS, by linear interpolation between our own samples."""
+    if not milliseconds:
+        return {}
+    found = np.percentile(milliseconds, LEVELS)
+    return {f"{level:g}": round(float(v), 3) for level, v in zip(LEVELS, found, strict=True)}
+
+
+def mean_phases(window: Window) -> dict[str, float]:
+    """Mean milliseconds of each phase of the right answers."""
+    rows = [s.answered.phases for s in window.samples if s.answered.phases]
+    names = rows[0] if rows else {}
+    return {
+        name: round(math.fsum(row.get(name, 0) for row in rows) / len(rows), 3) for name in names
+    }
+
+
+def failures(window: Window) -> Counter[str]:
+    """What went wrong, and how often."""
+    return Counter(window.errors)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,80 @@
+"""Pictures to send: real ones from a folder, or photo-like ones that are made.
+
+In: a folder or none, and how many. Out: encoded pictures. Noise would compress badly and a flat
+colour too well; the made ones have the spectrum of photographs (power falls with the square of the
+frequency), the size of ImageNet's pictures, and about their number of bytes.
+"""
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+WIDTH, HEIGHT = 500, 375  # pixels, as most of ImageNet's pictures
+QUALITY = 92
+
+
+class PicturesError(ValueError):
+    """There are no pictures where some were expected; the message names the folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One encoded picture."""
+
+    name: str
+    data: bytes = dataclasses.field(repr=False)
+
+    def pixels(self, height: int, width: int) -> npt.NDArray[np.uint8]:
+        """Straight to that size, bilinear: uint8[height, width, 3]."""
+        with Image.open(io.BytesIO(self.data)) as image:
+            small = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+            return np.asarray(small)
+
+
+def load(folder: Path | None, count: int, seed: int = 0) -> list[Picture]:
+    """The first `count` pictures of a folder, in any subfolders, or as many made from `seed`.
+
+    Raises PicturesError if there is none, or one that Pillow cannot read.
+    """
+    if folder is None:
+        return [make(seed + number) for number in range(count)]
+    if not folder.is_dir():
+        raise PicturesError(f"{folder}: no such folder of pictures")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise PicturesError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    found = [Picture(path.name, path.read_bytes()) for path in files[:count]]
+    for picture in found:
+        try:
+            picture.pixels(8, 8)
+        except OSError as error:
+            raise PicturesError(f"{folder}: {picture.name} is not a picture: {error}") from error
+    return found
+
+
+def make(seed: int) -> Picture:
+    """A photo-like JPEG, another for each seed."""
+    random = np.random.default_rng(seed)
+    frequencies = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None])
+    frequencies[0, 0] = 1.0
+    phases = np.exp(2j * np.pi * random.random((3, *frequencies.shape)))
+    grey, *colours = np.fft.irfft2(phases / frequencies, s=(HEIGHT, WIDTH))
+    # Colours vary less than brightness, as they do in nature.
+    channels = np.stack([grey + 0.4 * colours[0], grey, grey + 0.4 * colours[1]], axis=-1)
+    centre, contrast = random.uniform(90, 160), random.uniform(35, 60)
+    pixels = centre + contrast * channels / grey.std()
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
+    return Picture(f"made-{seed}.jpg", file.getvalue())
+
+
+def describe(pictures: list[Picture], folder: Path | None) -> str:
+    """What was sent, for the conditions of a result."""
+    kilobytes = np.mean([len(picture.data) for picture in pictures]) / 1000
+    where = "made, photo-like, 500×375" if folder is None else f"files of {folder.name}/"
+    return f"{len(pictures)} pictures ({where}), {kilobytes:.0f} kB on average"

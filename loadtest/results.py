@@ -1,0 +1,68 @@
+"""Results as files: JSON, written whole under another name and then renamed.
+
+In: plain data of one kind (compare, sweep, bare, evaluate, tune). Out: files that `report` reads. A
+run that was stopped has left a file, with `complete` false.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from loadtest import conditions
+
+FORMAT = 1
+KINDS = ("compare", "bare", "sweep", "evaluate", "tune")
+Result = dict[str, Any]
+
+
+class ResultsError(ValueError):
+    """A file is not a result, or cannot be written; the message names it."""
+
+
+def file_name(kind: str, *about: str) -> str:
+    """The conditions as a file's name: what, when, on which device, of which models."""
+    return "_".join((kind, conditions.now(), conditions.device_slug(), *about)) + ".json"
+
+
+def write(path: Path, result: Result) -> None:
+    """Put the result at `path`; raises ResultsError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"format": FORMAT, **result}, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read(path: Path) -> Result:
+    """A result; raises ResultsError."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: not a result: {error}") from error
+    match found:
+        case {"format": 1, "kind": kind} if kind in KINDS:
+            return {**found, "file": path.name}
+    raise ResultsError(f"{path}: not a result of `python -m loadtest` in format {FORMAT}")
+
+
+def read_all(paths: tuple[Path, ...]) -> list[Result]:
+    """The results in files and folders; other JSON files of a folder are passed over.
+
+    Raises ResultsError for a file that is named and is none, and when there is none at all.
+    """
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(read(path))
+            continue
+        for file in sorted(path.glob("*.json")):
+            try:
+                found.append(read(file))
+            except ResultsError:
+                continue
+    if not found:
+        raise ResultsError(f"{', '.join(map(str, paths))}: no results")
+    return found

@@ -1,0 +1,163 @@
+"""Triton itself as a target, over gRPC; and what it counts about itself.
+
+In: Triton's gRPC address, a model, pictures. Out: checked answers, statistics. The pictures are
+decoded and resized beforehand, so that the difference to the gateway is all that the gateway does.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from loadtest import answers
+from loadtest.pictures import Picture
+from loadtest.target import PATIENCE, Answered, TargetError
+
+INPUT, OUTPUT = "image", "probabilities"
+OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+NANOSECONDS = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What Triton has counted of one model since it was loaded."""
+
+    images: int
+    executions: int  # batches
+    failed: int
+    requests: int
+    queue_seconds: float  # of all requests together
+    compute_seconds: float  # of all executions together
+
+    def __sub__(self, earlier: "Statistics") -> "Statistics":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(earlier), strict=True)
+        return Statistics(*(later - before for later, before in pairs))
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What Triton knows about a model."""
+
+    height: int
+    width: int
+    instances: int
+    max_batch_size: int
+    queue_delay_us: int
+
+
+class Triton:
+    """A connection to one Triton."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._channel.close()
+
+    async def version(self) -> str:
+        """Triton's version; raises TargetError."""
+        metadata = await self._call(
+            self.stub.ServerMetadata, service_pb2.ServerMetadataRequest(), "its version"
+        )
+        return str(metadata.version)
+
+    async def about(self, model: str) -> About:
+        """Input size and batching of a model; raises TargetError."""
+        request = service_pb2.ModelConfigRequest(name=model)
+        config = (await self._call(self.stub.ModelConfig, request, model)).config
+        height, width, _ = next(each.dims for each in config.input if each.name == INPUT)
+        counts = [int(group.count) * max(1, len(group.gpus)) for group in config.instance_group]
+        delay = config.dynamic_batching.max_queue_delay_microseconds
+        return About(height, width, max(1, sum(counts)), config.max_batch_size, delay)
+
+    async def statistics(self, model: str) -> Statistics:
+        """What it has counted so far; raises TargetError."""
+        request = service_pb2.ModelStatisticsRequest(name=model)
+        found = (await self._call(self.stub.ModelStatistics, request, model)).model_stats[0]
+        stats = found.inference_stats
+        return Statistics(
+            images=found.inference_count,
+            executions=found.execution_count,
+            failed=stats.fail.count,
+            requests=stats.success.count,
+            queue_seconds=stats.queue.ns / NANOSECONDS,
+            # Not inference_stats.compute_infer, which counts a batch once for each request in it.
+            compute_seconds=sum(b.compute_infer.ns for b in found.batch_stats) / NANOSECONDS,
+        )
+
+    async def _call(self, method: Any, request: object, what: str) -> Any:  # noqa: ANN401 - protobuf
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await method(request)
+        except grpc.aio.AioRpcError as error:
+            raise TargetError(f"Triton at {self.address}: {what}: {error.details()}") from None
+        except TimeoutError:
+            raise TargetError(f"Triton at {self.address} does not answer") from None
+
+
+class TritonTarget:
+    """ModelInfer of one model, one picture per request, as clients of the gateway send them."""
+
+    images = 1
+
+    def __init__(
+        self,
+        triton: Triton,
+        requests: list[service_pb2.ModelInferRequest],
+        right: list[answers.Probabilities],
+        tolerance: float,
+    ) -> None:
+        self._infer = triton.stub.ModelInfer
+        self._requests = requests
+        self._right = right
+        self._tolerance = tolerance
+
+    @classmethod
+    async def prepare(
+        cls, triton: Triton, model: str, pictures: Sequence[Picture], precision: str
+    ) -> "TritonTarget":
+        """Record the right answers; raises TargetError."""
+        about = await triton.about(model)
+        requests = []
+        for picture in pictures:
+            request = service_pb2.ModelInferRequest(model_name=model)
+            shape = (1, about.height, about.width, 3)
+            request.inputs.add(name=INPUT, datatype="UINT8", shape=shape)
+            request.outputs.add(name=OUTPUT)
+            pixels = picture.pixels(about.height, about.width)
+            request.raw_input_contents.append(pixels.tobytes())
+            requests.append(request)
+        target = cls(triton, requests, [], answers.TOLERANCE.get(precision, 1e-3))
+        for request in requests:
+            try:
+                target._right.append(await target._rows(request))
+            except grpc.aio.AioRpcError as error:
+                raise TargetError(f"Triton at {triton.address}: {error.details()}") from None
+        return target
+
+    async def ask(self, number: int) -> Answered:
+        """One picture."""
+        place = number % len(self._requests)
+        try:
+            # Not cancelled when it takes too long: Triton before 24.12 can crash then.
+            rows = await asyncio.wait_for(
+                asyncio.shield(self._rows(self._requests[place])), PATIENCE
+            )
+        except grpc.aio.AioRpcError as error:
+            return Answered(f"{error.code().name}: {error.details()}"[:200])
+        except TimeoutError:
+            return Answered(f"no answer within {PATIENCE:.0f} s")
+        problem = answers.wrong_rows(rows, self._right[place], self._tolerance)
+        return Answered(f"wrong answer: {problem}" if problem else "")
+
+    async def _rows(self, request: service_pb2.ModelInferRequest) -> answers.Probabilities:
+        response = await self._infer(request)
+        rows = np.frombuffer(response.raw_output_contents[0], np.float32)
+        return rows.reshape(tuple(response.outputs[0].shape))

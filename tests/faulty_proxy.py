@@ -1,0 +1,81 @@
+"""A server between a client and the gateway that loses or spoils some answers, for tests."""
+
+import contextlib
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+# From the number of a POST and the right answer to what is sent; None closes the connection.
+Fault = Callable[[int, bytes], bytes | None]
+
+
+@contextlib.contextmanager
+def faulty_proxy(url: str, fault: Fault) -> Iterator[str]:
+    """Forwards to `url`; the address of the proxy."""
+    upstream = urlsplit(url).netloc
+    counted = threading.Lock()
+    posts = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._forward(None)
+
+        def do_POST(self) -> None:
+            nonlocal posts
+            with counted:
+                posts += 1
+                number = posts
+            self._forward(number)
+
+        def _forward(self, number: int | None) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            connection = http.client.HTTPConnection(upstream, timeout=60)
+            kind = {"Content-Type": self.headers.get("Content-Type", "")} if body else {}
+            connection.request(self.command, self.path, body or None, kind)
+            response = connection.getresponse()
+            answer: bytes | None = response.read()
+            connection.close()
+            if number is not None and answer is not None:
+                answer = fault(number, answer)
+            if answer is None:
+                self.close_connection = True
+                return
+            self.send_response(response.status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Server-Timing", response.headers.get("Server-Timing", ""))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def drop_one_in(many: int) -> Fault:
+    """Every so many answers, none comes."""
+    return lambda number, answer: None if number % many == 0 else answer
+
+
+def lie_one_in(many: int) -> Fault:
+    """Every so many answers, the first label is another."""
+
+    def spoil(number: int, answer: bytes) -> bytes:
+        if number % many:
+            return answer
+        return answer.replace(b'"label":"', b'"label":"not ', 1)
+
+    return spoil
