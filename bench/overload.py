@@ -45,6 +45,8 @@ class Clients:
         """One request, on an idle connection or a new one; status 0 is a broken connection."""
         began = time.perf_counter()
         status = 0
+        while self._idle and self._idle[-1][0].at_eof():
+            self._idle.pop()[1].close()  # idle for so long that the gateway has closed it
         try:
             connection = (
                 self._idle.pop()
