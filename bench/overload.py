@@ -9,6 +9,9 @@ latencies of what was answered and of what was refused. Exits with 1 when a prom
 
 import argparse
 import asyncio
+import contextlib
+import gc
+import os
 import sys
 import time
 from collections import Counter
@@ -42,6 +45,8 @@ class Clients:
         """One request, on an idle connection or a new one; status 0 is a broken connection."""
         began = time.perf_counter()
         status = 0
+        while self._idle and self._idle[-1][0].at_eof():
+            self._idle.pop()[1].close()  # idle for so long that the gateway has closed it
         try:
             connection = (
                 self._idle.pop()
@@ -61,6 +66,12 @@ class Clients:
         except (OSError, asyncio.IncompleteReadError):
             pass
         self.answers.append((status, time.perf_counter() - began))
+
+    def close(self) -> None:
+        """Close the connections that wait for a request."""
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
 
 
 async def peak(clients: Clients, seconds: float, concurrency: int) -> float:
@@ -102,6 +113,10 @@ def percentiles(seconds: list[float]) -> str:
 
 async def measure(options: argparse.Namespace) -> int:
     """Measure and print; 1 if a promise is broken."""
+    # As if it had a machine of its own: it goes first where it may, and does not look for garbage.
+    gc.disable()
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
     picture = options.picture.read_bytes()
     warm = Clients(options.url, picture, options.deadline)
     await peak(warm, min(3.0, options.seconds), options.concurrency)

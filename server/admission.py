@@ -37,19 +37,20 @@ class Gate:
         self._since = 0.0  # the last answer, or when there was something to do again
 
     def enter(self, pictures: int, seconds: float) -> "Ticket":
-        """Admit a request; use the ticket as a context manager.
-
-        A lone request is always admitted: there is nothing to wait for. Raises `TooBusy`, or
-        `ModelNotReady` when the queue does not move at all.
-        """
+        """Admit a request; use the ticket as a context manager. Raises as `check`."""
+        self.check(pictures, seconds)
         if self.waiting == 0:
             self._since = self._clock()
-        else:
-            self._check(pictures, seconds)
         self.waiting += pictures
         return Ticket(self, pictures)
 
-    def _check(self, pictures: int, seconds: float) -> None:
+    def check(self, pictures: int, seconds: float) -> None:
+        """Raise what `enter` would raise now: `TooBusy`, or `ModelNotReady` if nothing moves.
+
+        A lone request is always admitted: there is nothing to wait for.
+        """
+        if self.waiting == 0:
+            return
         ahead = self.waiting + pictures
         if self._done == 0:
             if ahead > UNMEASURED:

@@ -79,8 +79,9 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     app.state.draining = False  # server/gateway.py sets it
     app.router.route_class = PlainRoute
     # From the inside to the outside.
-    if settings.keys_file is not None:
-        app.add_middleware(RequireKey, keys=KeyFile(settings.keys_file))
+    app.state.keys = None if settings.keys_file is None else KeyFile(settings.keys_file)
+    if app.state.keys is not None:
+        app.add_middleware(RequireKey, keys=app.state.keys)
     app.add_middleware(Envelope)
     if settings.cors_origins:
         app.add_middleware(

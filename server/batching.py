@@ -13,6 +13,7 @@ from contextvars import Context, copy_context
 from server import tracing
 from server.admission import Gate
 from server.contract import Model
+from server.problems import Problem
 from server.resizing import Pixels
 from server.triton import Probabilities, TritonClient
 
@@ -44,7 +45,10 @@ class Batcher:
         if len(self._waiting) == 1:
             # Not at once: what else is ready in this turn of the event loop joins.
             loop.call_soon(self._send)
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # it holds its failure, whose traceback holds this frame
 
     def _send(self) -> None:
         while self._waiting and len(self._under_way) < self.model.instances + 1:
@@ -63,6 +67,8 @@ class Batcher:
             with tracing.call(self.model.name, len(images)):
                 rows, version = await self._triton.infer(self.model.name, images, self._seconds)
         except Exception as error:
+            if isinstance(error, Problem):
+                error.forget()
             # Whatever it is, it is the answer of each request in the batch.
             for _, future, _ in batch:
                 if not future.done():

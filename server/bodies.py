@@ -17,7 +17,14 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from server.problems import BodyTooLarge, NoImage, SlowRequest, TooBusy, UnsupportedType
+from server.problems import (
+    BadParameter,
+    BodyTooLarge,
+    NoImage,
+    SlowRequest,
+    TooBusy,
+    UnsupportedType,
+)
 
 FIELD = "image"
 HOW = (
@@ -86,7 +93,7 @@ class Hold:
 async def read_image(request: Request, hold: Hold) -> bytes:
     """The one picture of a request, from a raw body or a form.
 
-    Raises `UnsupportedType`, `NoImage`, or as `read_body`.
+    Raises `UnsupportedType`, `NoImage`, `BadParameter`, or as `read_body`.
     """
     content_type = request.headers.get("content-type", "application/octet-stream")
     kind, options = parse_options_header(content_type)
@@ -110,7 +117,7 @@ async def read_image(request: Request, hold: Hold) -> bytes:
 async def read_images(request: Request, hold: Hold) -> list[Upload]:
     """The pictures of a form, at least one, in their order.
 
-    Raises `UnsupportedType`, `NoImage`, or as `read_body`.
+    Raises `UnsupportedType`, `NoImage`, `BadParameter`, or as `read_body`.
     """
     content_type = request.headers.get("content-type", "")
     kind, options = parse_options_header(content_type)
@@ -154,9 +161,14 @@ async def read_body(request: Request, hold: Hold) -> bytes:
 def _images(body: bytes, options: dict[bytes, bytes]) -> list[Upload]:
     uploads = parse_form(body, options.get(b"boundary", b""))
     images = [upload for upload in uploads if upload.name == FIELD]
+    others = ", ".join(sorted({repr(upload.name[:40]) for upload in uploads} - {repr(FIELD)}))
     if not images:
-        found = ", ".join(sorted({repr(upload.name) for upload in uploads})) or "none"
-        raise NoImage(f"the form has no field {FIELD!r} (its fields: {found}); {HOW}")
+        raise NoImage(f"the form has no field {FIELD!r} (its fields: {others or 'none'}); {HOW}")
+    if others:
+        raise BadParameter(
+            f"the form has more than the field {FIELD!r}: {others}; model and top_k are "
+            "parameters of the query, as in /classify?model=NAME&top_k=3"
+        )
     return images
 
 

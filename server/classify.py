@@ -6,6 +6,8 @@ bounded pool of threads; the rest waits in the event loop, where pictures for th
 """
 
 import asyncio
+import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -28,6 +30,8 @@ from server.triton import Probabilities
 # For a picture this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
+# A tenth of the event loop's share of a core that both want.
+DECODE_NICENESS = 10
 
 Predictions = list[dict[str, object]]
 
@@ -40,7 +44,9 @@ class Classifier:
         self._longest = settings.longest_request
         self._max_pixels = settings.max_pixels
         self._batchers: dict[str, Batcher] = {}
-        self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(
+            settings.decode_threads, thread_name_prefix="decode", initializer=_give_way
+        )
 
     def close(self) -> None:
         """End the threads, after the pictures that they have begun."""
@@ -92,6 +98,10 @@ class Classifier:
                 # All wait for the same Triton: one reason speaks for all.
                 raise failures.exceptions[0] from None
         return [task.result() for task in tasks], version
+
+    def check(self, model: Model, pictures: int, seconds: float) -> None:
+        """Raise `TooBusy` or `ModelNotReady` if so many pictures would be refused now."""
+        self._batcher(model).gate.check(pictures, seconds)
 
     def _admit(self, model: Model, pictures: int, seconds: float, timings: Timings) -> Ticket:
         began = time.perf_counter()
@@ -150,6 +160,15 @@ class Classifier:
         pixels, began, ended = await loop.run_in_executor(self._threads, work)
         _add(timings, decode=ended - began, queue=began - submitted)
         return pixels
+
+
+def _give_way() -> None:
+    """Let the event loop, and Triton, go before this thread when cores are scarce.
+
+    What has been begun is finished first, and refusals come at once. On Linux each thread has its
+    own niceness (sched(7)).
+    """
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), DECODE_NICENESS)
 
 
 def _late(seconds: float, timings: Timings) -> DeadlinePassed:

@@ -74,8 +74,8 @@ def main(arguments: Sequence[str]) -> int:
             name = str(problem["loc"][0])
             print(f"{name}: {problem['msg']}; got {problem['input']!r}", file=sys.stderr)
         return 2
-    files = list(find(options.pictures))
-    if not files:
+    files = [file for name in options.pictures for file in find(name)]
+    if not any(isinstance(file, Path) for file in files):
         print(f"no picture in {', '.join(options.pictures)}", file=sys.stderr)
         return 2
     errors = Console(stderr=True)
@@ -94,25 +94,32 @@ def main(arguments: Sequence[str]) -> int:
         Console().print(table(results))
     failed = [result for result in results if "error" in result]
     if failed:
-        errors.print(f"{len(failed)} of {len(results)} pictures were not classified", style="red")
-    return 1 if failed else 0
+        errors.print(f"{len(failed)} of {len(results)} were not classified", style="red")
+    if not failed:
+        return 0
+    away = any(result["error"].startswith(_away(options)) for result in failed)
+    return 2 if away and len(failed) == len(results) else 1
 
 
-def find(pictures: Sequence[str]) -> Iterator[Path]:
-    """The files that are meant: a folder's pictures, a pattern's matches, or the name itself."""
-    for name in pictures:
-        path = Path(name)
-        if path.is_dir():
-            yield from (p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES)
-        elif path.exists() or not glob.has_magic(name):
-            yield path  # a file that is not there gets its error, beside the others' answers
-        else:
-            matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-            yield from (match for match in sorted(matches) if match.is_file())
+def find(name: str) -> Sequence[Path | str]:
+    """The files that are meant: a folder's pictures, a pattern's matches, or the name itself.
+
+    A folder or a pattern without any gives itself, as a string: it gets its error beside the
+    others' answers, and so does a file that is not there.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES] or [name]
+    if path.exists() or not glob.has_magic(name):
+        return [path]
+    matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    return [match for match in sorted(matches) if match.is_file()] or [name]
 
 
-def ask(file: Path, options: Classify) -> Answer:
+def ask(file: Path | str, options: Classify) -> Answer:
     """The gateway's answer for one file, with its name; or its name and an `error`."""
+    if isinstance(file, str):
+        return {"file": file, "error": "no picture is meant by this"}
     query = {"top_k": str(options.top_k)}
     if options.model is not None:
         query["model"] = options.model
@@ -131,7 +138,7 @@ def ask(file: Path, options: Classify) -> Answer:
     except urllib.error.HTTPError as error:
         answer = {"error": _detail(error)}
     except urllib.error.URLError as error:
-        answer = {"error": f"{options.url} does not answer: {error.reason}"}
+        answer = {"error": f"{_away(options)}: {error.reason}"}
     except (OSError, HTTPException, ValueError) as error:
         answer = {"error": str(error) or type(error).__name__}
     return {"file": str(file), **answer}
@@ -157,6 +164,10 @@ def _printed(answers: Iterable[Answer]) -> Iterator[Answer]:
     for answer in answers:
         print(json.dumps(answer, ensure_ascii=False), flush=True)
         yield answer
+
+
+def _away(options: Classify) -> str:
+    return f"{options.url} does not answer"
 
 
 def _detail(error: urllib.error.HTTPError) -> str:

@@ -6,11 +6,16 @@ or without end, or does not take its answer, is shown out; an HTTP error gets a 
 
 import asyncio
 import uuid
+from collections.abc import Callable, Iterable
+from typing import cast
 
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from server.middleware import Timings
 from server.problems import HeadTooLarge, MalformedRequest, Problem, SlowRequest
 
 # Browsers send a few kilobytes; gateways commonly accept 8 to 64.
@@ -21,9 +26,13 @@ LINGER_SECONDS = 2.0
 
 
 class Connection(HttpToolsProtocol):
-    """Set `read_timeout`, in seconds, in a subclass: uvicorn makes the instances."""
+    """Set the attributes in a subclass: uvicorn makes the instances.
+
+    `read_timeout` is in seconds. `refusal` tells why a request is refused at once, if it is.
+    """
 
     read_timeout = 60.0
+    refusal: Callable[[Scope], Problem | None]
 
     def __init__(
         self,
@@ -37,6 +46,8 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._whole = False  # has the latest request come to its end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         super().connection_made(transport)
@@ -49,23 +60,46 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._linger_timer is not None:
             return
+        began = self._head_timer is not None
         super().data_received(data)
-        if self._head_timer is not None:
+        # What came before the head in the same piece is not of it. Whole heads are told exactly.
+        if began and self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(
-                    HeadTooLarge(f"the head has more than the {MAX_HEAD_BYTES} bytes accepted")
-                )
+                self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._whole = False
         self._expect_head()
 
     def on_headers_complete(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        super().on_headers_complete()
+        lines = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if lines > MAX_HEAD_BYTES:
+            self._refuse(_too_large())
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._linger_timer is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._whole = True
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+        if self._linger_timer is None:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if not self._whole and self._rest_timer is None:
+            # Nobody reads the rest of this request, so nobody else looks at the clock.
+            self._rest_timer = self.loop.call_later(self.read_timeout, self.transport.close)
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -76,6 +110,20 @@ class Connection(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # Where the answer has to be the last, what still comes needs more care than this.
+        if cycle.keep_alive and not cycle.waiting_for_100_continue:
+            problem = self.refusal(cast("Scope", cycle.scope))
+            if problem is not None:
+                timings: Timings = cycle.scope["state"]["timings"]
+                more = [*cycle.default_headers, (b"server-timing", timings.header())]
+                self.transport.write(_message(problem, timings.request_id, more))
+                # So uvicorn throws away what comes of the body.
+                cycle.response_started = cycle.response_complete = True
+                cycle.on_response()
+                return
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(MalformedRequest(msg))
@@ -96,22 +144,29 @@ class Connection(HttpToolsProtocol):
             # Nothing may be written into the answer to an earlier request.
             self.transport.close()
         else:
-            request_id = uuid.uuid4().hex
-            body = problem.body(request_id)
-            headers = [
-                *problem.headers(),
-                (b"content-length", str(len(body)).encode()),
-                (b"x-request-id", request_id.encode()),
-                (b"connection", b"close"),
-            ]
-            status = f"HTTP/1.1 {int(problem.status)} {problem.status.phrase}\r\n".encode()
-            lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-            self.transport.write(status + lines + b"\r\n" + body)
+            self.transport.write(_message(problem, uuid.uuid4().hex, [(b"connection", b"close")]))
             self.transport.write_eof()
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _stop_timers(self) -> None:
-        for timer in (self._head_timer, self._write_timer, self._linger_timer):
+        for timer in (self._head_timer, self._write_timer, self._linger_timer, self._rest_timer):
             if timer is not None:
                 timer.cancel()
-        self._head_timer = self._write_timer = self._linger_timer = None
+        self._head_timer = self._write_timer = self._linger_timer = self._rest_timer = None
+
+
+def _too_large() -> Problem:
+    return HeadTooLarge(f"the head has more than the {MAX_HEAD_BYTES} bytes accepted")
+
+
+def _message(problem: Problem, request_id: str, more: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The whole answer of HTTP/1.1, with `more` headers."""
+    body = problem.body(request_id)
+    headers = [
+        *problem.headers(),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        *more,
+    ]
+    status = f"HTTP/1.1 {int(problem.status)} {problem.status.phrase}\r\n".encode()
+    return status + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body

@@ -32,9 +32,10 @@ WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
 async def classify(request: Request) -> Response:
     """POST /classify."""
     settings, classifier, timings = _context(request)
-    model, top_k = _parameters(request)
+    model, top_k = parameters(request)
     timings.model = model.name
     seconds = seconds_for(request, settings)
+    classifier.check(model, 1, seconds)
     with request.app.state.bodies.hold() as hold:
         began = time.perf_counter()
         data = await read_image(request, hold)
@@ -48,9 +49,10 @@ async def classify(request: Request) -> Response:
 async def classify_batch(request: Request) -> Response:
     """POST /classify/batch."""
     settings, classifier, timings = _context(request)
-    model, top_k = _parameters(request)
+    model, top_k = parameters(request)
     timings.model = model.name
     seconds = seconds_for(request, settings)
+    classifier.check(model, 1, seconds)
     with request.app.state.bodies.hold() as hold:
         began = time.perf_counter()
         uploads = await read_images(request, hold)
@@ -119,7 +121,7 @@ def _context(request: Request) -> tuple[Settings, Classifier, Timings]:
     return state.settings, state.classifier, request.scope["state"]["timings"]
 
 
-def _parameters(request: Request) -> tuple[Model, int]:
+def parameters(request: Request) -> tuple[Model, int]:
     """The model and top_k that the query asks for. Raises `BadParameter`, or as `Models.get`."""
     models: Models = request.app.state.models
     if not request.scope["query_string"]:

@@ -39,6 +39,9 @@ requests = Counter(
 in_flight = Gauge(
     "mixer_requests_in_flight", "Requests under way now.", multiprocess_mode="livesum"
 )
+tasks = Gauge(
+    "mixer_tasks", "Tasks of the event loop, looked at once a second.", multiprocess_mode="livesum"
+)
 stage_seconds = Histogram(
     "mixer_stage_seconds",
     "Seconds that a request to /classify or /classify/batch spent in a stage.",

@@ -70,12 +70,13 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         timings = Timings(time.perf_counter(), request_id.decode())
         logs.request_id.set(timings.request_id)
         scope["state"]["timings"] = timings
         started = False
-        unread = _has_large_body(scope["headers"])
+        # Where the connection is to be closed, even little that is not read would reset it.
+        unread = not is_small(scope["headers"]) or _is_last(scope)
 
         async def receive_and_note() -> Message:
             nonlocal unread
@@ -101,6 +102,7 @@ class Envelope:
         except ClientDisconnect:
             logger.debug("the client went away")
         except Problem as problem:
+            problem.forget()
             scope["state"]["problem"] = problem
             await _answer(problem, request_id, receive if unread else None, send_with_headers)
         except Exception:
@@ -113,21 +115,36 @@ class Envelope:
             await _answer(failure, request_id, receive if unread else None, send_with_headers)
 
 
-def _request_id(scope: Scope) -> bytes:
+def request_id_of(scope: Scope) -> bytes:
+    """The client's own id for its request if it is a sane one, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and SANE_ID.fullmatch(value):
             return bytes(value)
     return uuid.uuid4().hex.encode()
 
 
-def _has_large_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a body comes that is too large, or endless, to be thrown away."""
+def is_small(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the body, if there is one, is small enough to be thrown away."""
     for name, value in headers:
         if name == b"content-length":
-            return not (value.isdigit() and int(value) <= SMALL_BODY)
+            return value.isdigit() and int(value) <= SMALL_BODY
         if name == b"transfer-encoding":
-            return True
-    return False
+            return False
+    return True
+
+
+def _is_last(scope: Scope) -> bool:
+    """Whether the connection is closed after an answer that did not wait for the body.
+
+    A client that asked whether to send it (`Expect`) may now do so or not: nobody could tell what
+    comes next.
+    """
+    if scope["http_version"] == "1.0" or scope["app"].state.draining:
+        return True
+    return any(
+        name == b"expect" or (name == b"connection" and b"close" in value.lower())
+        for name, value in scope["headers"]
+    )
 
 
 async def _answer(problem: Problem, request_id: bytes, unread: Receive | None, send: Send) -> None:

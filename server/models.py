@@ -10,6 +10,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+from server import metrics
 from server.contract import (
     Model,
     canary,
@@ -132,6 +133,7 @@ class Models:
                 # The list must survive whatever a Triton answers; the log has the cause.
                 logger.exception("the models of Triton at %s cannot be read", self.triton.url)
                 self._lose(TritonAway(f"Triton's answer cannot be read: {error}"))
+            metrics.tasks.set(len(asyncio.all_tasks()))
             pause = POLL_SECONDS if self._away is None else AWAY_POLL_SECONDS
             try:
                 async with asyncio.timeout(pause):

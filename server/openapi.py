@@ -14,6 +14,7 @@ from server.problems import (
     ContractBroken,
     DeadlinePassed,
     Draining,
+    HeadTooLarge,
     InternalError,
     ModelNotReady,
     NoImage,
@@ -103,6 +104,16 @@ PREDICTIONS_EXAMPLE = [
     {"label": "cat", "index": 3, "probability": 0.9700001},
     {"label": "dog", "index": 5, "probability": 0.0210042},
 ]
+MODEL_EXAMPLE: Fragment = {
+    "name": "mixer_cifar10",
+    "version": "1",
+    "state": "ready",
+    "input": {"height": 32, "width": 32},
+    "classes": 10,
+    "max_batch_size": 32,
+    "provenance": {"family": "mixer", "precision": "fp32"},
+    "default": True,
+}
 EXAMPLES: Fragment = {
     "Classification": {
         "model": "mixer_cifar10",
@@ -120,6 +131,8 @@ EXAMPLES: Fragment = {
             },
         ],
     },
+    "Models": {"default": "mixer_cifar10", "models": [MODEL_EXAMPLE]},
+    "Model": {**MODEL_EXAMPLE, "labels": ["airplane", "automobile"]},
     "Status": {"status": "ready"},
 }
 
@@ -179,32 +192,37 @@ CLASSIFY: tuple[type[Problem], ...] = (
     NoImage,
     Unauthorized,
     UnknownModel,
-    SlowRequest,
     BodyTooLarge,
     TooManyPixels,
     UnsupportedType,
     UnreadableImage,
     BadParameter,
     TooBusy,
-    InternalError,
     *SERVING,
 )
+EVERYWHERE: tuple[type[Problem], ...] = (SlowRequest, HeadTooLarge, InternalError)
+HEADERS: Fragment = {
+    "X-Request-ID": {"schema": TEXT, "description": "The client's own, or a new one."},
+    "Server-Timing": {"schema": TEXT, "description": "Milliseconds of each stage (W3C)."},
+}
 
 
 def responses(schema: str, *problems: type[Problem]) -> dict[int | str, Fragment]:
-    """The `responses` of an operation: 200 with `schema`, and the statuses of `problems`."""
-    ok: Fragment = {"schema": _ref(schema)}
-    if schema in EXAMPLES:
-        ok["example"] = EXAMPLES[schema]
+    """The `responses` of an operation: 200 with `schema`, and the statuses of `problems`.
+
+    Those of `EVERYWHERE` are added.
+    """
+    ok: Fragment = {"schema": _ref(schema), "example": EXAMPLES[schema]}
     answers: dict[int | str, Fragment] = {
-        200: {"description": "OK", "content": {"application/json": ok}}
+        200: {"description": "OK", "headers": HEADERS, "content": {"application/json": ok}}
     }
     by_status: dict[int, list[type[Problem]]] = {}
-    for problem in problems:
+    for problem in (*problems, *EVERYWHERE):
         by_status.setdefault(int(problem.status), []).append(problem)
     for status, classes in sorted(by_status.items()):
         answers[status] = {
             "description": "; ".join(c.title for c in classes),
+            "headers": HEADERS,
             "content": {
                 MEDIA_TYPE: {
                     "schema": _ref("Problem"),
@@ -213,7 +231,7 @@ def responses(schema: str, *problems: type[Problem]) -> dict[int | str, Fragment
             },
         }
         if any(c.retry_after is not None for c in classes):
-            answers[status]["headers"] = {
+            answers[status]["headers"] = HEADERS | {
                 "Retry-After": {"schema": COUNT, "description": "Seconds to wait."}
             }
     return answers

@@ -27,6 +27,14 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         super().__init__(detail)
         self.detail = detail
 
+    def forget(self) -> None:
+        """Let go of the frames that it came through, once there is nothing to find out in them.
+
+        They hold the request and its picture, and often what holds the problem again: all of that
+        would stay in memory until the next look for garbage.
+        """
+        self.__traceback__ = self.__context__ = None
+
     @classmethod
     def type_uri(cls) -> str:
         """What a client tells problems apart by."""
@@ -162,7 +170,7 @@ class UnreadableImage(Problem):
 
 
 class BadParameter(Problem):
-    """A query parameter is unknown or out of range."""
+    """A parameter or a field of the form is unknown, out of range or in the wrong place."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     name = "bad-parameter"

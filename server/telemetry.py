@@ -44,9 +44,11 @@ class Telemetry:
             await self.app(scope, receive, send_and_note)
         finally:
             metrics.in_flight.dec()
-            _count(scope, status)
+            # The route's own pattern: a client must not be able to invent label values.
+            path = getattr(scope.get("route"), "path", "other")
+            count(scope, path, status)
             if self.log:
-                _log(scope, status, time.perf_counter() - began)
+                log(scope, status, time.perf_counter() - began)
 
 
 def refused(problem: Problem) -> None:
@@ -55,9 +57,8 @@ def refused(problem: Problem) -> None:
         metrics.unreadable.labels(problem.name).inc()
 
 
-def _count(scope: Scope, status: int) -> None:
-    # The route's own pattern: a client must not be able to invent label values.
-    path = getattr(scope.get("route"), "path", "other")
+def count(scope: Scope, path: str, status: int) -> None:
+    """Count a request by the pattern of its path, and what its scope's state tells of it."""
     state = scope["state"]
     timings = state.get("timings")
     model = timings.model if timings is not None else ""
@@ -76,7 +77,8 @@ def _count(scope: Scope, status: int) -> None:
     metrics.stage_seconds.labels("total").observe(time.perf_counter() - timings.started)
 
 
-def _log(scope: Scope, status: int, seconds: float) -> None:
+def log(scope: Scope, status: int, seconds: float) -> None:
+    """Write the line of one request."""
     state = scope["state"]
     timings = state.get("timings")
     fields: dict[str, object] = {
@@ -86,6 +88,7 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
         "milliseconds": round(1000 * seconds, 3),
     }
     if timings is not None:
+        fields["request_id"] = timings.request_id
         if timings.model:
             fields["model"] = timings.model
         for stage in metrics.STAGES:

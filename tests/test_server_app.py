@@ -147,6 +147,12 @@ def test_a_form_needs_exactly_one_image(client: httpx.Client) -> None:
     check_problem(response, 400, "no-image", "0 bytes")
 
 
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
+def test_a_model_in_the_form_is_told_where_it_belongs(client: httpx.Client, path: str) -> None:
+    response = client.post(path, files={"image": ("cat.jpg", JPEG)}, data={"model": "linear"})
+    check_problem(response, 422, "bad-parameter", "'model'; model and top_k are parameters of")
+
+
 def test_sixty_megapixels_are_refused(client: httpx.Client) -> None:
     file = io.BytesIO()
     Image.new("1", (10_000, 6_000)).save(file, "PNG")
@@ -305,7 +311,7 @@ def test_the_openapi_document_names_every_answer(client: httpx.Client) -> None:
         operation = document["paths"][path]["post"]
         assert set(operation["responses"]) == {
             "200", "400", "401", "404", "408", "413", "415", "422", "429",
-            "500", "502", "503", "504",
+            "431", "500", "502", "503", "504",
         }  # fmt: skip
         assert {p["name"] for p in operation["parameters"]} == {
             "model",
@@ -313,12 +319,16 @@ def test_the_openapi_document_names_every_answer(client: httpx.Client) -> None:
             "X-Request-Timeout",
         }
         assert "multipart/form-data" in operation["requestBody"]["content"]
-        for status, response in operation["responses"].items():
-            if status != "200":
-                assert response["content"]["application/problem+json"]["examples"]
     assert {"image/*", "application/octet-stream", "multipart/form-data"} == set(
         document["paths"]["/classify"]["post"]["requestBody"]["content"]
     )
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                for kind, content in response["content"].items():
+                    assert ("problem" in kind) is (status != "200")
+                    assert content["schema"]
+                    assert "example" in content or content["examples"]
     assert client.get("/docs").status_code == 200
 
 

@@ -42,21 +42,23 @@ def test_a_table_of_labels(gateway: Gateway, pictures: Path) -> None:
 
 def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, pictures: Path) -> None:
     names = (str(pictures / "*.jpg"), str(pictures), str(pictures / "notes.txt"))
-    done = run(*names, str(pictures / "none.jpg"), "--json", "--url", gateway.url)
+    nothing = (str(pictures / "none.jpg"), str(pictures / "*.gif"))
+    done = run(*names, *nothing, "--json", "--url", gateway.url)
     assert done.returncode == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["file"]).name for line in lines] == [
         *("0.jpg", "1.jpg", "2.jpg"),
         *("0.jpg", "1.jpg", "2.jpg"),
-        *("notes.txt", "none.jpg"),
+        *("notes.txt", "none.jpg", "*.gif"),
     ]
-    assert [line.get("model") for line in lines] == [DEFAULT_MODEL] * 6 + [None] * 2
+    assert [line.get("model") for line in lines] == [DEFAULT_MODEL] * 6 + [None] * 3
     labels = [[p["label"] for p in line.get("predictions", [])] for line in lines]
     assert labels[0] == labels[3]
-    assert [len(found) for found in labels] == [3] * 6 + [0] * 2
+    assert [len(found) for found in labels] == [3] * 6 + [0] * 3
     assert lines[6]["error"].startswith("415: ")
     assert "No such file" in lines[7]["error"]
-    assert "2 of 8 pictures were not classified" in done.stderr
+    assert "no picture is meant" in lines[8]["error"]
+    assert "3 of 9 were not classified" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -75,7 +77,7 @@ def test_a_key_is_taken_from_the_environment(guarded: Guarded, pictures: Path) -
         (["*.no-such-picture"], 2, "no picture in *.no-such-picture"),
         (["x.jpg", "--url", "localhost:8000"], 2, "should be an address such as http://"),
         (["x.jpg", "--top-k", "0"], 2, "greater than or equal to 1"),
-        (["README.md", "--url", "http://127.0.0.1:9"], 1, "http://127.0.0.1:9 does not answer"),
+        (["README.md", "--url", "http://127.0.0.1:9"], 2, "http://127.0.0.1:9 does not answer"),
         ([], 2, "required: PICTURES"),
     ],
 )

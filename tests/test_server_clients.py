@@ -2,6 +2,7 @@
 
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,12 @@ HEAD = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
             id="chunk",
         ),
         pytest.param(HEAD + b"X: " + b"x" * 500_000, "431", "head-too-large", id="endless head"),
+        pytest.param(
+            HEAD + b"X: " + b"x" * 66_000 + b"\r\nContent-Length: 9\r\n\r\nabcdefghi",
+            "431",
+            "head-too-large",
+            id="whole head",
+        ),
         pytest.param(b"\x16\x03\x01\x02\0\1\0", "400", "malformed-request", id="TLS"),
         pytest.param(b"rubbish\r\n\r\n", "400", "malformed-request", id="rubbish"),
     ],
@@ -87,6 +94,28 @@ def test_an_endless_body_is_cut_off_at_the_limit(strict: Gateway) -> None:
     assert answered.startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_slow_body_for_nobody_is_cut_off(strict: Gateway) -> None:
+    with connect(strict) as client:
+        head = HEAD.replace(b"/classify", b"/nothing") + b"Content-Length: 100000\r\n\r\n"
+        client.sendall(head)
+        client.settimeout(0.1)
+        began = time.monotonic()
+        data = b""
+        while True:
+            assert time.monotonic() - began < 20
+            try:
+                client.sendall(b"x")
+                chunk = client.recv(4096)
+                if not chunk:
+                    break
+                data += chunk
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+    assert data.startswith(b"HTTP/1.1 404 ")
+
+
 def test_an_endless_body_for_nobody_is_cut_off_too(strict: Gateway) -> None:
     with connect(strict) as client:
         client.sendall(
@@ -111,6 +140,65 @@ def test_all_bodies_together_have_a_limit(strict: Gateway) -> None:
             f"{strict.url}/classify", content=JPEG, headers=RAW, trust_env=False, timeout=30
         ).status_code
         == 200
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "closes"),
+    [
+        pytest.param("", False, id="kept"),
+        pytest.param("Connection: close\r\n", True, id="closed"),
+        pytest.param("Expect: 100-continue\r\n", True, id="before it is sent"),
+    ],
+)
+def test_a_full_gate_refuses_before_it_has_read_the_picture(
+    gateway: Gateway, more: str, closes: bool
+) -> None:
+    # `linear` keeps every picture for 50 ms, so that the next one cannot be in time.
+    head = HEAD.replace(b"/classify", b"/classify?model=linear") + more.encode()
+    head += f"X-Request-Timeout: 0.001\r\nContent-Length: {len(JPEG)}\r\n\r\n".encode()
+    url = f"{gateway.url}/classify?model=linear"
+    enough = threading.Event()
+
+    def keep_it_busy() -> None:
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            while not enough.is_set():
+                assert client.post(url, content=JPEG, headers=RAW).status_code == 200
+
+    def refused() -> str | None:
+        with connect(gateway) as client:
+            client.sendall(head)  # and nothing of the body
+            client.settimeout(1)
+            try:
+                answered = client.recv(4096).decode()
+            except TimeoutError:
+                return None  # between two pictures: it waits for the body
+            client.settimeout(20)
+            if not answered.startswith("HTTP/1.1 429 "):
+                return None
+            assert "urn:mixer-serving:problem:too-busy" in answered
+            assert "retry-after: " in answered
+            assert "x-request-id: " in answered
+            assert "server-timing: " in answered
+            assert ("connection: close" in answered) is closes
+            client.sendall(JPEG)
+            if not closes:  # the connection is as good as before
+                client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+            return answered
+
+    threads = [threading.Thread(target=keep_it_busy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(refused, 20, "a refusal")
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+    text = httpx.get(f"{gateway.url}/metrics", trust_env=False).text
+    assert re.search(
+        r'^mixer_requests_total{model="linear",path="/classify",status="429"} [1-9]', text, re.M
     )
 
 

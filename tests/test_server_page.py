@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser: a picture dropped, chosen, taken; errors; a key."""
+"""The page at `/` in a real browser: a picture dropped, pasted, chosen, taken; errors; a key."""
 
 import base64
 import hashlib
@@ -21,6 +21,12 @@ DROP = """([base64, name, type]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name, {type}));
   document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
+}"""
+# Puts a picture, a PNG in `base64`, on the clipboard, as any program would.
+COPY = """async (base64) => {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const picture = new Blob([bytes], {type: "image/png"});
+  await navigator.clipboard.write([new ClipboardItem({"image/png": picture})]);
 }"""
 
 
@@ -89,6 +95,16 @@ def test_a_picture_is_dropped_and_its_labels_are_shown(
     )
     expect(page.get_by_role("status")).to_contain_text("Answered by linear")
     expect(items).to_have_count(5)
+    assert problems == []
+
+
+def test_a_picture_is_pasted(gateway: Gateway, page: Page, problems: list[str]) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(gateway.url)
+    page.evaluate(COPY, base64.b64encode(photo(0, kind="PNG")).decode())
+    page.keyboard.press("Control+V")
+    expect(page.get_by_alt_text("Your picture")).to_be_visible()
+    expect(page.locator("#labels li")).to_have_count(5)
     assert problems == []
 
 
