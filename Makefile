@@ -22,6 +22,10 @@ test: .venv/.test .venv-triton/.triton ## Lint, type-check and run every test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+.PHONY: bench
+bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside a plain server (8 minutes)
+	$(BIN)/python -m bench.serving
+
 .PHONY: export
 export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)
 
