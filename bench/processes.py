@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import sys
+import urllib.request
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,6 +42,16 @@ class Program:
                 break
             await asyncio.sleep(0.02)
         sys.exit(f"{self.name} did not print {pattern!r}:\n{self._log.read_text()}")
+
+    async def address(self, probe: str) -> str:
+        """Its URL, once GET `probe` is answered with 200."""
+        url = await self.says(r"(http://[\d.:]+)")
+        for _ in range(50 * START_SECONDS):
+            with contextlib.suppress(OSError):  # HTTP errors are a kind of it
+                await asyncio.to_thread(urllib.request.urlopen, url + probe)
+                return url
+            await asyncio.sleep(0.02)
+        sys.exit(f"{self.name} is not ready:\n{self._log.read_text()}")
 
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU so far, by role: the program's name for whatever has none."""

@@ -81,7 +81,7 @@ class Bench:
                     )
                 )
                 triton = await gateway.says(r"on (127\.0\.0\.1:\d+), started")
-                self.urls["gateway"] = self.urls["batch"] = await gateway.says(r"(http://[\d.:]+)")
+                self.urls["gateway"] = self.urls["batch"] = await gateway.address("/readyz")
                 self.programs["gateway"] = self.programs["batch"] = [gateway]
             if "workers" in contestants:
                 workers = await stack.enter_async_context(
@@ -95,13 +95,13 @@ class Bench:
                         triton,
                     )
                 )
-                self.urls["workers"] = await workers.says(r"(http://[\d.:]+)")
+                self.urls["workers"] = await workers.address("/readyz")
                 self.programs["workers"] = [workers, gateway]
             if "yardstick" in contestants:
                 yardstick = await stack.enter_async_context(
                     running("yardstick", logs / "yardstick", "bench.yardstick", models)
                 )
-                self.urls["yardstick"] = await yardstick.says(r"(http://[\d.:]+)")
+                self.urls["yardstick"] = await yardstick.address("/docs")
                 self.programs["yardstick"] = [yardstick]
             yield
 
