@@ -76,11 +76,13 @@ def tree(pid: int) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def running(name: str, log: Path, *arguments: str) -> AsyncIterator[Program]:
-    """A Python module run as a program, until the context ends."""
+async def running(
+    name: str, log: Path, *arguments: str, folder: Path | None = None
+) -> AsyncIterator[Program]:
+    """A Python module run as a program, in `folder`, until the context ends."""
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-u", "-m", *arguments), stdout=output, stderr=output
+            *(sys.executable, "-u", "-m", *arguments), stdout=output, stderr=output, cwd=folder
         )
     try:
         yield Program(name, process, log)

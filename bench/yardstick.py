@@ -28,10 +28,9 @@ from PIL import Image
 class Model:
     """One model in this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, spinning: bool) -> None:
         options = onnxruntime.SessionOptions()
-        # Threads that spin would take the cores from decoding, and from the next session.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         self._session = onnxruntime.InferenceSession(
             folder / "1/model.onnx", options, providers=["CPUExecutionProvider"]
         )
@@ -86,10 +85,14 @@ def main() -> int:
     options = parser.parse_args()
     if options.loop:
         name, picture = options.loop
-        model = Model(options.repository / name)
+        model = Model(options.repository / name, spinning=True)
         print(*loop(model, Path(picture).read_bytes(), options.seconds))
         return 0
-    models = {path.parent.name: Model(path.parent) for path in options.repository.glob("*/*.pbtxt")}
+    # Threads that spin would take the cores from decoding, and from the other models.
+    models = {
+        path.parent.name: Model(path.parent, spinning=False)
+        for path in options.repository.glob("*/config.pbtxt")
+    }
     config = uvicorn.Config(create_app(models), port=0, access_log=False, timeout_keep_alive=600)
     uvicorn.Server(config).run()
     return 0
