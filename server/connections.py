@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from server.deadlines import WHEN_LOST
 from server.problems import HeadTooLarge, MalformedRequest, Problem, SlowRequest
 
 # Browsers send a few kilobytes; gateways commonly accept 8 to 64.
@@ -18,6 +19,43 @@ MAX_HEAD_BYTES = 64 * 2**10
 # How long what still comes is thrown away after a refusal. Closing at once would reset the
 # connection, and the client would never see the answer.
 LINGER_SECONDS = 2.0
+
+
+class Joined:
+    """A transport that sends what is written in one turn of the event loop in one piece.
+
+    uvicorn writes an answer's head and body apart. Each would be a system call and a segment of its
+    own, and wake the client twice: a tenth of the work for a small picture.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send it, with what else comes before the event loop goes on."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Close the connection when everything has been sent."""
+        self._flush()
+        self._transport.close()
+
+    def write_eof(self) -> None:
+        """Close the sending side after what has been written."""
+        self._flush()
+        self._transport.write_eof()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._transport.write(b"".join(parts))
 
 
 class Connection(HttpToolsProtocol):
@@ -40,11 +78,17 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         super().connection_made(transport)
+        self.transport = Joined(transport, self.loop)  # type: ignore[assignment] # it acts as one
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timers()
         super().connection_lost(exc)
+        if self.cycle is not None and not self.cycle.response_complete:
+            # What server/deadlines.py wants to be told; cheaper than a task that waits for it.
+            tell = self.cycle.scope["state"].get(WHEN_LOST)
+            if tell is not None:
+                tell()
 
     def data_received(self, data: bytes) -> None:
         if self._linger_timer is not None:
