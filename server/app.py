@@ -6,7 +6,7 @@ OpenAPI document at /openapi.json and a page to try it at /docs.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,8 +14,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import __version__, endpoints, metrics, openapi, tracing
 from server.bodies import Bodies
@@ -47,32 +45,6 @@ class PlainRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         return self.endpoint
-
-
-class Shortcut:
-    """ASGI middleware: takes the requests that come most often straight to their endpoint.
-
-    The layers of FastAPI and Starlette between here and an endpoint, which only their own errors
-    and dependencies need, take a sixth of the time that the gateway spends on a small picture.
-    """
-
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        self.app = app
-        self.routes = {
-            route.path: route
-            for route in routes
-            if isinstance(route, PlainRoute) and route.methods == {"POST"}
-        }
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        route = self.routes.get(scope["path"]) if scope["type"] == "http" else None
-        if route is None or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        scope["route"] = route  # as Starlette's router says it
-        response = await route.endpoint(Request(scope, receive))
-        await response(scope, receive, send)
 
 
 def create_app(settings: Settings, triton_url: str) -> FastAPI:
@@ -108,7 +80,6 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     app.router.route_class = PlainRoute
     _add_routes(app)
     # From the inside to the outside.
-    app.add_middleware(Shortcut, routes=app.routes)
     if settings.keys_file is not None:
         app.add_middleware(RequireKey, keys=KeyFile(settings.keys_file))
     app.add_middleware(Envelope)
