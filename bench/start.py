@@ -1,7 +1,7 @@
 """How long a cold start takes: from the command to the first right answer.
 
-In: a checkout with its environments, a picture. Out: seconds from the command that `make serve` runs
-to an answer with status 200, for each of several starts.
+In: a checkout with its environments, a picture. Out: seconds from the command that `make serve`
+runs to an answer with status 200, for each of several starts.
 
     python -m bench.start .bench/32px.jpg
 """

@@ -44,7 +44,9 @@ class Batcher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((image, future, copy_context()))
-        if not self._will_send:
+        if self.gate.waiting == 1:
+            self._send()  # no other could join
+        elif not self._will_send:
             # Not at once: what else is ready in this turn of the event loop joins.
             self._will_send = True
             loop.call_soon(self._send)
