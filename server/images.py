@@ -11,7 +11,6 @@ as the evaluation pipelines of the published models do not apply them either.
 """
 
 import io
-import math
 import re
 
 import numpy as np
@@ -23,9 +22,6 @@ from server.resizing import Pixels, ResizeRule
 
 # The limit is checked here, on the header; Pillow's own is a warning at a size of its choosing.
 Image.MAX_IMAGE_PIXELS = None
-# How much larger than the model's input a JPEG is decoded at least, where it is larger. With 1.5 an
-# input of 224 pixels gets pictures of 12 megapixels at 1/8 (docs/performance.md).
-OVERSIZE = 1.5
 # EXIF (CIPA DC-008, tag 0x0112): what to do to the stored picture to see it upright.
 ORIENTATION = 0x0112
 TURNS = {
@@ -92,9 +88,9 @@ def decode(image: Image.Image, rule: ResizeRule, max_pixels: int) -> Pixels:
     try:
         size: tuple[float, float] | None = None
         if rule.antialias:
-            # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. Some more than the target is
-            # kept, so that the filter has what it weighs; without antialias samples would move.
-            side = math.ceil(OVERSIZE * max(rule.target(*image.size)))
+            # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. Twice the target is kept, so
+            # that the filter still has what it weighs; without antialias the samples would move.
+            side = 2 * max(rule.target(*image.size))
             drafted = image.draft(None, (side, side))
             size = drafted[1][2:] if drafted is not None else None
         image.load()
