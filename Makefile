@@ -38,6 +38,10 @@ reload: ## Let the Triton in its container read the model repository again, losi
 compose-test: .venv/.test .venv-triton/.triton ## Run the tests of the containers; needs a Docker Engine
 	$(BIN)/python -m pytest tests/test_compose*.py
 
+.PHONY: bench
+bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside a plain server (8 minutes)
+	$(BIN)/python -m bench.serving
+
 .PHONY: export
 export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)
 

@@ -14,9 +14,8 @@ CONFIG_NAME, LABELS_NAME = "config.pbtxt", "labels.txt"
 TENSORRT_CONFIG = Path("configs", "tensorrt.pbtxt")
 ONNX_PATH, PLAN_PATH = Path("1", "model.onnx"), Path("1", "model.plan")
 
-# Of ONNX Runtime, read by Triton's C++ backend and by this project's Python-based one. 0 threads:
-# as many as there are cores.
-_RUNTIME_PARAMETERS = {"intra_op_thread_count": "0", "inter_op_thread_count": "1"}
+# Below so many per image a second thread takes longer to wake than it saves.
+ONE_THREAD_FLOPS = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +39,7 @@ default_model_filename: "{ONNX_PATH.name}"
 {_contract(spec)}
 instance_group [ {{ count: 1 kind: KIND_AUTO }} ]
 {_warmup(spec, [1])}
-{_parameters(spec.parameters | _RUNTIME_PARAMETERS)}"""
+{_parameters(spec.parameters | _threads(spec))}"""
 
 
 def tensorrt_config(spec: ModelSpec) -> str:
@@ -98,6 +97,13 @@ output [
   }}
 ]
 dynamic_batching {{ }}"""
+
+
+def _threads(spec: ModelSpec) -> dict[str, str]:
+    """Of ONNX Runtime, read by Triton's C++ backend and by this project's Python-based one."""
+    small = int(spec.parameters.get("flops_per_image", ONE_THREAD_FLOPS)) < ONE_THREAD_FLOPS
+    # 0 threads: as many as there are cores.
+    return {"intra_op_thread_count": "1" if small else "0", "inter_op_thread_count": "1"}
 
 
 def _warmup(spec: ModelSpec, batch_sizes: list[int]) -> str:

@@ -78,6 +78,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     )
     app.state.draining = False  # server/gateway.py sets it
     app.router.route_class = PlainRoute
+    _add_routes(app)
     # From the inside to the outside.
     app.state.keys = None if settings.keys_file is None else KeyFile(settings.keys_file)
     if app.state.keys is not None:
@@ -101,7 +102,6 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     if tracing.wanted():
         app.add_middleware(tracing.Tracing)
     app.add_exception_handler(HTTPException, _raise_as_problem)
-    _add_routes(app)
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -2,11 +2,13 @@
 
 In: one picture at a time. Out: its probabilities. Triton's dynamic batcher joins requests anyway;
 joining them here first costs one call instead of many, and a call costs more than a small model.
-Nothing waits for company: a picture goes at once unless every instance of the model has one batch
-to work on and the next one waiting, and then all that have gathered go as soon as one returns.
+Nothing waits for company: a picture goes at once unless every instance of the model has a batch to
+work on. Then one more batch goes ahead, so that an instance finds it when it is done, as soon as it
+is as large as those; and what has gathered otherwise goes as soon as one returns.
 """
 
 import asyncio
+import math
 from collections import deque
 from contextvars import Context, copy_context
 
@@ -32,7 +34,8 @@ class Batcher:
         self._triton = triton
         self._seconds = seconds
         self._waiting: deque[Waiting] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], int] = {}  # the pictures of each call
+        self._will_send = False
 
     async def infer(self, image: Pixels) -> Answer:
         """Probabilities float32[K] of uint8[H, W, 3], and the version that answered.
@@ -42,8 +45,11 @@ class Batcher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((image, future, copy_context()))
-        if len(self._waiting) == 1:
+        if self.gate.waiting == 1:
+            self._send()  # no other could join
+        elif not self._will_send:
             # Not at once: what else is ready in this turn of the event loop joins.
+            self._will_send = True
             loop.call_soon(self._send)
         try:
             return await future
@@ -51,15 +57,27 @@ class Batcher:
             del future  # it holds its failure, whose traceback holds this frame
 
     def _send(self) -> None:
-        while self._waiting and len(self._under_way) < self.model.instances + 1:
+        self._will_send = False
+        most = max(1, self.model.max_batch_size)
+        while len(self._waiting) >= self._enough(most):
             batch: list[Waiting] = []
-            while self._waiting and len(batch) < max(1, self.model.max_batch_size):
+            while self._waiting and len(batch) < most:
                 image, future, context = self._waiting.popleft()
                 if not future.done():  # its request has not been given up
                     batch.append((image, future, context))
             if batch:
                 task = asyncio.create_task(self._run(batch), context=batch[0][2])
-                self._under_way.add(task)
+                self._under_way[task] = len(batch)
+
+    def _enough(self, most: int) -> float:
+        """How many pictures have to wait for a call to be made now."""
+        calls = len(self._under_way)
+        if calls < self.model.instances:
+            return 1
+        if calls == self.model.instances:
+            # Small batches one after the other would cost more than they save.
+            return min(most, sum(self._under_way.values()) / calls)
+        return math.inf
 
     async def _run(self, batch: list[Waiting]) -> None:
         try:
@@ -80,5 +98,5 @@ class Batcher:
         finally:
             task = asyncio.current_task()
             if task is not None:
-                self._under_way.discard(task)
+                self._under_way.pop(task, None)
             self._send()

@@ -6,7 +6,7 @@ In: a request. Out: the seconds that it may take, and a context that ends with t
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -14,6 +14,8 @@ from server.problems import BadParameter
 from server.settings import Settings
 
 HEADER = "X-Request-Timeout"
+# In the state of a request: a callback for when its connection is lost, while there is one.
+WHEN_LOST = "when_lost"
 
 
 def seconds_for(request: Request, settings: Settings) -> float:
@@ -36,24 +38,22 @@ def seconds_for(request: Request, settings: Settings) -> float:
     return min(seconds, settings.max_request_timeout)
 
 
-@contextlib.asynccontextmanager
-async def while_connected(request: Request) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def while_connected(request: Request) -> Iterator[None]:
     """Give up what happens inside when the client goes away; the body must have been read.
 
-    Raises `ClientDisconnect` then.
+    Raises `ClientDisconnect` then. The connection (server/connections.py) tells it.
     """
     task = asyncio.current_task()
     gone = False
 
-    async def watch() -> None:
+    def leave() -> None:
         nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
         gone = True
         if task is not None:
             task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    request.scope["state"][WHEN_LOST] = leave
     try:
         yield
     except asyncio.CancelledError:
@@ -61,4 +61,4 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
             raise ClientDisconnect from None
         raise
     finally:
-        watcher.cancel()
+        del request.scope["state"][WHEN_LOST]

@@ -4,11 +4,13 @@ In: a request, with its `Timings` in its state. Out: its answer as JSON, or the 
 `Envelope` answers instead.
 """
 
+import functools
 import json
 import re
 import time
 
 from fastapi import Request, Response
+from starlette.datastructures import QueryParams
 
 from server import metrics
 from server.bodies import read_image, read_images
@@ -26,6 +28,8 @@ from server.problems import (
 from server.settings import Settings
 from server.telemetry import refused
 
+# Made once: `json.dumps` would make an encoder for every answer.
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
 
 
@@ -41,7 +45,7 @@ async def classify(request: Request) -> Response:
         data = await read_image(request, hold)
         timings.read = time.perf_counter() - began
         metrics.image_bytes.observe(len(data))
-        async with while_connected(request):
+        with while_connected(request):
             predictions, version = await classifier.one(data, model, top_k, seconds, timings)
     return _json({"model": model.name, "version": version, "predictions": predictions})
 
@@ -64,7 +68,7 @@ async def classify_batch(request: Request) -> Response:
                 f"the form has {len(uploads)} pictures, "
                 f"at most {settings.max_batch_images} are accepted"
             )
-        async with while_connected(request):
+        with while_connected(request):
             answers, version = await classifier.many(uploads, model, top_k, seconds, timings)
     for answer in answers:
         if isinstance(answer, Problem):
@@ -124,11 +128,16 @@ def _context(request: Request) -> tuple[Settings, Classifier, Timings]:
 def parameters(request: Request) -> tuple[Model, int]:
     """The model and top_k that the query asks for. Raises `BadParameter`, or as `Models.get`."""
     models: Models = request.app.state.models
-    if not request.scope["query_string"]:
-        model = models.get(models.default)
-        return model, model.top_k(None)
+    name, top_k = _asked(request.scope["query_string"])
+    model = models.get(models.default if name is None else name)
+    return model, model.top_k(top_k)
+
+
+@functools.lru_cache(maxsize=64)
+def _asked(query: bytes) -> tuple[str | None, int | None]:
+    """`model` and `top_k` of a query, None for what it lacks. Raises `BadParameter`."""
     asked: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
+    for name, value in QueryParams(query).multi_items():
         if name not in {"model", "top_k"}:
             raise BadParameter(f"there is no parameter {name!r}; there are: model, top_k")
         if name in asked:
@@ -137,8 +146,7 @@ def parameters(request: Request) -> tuple[Model, int]:
     top_k = asked.get("top_k")
     if top_k is not None and not WHOLE_NUMBER.fullmatch(top_k):
         raise BadParameter(f"top_k is {top_k[:20]!r}, expected a whole number from 1")
-    model = models.get(asked.get("model", models.default))
-    return model, model.top_k(None if top_k is None else int(top_k))
+    return asked.get("model"), None if top_k is None else int(top_k)
 
 
 def _summary(models: Models, entry: Entry) -> dict[str, object]:
@@ -146,5 +154,4 @@ def _summary(models: Models, entry: Entry) -> dict[str, object]:
 
 
 def _json(content: object) -> Response:
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(body, media_type="application/json")
+    return Response(to_json(content).encode(), media_type="application/json")

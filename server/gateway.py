@@ -19,6 +19,7 @@ from server.app import create_app
 from server.connections import Connection
 from server.door import Door
 from server.settings import Settings
+from server.shortcut import Shortcut
 
 # New objects between two looks for garbage; Python's default of 700 are made by a few requests.
 GARBAGE_THRESHOLD = 10_000
@@ -38,7 +39,7 @@ class Gateway(uvicorn.Server):
 
         super().__init__(
             uvicorn.Config(
-                app,
+                Shortcut(app),
                 http=Limited,
                 ws="none",
                 log_config=None,

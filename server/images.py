@@ -86,17 +86,19 @@ def decode(image: Image.Image, rule: ResizeRule, max_pixels: int) -> Pixels:
     """
     kind = image.format
     try:
+        size: tuple[float, float] | None = None
         if rule.antialias:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. Twice the target is kept, so
             # that the filter still has what it weighs; without antialias the samples would move.
             side = 2 * max(rule.target(*image.size))
-            image.draft(None, (side, side))
+            drafted = image.draft(None, (side, side))
+            size = drafted[1][2:] if drafted is not None else None
         image.load()
         _check_size(image, max_pixels)
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
         if turn is not None:
-            image = image.transpose(turn)
-        return rule.apply(_rgb(image))
+            image, size = image.transpose(turn), None
+        return rule.apply(_rgb(image), size)
     except (MemoryError, UnreadableImage, TooManyPixels):
         raise
     except Exception as error:  # Pillow's readers raise anything on hostile bytes

@@ -70,7 +70,7 @@ class ResizeRule:
             raise ValueError("antialias false is only defined here for interpolation bilinear")
         return rule
 
-    def target(self, width: int, height: int) -> tuple[int, int]:
+    def target(self, width: float, height: float) -> tuple[int, int]:
         """Width and height that a picture of `width` × `height` is resized to, before the crop."""
         to_width = round(self.width / self.crop_fraction)
         to_height = round(self.height / self.crop_fraction)
@@ -79,9 +79,14 @@ class ResizeRule:
         scale = max(to_width / width, to_height / height)
         return max(to_width, round(width * scale)), max(to_height, round(height * scale))
 
-    def apply(self, image: Image.Image) -> Pixels:
-        """The RGB picture as contiguous uint8[height, width, 3]."""
-        to_width, to_height = self.target(*image.size)
+    def apply(self, image: Image.Image, size: tuple[float, float] | None = None) -> Pixels:
+        """The RGB picture as contiguous uint8[height, width, 3].
+
+        `size` is how much of it, from the upper left, is the picture: of one that was decoded at a
+        fraction of its size the last column and row can lie half beyond its edge.
+        """
+        width, height = size or image.size
+        to_width, to_height = self.target(width, height)
         left, top = (to_width - self.width) // 2, (to_height - self.height) // 2
         if not self.antialias:
             rows = np.arange(top, top + self.height)
@@ -92,7 +97,7 @@ class ResizeRule:
         else:
             # Only the crop is computed, of which a very long picture is a tiny part. The filter
             # still sees beyond the box, so this is what resizing all and cropping gives.
-            across, down = image.width / to_width, image.height / to_height
+            across, down = width / to_width, height / to_height
             image = image.resize(
                 (self.width, self.height),
                 FILTERS[self.interpolation],
@@ -100,8 +105,8 @@ class ResizeRule:
                     left * across,
                     top * down,
                     # Rounding must not carry the box over the edge.
-                    min((left + self.width) * across, image.width),
-                    min((top + self.height) * down, image.height),
+                    min((left + self.width) * across, width),
+                    min((top + self.height) * down, height),
                 ),
             )
         return np.ascontiguousarray(image, dtype=np.uint8)

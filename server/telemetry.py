@@ -73,8 +73,8 @@ def count(scope: Scope, path: str, status: int) -> None:
     for stage in metrics.STAGES:
         seconds = getattr(timings, stage)
         if seconds is not None:
-            metrics.stage_seconds.labels(stage).observe(seconds)
-    metrics.stage_seconds.labels("total").observe(time.perf_counter() - timings.started)
+            metrics.seconds_of[stage].observe(seconds)
+    metrics.seconds_of["total"].observe(time.perf_counter() - timings.started)
 
 
 def log(scope: Scope, status: int, seconds: float) -> None:

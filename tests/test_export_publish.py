@@ -185,6 +185,13 @@ def test_a_cuda_graph_covers_every_batch_size(largest: int) -> None:
     assert graph_batch_sizes(largest)[-1] == largest
 
 
+@pytest.mark.parametrize(("flops", "threads"), [("180544", "1"), ("84675072", "0")])
+def test_a_very_small_model_has_one_thread(flops: str, threads: str) -> None:
+    spec = ModelSpec("tiny", 32, 10, 24, {"flops_per_image": flops})
+    config = text_format.Parse(onnxruntime_config(spec), model_config_pb2.ModelConfig())
+    assert config.parameters["intra_op_thread_count"].string_value == threads
+
+
 def test_max_batch_size_is_read_back() -> None:
     assert read_max_batch_size(onnxruntime_config(SPEC)) == 24
     assert read_max_batch_size("# max_batch_size: 3\n max_batch_size : 7 # edited\n") == 7

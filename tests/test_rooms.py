@@ -42,7 +42,7 @@ ALLOWED = {
     },
     # Runs inside Triton, in an environment of its own.
     "server/backends": {"numpy", "onnxruntime", "triton_python_backend_utils"},
-    "bench": {"numpy", "onnx", "onnxruntime", "uvloop"},
+    "bench": {"fastapi", "numpy", "onnx", "onnxruntime", "PIL", "uvicorn", "uvloop"},
     "loadtest": {
         "gevent",
         "grpc",

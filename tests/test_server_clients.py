@@ -1,5 +1,6 @@
 """Clients that are slow, endless, impatient or gone, and what a real gateway does with them."""
 
+import json
 import re
 import socket
 import threading
@@ -256,6 +257,20 @@ def test_a_client_that_goes_away_leaves_nothing(gateway: Gateway) -> None:
     )
     assert response.status_code == 200
     assert "Traceback" not in gateway.log.read_text()
+
+
+def test_an_answer_comes_in_one_piece_and_pipelined_ones_in_order(gateway: Gateway) -> None:
+    request = HEAD + f"Content-Length: {len(JPEG)}\r\n\r\n".encode() + JPEG
+    with connect(gateway) as client:
+        for _ in range(20):
+            client.sendall(request)
+            head, body = client.recv(65536).decode().split("\r\n\r\n")
+            assert f"content-length: {len(body)}" in head
+        # The last one closes the connection, after all answers.
+        last = HEAD.replace(b"/classify", b"/classify?top_k=1") + b"Connection: close\r\n"
+        client.sendall(request * 2 + last + request.removeprefix(HEAD))
+        answers = [json.loads(body) for body in re.findall("{.*}", answer(client))]
+    assert [len(answer["predictions"]) for answer in answers] == [5, 5, 1]
 
 
 def test_draining_it_is_not_ready_and_serves_on(triton: LocalTriton, tmp_path: Path) -> None:

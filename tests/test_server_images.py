@@ -105,6 +105,16 @@ def test_a_large_jpeg_is_decoded_smaller_with_the_same_result() -> None:
     assert np.array_equal(pixels(data, unaliased), full)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "side"), [(2003, 1501, 32), (1999, 767, 64), (4032, 3024, 224)]
+)
+def test_a_jpeg_decoded_smaller_stays_in_its_place(width: int, height: int, side: int) -> None:
+    data = photo(1, width, height)
+    image = Image.open(io.BytesIO(data))
+    exact = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(pixels(data, ResizeRule(side, side)) - exact).mean() < 1
+
+
 def test_of_an_animation_the_first_frame_counts() -> None:
     frames = [Image.new("RGB", (32, 24), colour) for colour in ("white", "black")]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -1,0 +1,83 @@
+"""What the serving benchmark feeds: models and pictures, made once and kept.
+
+In: a folder. Out: in it a model repository with `tiny` (a small Mixer on 32 × 32), `empty` (takes
+224 × 224 pixels and hardly looks at them) and real models with random weights; and JPEGs: 1 KB, one
+of 500 × 375 like a photograph, one of 12 megapixels.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+SIDE, CLASSES, STRIDE = 224, 10, 16
+# Name: width, height, quality. Photographs of 500 × 375 have about 110 KB.
+PICTURES = {"32px": (32, 32, 75), "500px": (500, 375, 92), "12mp": (4032, 3024, 85)}
+
+
+def prepare(folder: Path, real: list[str]) -> None:
+    """Make what is missing; `real` names variants of `python -m export --list`."""
+    models = folder / "models"
+    for name, variant in {"tiny": "mixer_testing", **{name: name for name in real}}.items():
+        if not (models / name).exists():
+            flags = ("--model", variant, "--name", name, "--repository", str(models))
+            subprocess.run([sys.executable, "-m", "export", *flags], check=True)  # noqa: S603
+    if not (models / "empty").exists():
+        _publish_empty(models / "empty", (models / "tiny/config.pbtxt").read_text())
+    for name, (width, height, quality) in PICTURES.items():
+        if not (path := folder / f"{name}.jpg").exists():
+            picture(width, height).save(path, quality=quality)
+
+
+def picture(width: int, height: int) -> Image.Image:
+    """Smooth colours, an edge and grain: as much work for a JPEG decoder as a photograph."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
+    waves = [np.sin(a * x + b * y + c) for a, b, c in random.uniform(1, 40, (3, 3))]
+    pixels = (
+        127.5 + 60 * np.stack(waves, axis=-1) + 30 * (np.hypot(x - 0.5, y - 0.5) < 0.3)[..., None]
+    )
+    pixels += random.normal(0, 12, (height, width, 1)).astype(np.float32)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def _publish_empty(folder: Path, config: str) -> None:
+    (folder / "1").mkdir(parents=True)
+    onnx.save(_empty(), folder / "1/model.onnx")
+    (folder / "labels.txt").write_text("".join(f"class {i}\n" for i in range(CLASSES)))
+    config = config.replace('name: "tiny"', 'name: "empty"').replace("32, 32, 3", "224, 224, 3")
+    (folder / "config.pbtxt").write_text(config)
+
+
+def _empty() -> onnx.ModelProto:
+    seen = SIDE // STRIDE
+    weights = np.random.default_rng(0).normal(0, 1e-3, (seen * seen * 3, CLASSES))
+    nodes = [
+        helper.make_node("Slice", ["image", "starts", "ends", "axes", "steps"], ["some"]),
+        helper.make_node("Cast", ["some"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["pixels"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = {
+        "starts": np.array([0, 0]),
+        "ends": np.array([SIDE, SIDE]),
+        "axes": np.array([1, 2]),
+        "steps": np.array([STRIDE, STRIDE]),
+        "weights": weights.astype(np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "empty",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", CLASSES])
+            for name in ("logits", "probabilities")
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
