@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -36,8 +37,9 @@ def torch_wheels() -> Iterator[list[str]]:
     if not folder or not list(Path(folder).glob("torch-*+cpu-*.whl")):
         yield []  # the address in the Dockerfile
         return
-    form = "{{(index .IPAM.Config 0).Gateway}}"
-    bridge = run("docker", "network", "inspect", "bridge", "--format", form).stdout.strip()
+    form = "{{(index .IPAM.Config 0).Subnet}}"
+    subnet = run("docker", "network", "inspect", "bridge", "--format", form).stdout.strip()
+    bridge = str(next(ipaddress.ip_network(subnet).hosts()))  # this machine, as a build sees it
     handler = functools.partial(Quiet, directory=folder)
     with http.server.ThreadingHTTPServer((bridge, 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
