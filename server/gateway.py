@@ -72,7 +72,7 @@ class Gateway(uvicorn.Server):
     async def serve_on(self, listener: socket.socket) -> None:
         """Serve until `stop`."""
         # What has been made so far stays to the end: looking through it again and again for
-        # garbage took 40 % of the event loop's time under load.
+        # garbage took from a tenth to two fifths of the event loop's time under load.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
