@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from server import metrics
 from server.contract import Model
@@ -180,8 +181,7 @@ class Replicas:
         if team is None:
             # The model was exchanged while this request was under way.
             now = self._entries.get(model.name)
-            same = isinstance(now, Model) and now.interchangeable(model)
-            team = self._teams[now] if isinstance(now, Model) and same else Team([], 0)
+            team = self._teams[now] if _same(now, model) else Team([], 0)
         return team
 
     def _refresh(self) -> None:
@@ -203,9 +203,13 @@ class Replicas:
             if not kinds:
                 entries[name] = next(entry for _, entry in listed if entry is not None)
                 continue
-            # While a new release rolls out, most requests are for what most Tritons have.
-            kind = max(kinds, key=len)
-            model = self._kept(kind[0][1])
+            # While a new release rolls out, requests are for what most Tritons have; of as many,
+            # for what they were for.
+            before = self._entries.get(name)
+            kind = max(kinds, key=lambda kind: (len(kind), _same(before, kind[0][1])))
+            model = kind[0][1]
+            if isinstance(before, Model) and before.equals(model):
+                model = before  # the same object, so that its queue goes on
             sound = [pair for pair in kind if name not in pair[0].doubted] or kind
             entries[name] = model
             teams[model] = Team(
@@ -219,11 +223,6 @@ class Replicas:
         self._leave_the_lost()
         metrics.replicas.set(sum(not each.doubted for each in present))
 
-    def _kept(self, model: Model) -> Model:
-        """The object that was used so far, if it says the same: its queue goes on."""
-        before = self._entries.get(model.name)
-        return before if isinstance(before, Model) and before.equals(model) else model
-
     def _leave_the_lost(self) -> None:
         """Whoever waits for a replica that will not answer goes to one that does."""
         for model, team in self._teams.items():
@@ -231,3 +230,7 @@ class Replicas:
                 lost = replica.models.away is not None or model.name in replica.failed
                 if lost and replica not in team.replicas:
                     replica.leave(model.name)
+
+
+def _same(entry: Entry | None, model: Model) -> TypeGuard[Model]:
+    return isinstance(entry, Model) and entry.interchangeable(model)

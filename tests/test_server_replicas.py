@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -191,10 +191,12 @@ class Names(asyncio.SelectorEventLoop):
     """An event loop with a name service of its own."""
 
     table: dict[str, list[str]]
+    asked = 0
 
     async def getaddrinfo(  # type: ignore[override] # as much of it as is used
         self, host: str, port: int, **_options: object
     ) -> list[tuple[object, ...]]:
+        self.asked += 1
         if host not in self.table:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [
@@ -205,11 +207,28 @@ class Names(asyncio.SelectorEventLoop):
         ]
 
 
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-    writer.close()
+@contextlib.asynccontextmanager
+async def relay(ip: str, port: int, target: LocalTriton) -> AsyncIterator[None]:
+    """Another address of a Triton."""
+    ends: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target.grpc_port)
+        ends.extend((writer, far_writer))
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    async with await asyncio.start_server(connect, ip, port):
+        yield
+    for end in ends:
+        end.close()
+        with contextlib.suppress(OSError):
+            await end.wait_closed()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -223,15 +242,7 @@ def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None
     names.table = {}
     image = np.zeros((tiny_models.SIZE, tiny_models.SIZE, 3), np.uint8)
 
-    async def run(one: LocalTriton, two: LocalTriton, other: LocalTriton) -> None:
-        async def relay(target: LocalTriton, ip: str) -> asyncio.Server:
-            async def connect(r: asyncio.StreamReader, w: asyncio.StreamWriter) -> None:
-                far = await asyncio.open_connection("127.0.0.1", target.grpc_port)
-                await asyncio.gather(pump(r, far[1]), pump(far[0], w))
-
-            return await asyncio.start_server(connect, ip, one.grpc_port)
-
-        servers = [await relay(two, "127.0.0.2"), await relay(other, "127.0.0.3")]
+    async def run(one: LocalTriton) -> None:
         replicas = Replicas(f"tritons:{one.grpc_port}", "linear", 30.0)
         watch = asyncio.create_task(replicas.watch())
 
@@ -245,7 +256,6 @@ def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None
             return model
 
         try:
-            await asyncio.sleep(0)
             with pytest.raises(TritonAway, match=r"has not answered|cannot be resolved"):
                 replicas.get("linear")
             names.table["tritons"] = ["::1", "127.0.0.1"]
@@ -263,15 +273,21 @@ def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None
             await until(lambda: "127.0.0.1" not in serving())
             # A resolver that fails takes nothing away.
             del names.table["tritons"]
-            await asyncio.sleep(1.5)
+            asked = names.asked
+            await until(lambda: names.asked > asked + 1)
             assert len(serving()) == 2
-            await infer()
+            assert (await infer()).interchangeable(model)
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             await replicas.close(5.0)
-            for server in servers:
-                server.close()
+
+    async def with_relays(one: LocalTriton, two: LocalTriton, other: LocalTriton) -> None:
+        async with (
+            relay("127.0.0.2", one.grpc_port, two),
+            relay("127.0.0.3", one.grpc_port, other),
+        ):
+            await run(one)
 
     with (
         running_triton(repository) as one,
@@ -279,4 +295,4 @@ def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None
         running_triton(tmp_path) as other,
         asyncio.Runner(loop_factory=lambda: names) as runner,
     ):
-        runner.run(run(one, two, other))
+        runner.run(with_relays(one, two, other))
