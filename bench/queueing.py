@@ -74,8 +74,7 @@ class Gateway:
         self._arrived: deque[int] = deque()
         self._decoded: list[int] = []
         self._pending = dict.fromkeys(run.tritons, 0)
-        self._turn = {triton: run.chance() for triton in run.tritons}
-        self._turns = itertools.count(1)
+        self._given = {triton: run.chance() for triton in run.tritons}
 
     def arrive(self, request: int) -> None:
         self._arrived.append(request)
@@ -104,8 +103,8 @@ class Gateway:
         while self._decoded and sum(self._pending.values()) < fleet.tritons * (fleet.instances + 1):
             requests = self._decoded[: fleet.max_batch]
             del self._decoded[: fleet.max_batch]
-            triton = min(self._pending, key=lambda t: (self._pending[t], self._turn[t]))
-            self._turn[triton] = next(self._turns)
+            triton = min(self._pending, key=lambda t: (self._pending[t], self._given[t]))
+            self._given[triton] += len(requests)
             self._pending[triton] += 1
             triton.take(Call(self, requests))
 

@@ -249,7 +249,7 @@ def main() -> int:
     parser.add_argument("--model", default="mixer_cifar10")
     parser.add_argument("--tritons", type=int, default=3, help="at least 2")
     parser.add_argument("--gateways", type=int, default=2)
-    parser.add_argument("--concurrency", type=int, default=16, help="requests under way")
+    parser.add_argument("--concurrency", type=int, default=48, help="requests under way")
     return uvloop.run(measure(parser.parse_args()))
 
 

@@ -37,9 +37,9 @@ class Replica:
         self.url = url
         self.models = Models(TritonClient(url), average_batch, changed)
         self.pending = 0  # calls under way
-        # Of the last call, among those to all replicas. The first order differs between gateways:
-        # were it the same, all of them would send to the same Triton at the same time, for ever.
-        self.turn = secrets.randbelow(2**32) / 2**32
+        # Pictures so far. The start differs between gateways: were it the same, all of them would
+        # send to the same Triton at the same time, for ever.
+        self.given = secrets.randbelow(2**32) / 2**32
         self.doubted: set[str] = set()  # models to be avoided as long as another Triton has them
         self.failed: dict[str, Problem] = {}  # those of them whose last canary failed
         self._changed = changed

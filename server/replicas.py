@@ -48,7 +48,7 @@ class Replicas:
         self._entries: dict[str, Entry] = {}
         self._teams: dict[Model, Team] = {}
         self._away: TritonAway | None = TritonAway(f"Triton at {url} has not answered yet")
-        self._turns = itertools.count(1)
+        self._given = 0.0
         self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, name: str) -> Model:
@@ -98,7 +98,7 @@ class Replicas:
         Only what is lost with a replica is repeated: once, on another one, within `seconds`.
         """
         end = time.monotonic() + seconds
-        replica = self._choose(model, but=None)
+        replica = self._choose(model, len(images), but=None)
         if replica is None:
             if self._away is not None:
                 raise TritonAway(self._away.detail)
@@ -107,7 +107,7 @@ class Replicas:
             return await replica.infer(model.name, images, seconds)
         except (TritonAway, ModelNotReady):
             replica.doubt(model.name)
-            another = self._choose(model, but=replica)
+            another = self._choose(model, len(images), but=replica)
             left = end - time.monotonic()
             if another is None or left <= 0:
                 raise
@@ -168,12 +168,14 @@ class Replicas:
             f"[{ip}]:{port}" for ip in hosts[socket.AF_INET6]
         ]
 
-    def _choose(self, model: Model, but: Replica | None) -> Replica | None:
+    def _choose(self, model: Model, pictures: int, but: Replica | None) -> Replica | None:
         team = [each for each in self._team(model).replicas if each is not but]
         if not team:
             return None
-        replica = min(team, key=lambda each: (each.pending, each.turn))
-        replica.turn = next(self._turns)
+        replica = min(team, key=lambda each: (each.pending, each.given))
+        # Start-time fair queueing (Goyal et al., SIGCOMM 1996): who was away is owed nothing.
+        self._given = max(self._given, replica.given)
+        replica.given = self._given + pictures
         return replica
 
     def _team(self, model: Model) -> Team:
