@@ -31,6 +31,7 @@ from bench.rolling import Backend, exchange
 EVEN = 0.10  # coefficient of variation
 RECOVERY_SECONDS = 5.0
 AFTER_SECONDS = 5.0  # of load after each event
+LOAD = 0.5  # of the peak, during the events
 START_SECONDS = 120.0
 
 
@@ -99,7 +100,27 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def load(targets: list[Clients], concurrency: int) -> AsyncIterator[None]:
+async def at_rate(targets: list[Clients], rate: float) -> AsyncIterator[None]:
+    """Requests at random times, `rate` per second, to each target in turn."""
+    random = np.random.default_rng(1)
+
+    async def send(group: asyncio.TaskGroup) -> None:
+        moment = time.perf_counter()
+        for target in itertools.cycle(targets):
+            moment += random.exponential(1 / rate)
+            await asyncio.sleep(max(0.0, moment - time.perf_counter()))
+            group.create_task(target.ask())
+
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(send(group))
+        try:
+            yield
+        finally:
+            sending.cancel()
+
+
+@contextlib.asynccontextmanager
+async def at_peak(targets: list[Clients], concurrency: int) -> AsyncIterator[None]:
     """So many requests always under way, to each target in turn."""
     turns = itertools.cycle(targets)
     enough = asyncio.Event()
@@ -128,6 +149,7 @@ class Bench:
         model = ["--default-model", options.model]
         self._fleet = [Backend(["--triton-url", url, *model]) for _ in range(options.gateways)]
         self._lone = Backend(["--triton-url", f"127.0.0.1:{self.tritons[0].port}", *model])
+        self._rate = 0.0
         self.broken: list[str] = []
 
     def hold(self, kept: bool, promise: str) -> None:
@@ -146,6 +168,9 @@ class Bench:
         *first, last = self.tritons
         await asyncio.gather(*(triton.start() for triton in first))
         await asyncio.gather(*(backend.start() for backend in [*self._fleet, self._lone]))
+        peak = await self._peak(self._fleet)
+        self._rate = LOAD * peak
+        print(f"peak: {peak:.0f} per second; from here on {self._rate:.0f}, at random times")
         await self._event("steady", asyncio.sleep(0), first)
         await self._event("one joins", last.start(), self.tritons)
         victim = self.tritons[1]
@@ -158,7 +183,7 @@ class Bench:
     async def _event(self, name: str, what: Awaitable[None], sharing: list[Triton]) -> None:
         """Under load: the event, then some seconds in which the load is to be even."""
         targets = self._clients(self._fleet)
-        async with load(targets, self._options.concurrency):
+        async with at_rate(targets, self._rate):
             await asyncio.sleep(2)
             await what
             await until(self._all_used(len(sharing)), f"{len(sharing)} Tritons that answer")
@@ -212,17 +237,21 @@ class Bench:
         rates: dict[str, list[float]] = {"fleet": [], "pair": []}
         for _ in range(3):
             for name, backends in (("fleet", self._fleet), ("pair", [self._lone])):
-                targets = self._clients(backends)
-                began = time.perf_counter()
-                async with load(targets, self._options.concurrency):
-                    await asyncio.sleep(AFTER_SECONDS)
-                answers = sum(len(clients.answers) for clients in targets)
-                rates[name].append(answers / (time.perf_counter() - began))
+                rates[name].append(await self._peak(backends))
         fleet, pair = (float(np.median(each)) for each in rates.values())
         print(f"throughput: fleet {fleet:.1f} per second, one pair {pair:.1f}")
         self.hold(
             fleet >= 0.95 * pair, f"the fleet does 95 % of one pair, found {fleet / pair:.0%}"
         )
+
+    async def _peak(self, backends: list[Backend]) -> float:
+        """Good answers per second while there is always something to do."""
+        targets = self._clients(backends)
+        began = time.perf_counter()
+        async with at_peak(targets, self._options.concurrency):
+            await asyncio.sleep(AFTER_SECONDS)
+        good = sum(status == 200 for clients in targets for status, _ in clients.answers)
+        return good / (time.perf_counter() - began)
 
     async def stop(self) -> None:
         """End everything."""
@@ -249,7 +278,7 @@ def main() -> int:
     parser.add_argument("--model", default="mixer_cifar10")
     parser.add_argument("--tritons", type=int, default=3, help="at least 2")
     parser.add_argument("--gateways", type=int, default=2)
-    parser.add_argument("--concurrency", type=int, default=48, help="requests under way")
+    parser.add_argument("--concurrency", type=int, default=48, help="requests that make the peak")
     return uvloop.run(measure(parser.parse_args()))
 
 
