@@ -73,7 +73,7 @@ class Batcher:
     def _enough(self, most: int) -> float:
         """How many pictures have to wait for a call to be made now."""
         calls = len(self._under_way)
-        if calls < self.model.instances:
+        if calls < self._triton.instances(self.model):
             return 1
         if calls < self._triton.slots(self.model):
             # Small batches one after the other would cost more than they save.

@@ -29,10 +29,15 @@ RESOLVE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Team:
-    """The replicas that answer for one model now, and how many calls keep them all busy."""
+    """The replicas that answer for one model now, and how many batches they work on at once."""
 
     replicas: list[Replica]
-    slots: int
+    instances: int
+
+    @property
+    def slots(self) -> int:
+        """As many calls, and one more for each Triton."""
+        return self.instances + len(self.replicas)
 
 
 class Replicas:
@@ -85,10 +90,13 @@ class Replicas:
     def _present(self) -> list[Replica]:
         return [each for each in self._replicas.values() if each.models.away is None]
 
+    def instances(self, model: Model) -> int:
+        """Calls that give every instance of the model, wherever it is, a batch to work on."""
+        return max(model.instances, self._team(model).instances)
+
     def slots(self, model: Model) -> int:
-        """Calls that give every instance of the model a batch to work on and the next one."""
-        team = self._team(model)
-        return max(model.instances + 1, team.slots)
+        """As many calls, and for each Triton one that waits until an instance is done."""
+        return max(model.instances + 1, self._team(model).slots)
 
     async def infer(
         self, model: Model, images: Sequence[Pixels], seconds: float
@@ -215,7 +223,7 @@ class Replicas:
             sound = [pair for pair in kind if name not in pair[0].doubted] or kind
             entries[name] = model
             teams[model] = Team(
-                [replica for replica, _ in sound], sum(each.instances + 1 for _, each in sound)
+                [replica for replica, _ in sound], sum(each.instances for _, each in sound)
             )
         self._entries, self._teams = entries, teams
         if present:
