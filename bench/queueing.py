@@ -269,6 +269,8 @@ async def check(options: argparse.Namespace, fleet: Fleet) -> int:
     for concurrency in CONCURRENCIES:
         clients = Clients(options.url, picture, 30)
         measured[concurrency] = await peak(clients, options.seconds / 2, concurrency)
+        if not measured[concurrency]:
+            sys.exit(f"{options.url} classified nothing")
         if concurrency == 1:
             # Of a log-normal distribution, the p99 is 2.33 standard deviations from the median.
             p50, p99 = np.percentile([seconds for _, seconds in clients.answers], (50, 99))
