@@ -1,6 +1,6 @@
 """The app: what the gateway is made of, and which path leads to which endpoint.
 
-In: `Settings` and the address of a Triton. Out: an ASGI app that classifies pictures, with its
+In: `Settings` and the addresses of Triton. Out: an ASGI app that classifies pictures, with its
 OpenAPI document at /openapi.json and a page to try it at /docs.
 """
 
@@ -20,7 +20,6 @@ from server.bodies import Bodies
 from server.classify import Classifier
 from server.keys import KeyFile, RequireKey
 from server.middleware import Envelope
-from server.models import Models
 from server.page import page
 from server.problems import (
     MethodNotAllowed,
@@ -29,9 +28,9 @@ from server.problems import (
     UnknownModel,
 )
 from server.readiness import Readiness
+from server.replicas import Replicas
 from server.settings import Settings
 from server.telemetry import Telemetry
-from server.triton import TritonClient
 
 DESCRIPTION = "Image classification by MLP-Mixer, ViT and BiT models on NVIDIA Triton."
 
@@ -54,8 +53,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics.start()
         tracing.start(__version__)
-        triton = TritonClient(triton_url)
-        models = Models(triton, settings.default_model)
+        models = Replicas(triton_url, settings.default_model, settings.longest_request)
         app.state.models = models
         app.state.readiness = Readiness(models)
         app.state.classifier = Classifier(settings, models)
@@ -66,7 +64,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             app.state.classifier.close()
-            await triton.close(settings.longest_request)
+            await models.close(settings.longest_request)
             await tracing.stop()
 
     app = FastAPI(

@@ -16,8 +16,9 @@ from server import tracing
 from server.admission import Gate
 from server.contract import Model
 from server.problems import Problem
+from server.replicas import Replicas
 from server.resizing import Pixels
-from server.triton import Probabilities, TritonClient
+from server.triton import Probabilities
 
 Answer = tuple[Probabilities, str]
 # The context is that of the request, for the log and for traces.
@@ -27,7 +28,7 @@ Waiting = tuple[Pixels, asyncio.Future[Answer], Context]
 class Batcher:
     """The queue in front of one model."""
 
-    def __init__(self, triton: TritonClient, model: Model, seconds: float) -> None:
+    def __init__(self, triton: Replicas, model: Model, seconds: float) -> None:
         """`seconds` bounds each call to Triton; afterwards it no longer counts as under way."""
         self.model = model
         self.gate = Gate(model.name)
@@ -40,7 +41,7 @@ class Batcher:
     async def infer(self, image: Pixels) -> Answer:
         """Probabilities float32[K] of uint8[H, W, 3], and the version that answered.
 
-        Raises as `TritonClient.infer`.
+        Raises as `Replicas.infer`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
@@ -72,9 +73,9 @@ class Batcher:
     def _enough(self, most: int) -> float:
         """How many pictures have to wait for a call to be made now."""
         calls = len(self._under_way)
-        if calls < self.model.instances:
+        if calls < self._triton.instances(self.model):
             return 1
-        if calls == self.model.instances:
+        if calls < self._triton.slots(self.model):
             # Small batches one after the other would cost more than they save.
             return min(most, sum(self._under_way.values()) / calls)
         return math.inf
@@ -83,7 +84,7 @@ class Batcher:
         try:
             images = [image for image, _, _ in batch]
             with tracing.call(self.model.name, len(images)):
-                rows, version = await self._triton.infer(self.model.name, images, self._seconds)
+                rows, version = await self._triton.infer(self.model, images, self._seconds)
         except Exception as error:
             if isinstance(error, Problem):
                 error.forget()

@@ -21,8 +21,8 @@ from server.bodies import Upload
 from server.contract import Model, check_distribution
 from server.images import decode, open_header
 from server.middleware import Timings
-from server.models import Models
-from server.problems import DeadlinePassed, ModelNotReady, NoImage, Problem, TritonAway
+from server.problems import DeadlinePassed, NoImage, Problem
+from server.replicas import Replicas
 from server.resizing import Pixels, ResizeRule
 from server.settings import Settings
 from server.triton import Probabilities
@@ -39,7 +39,7 @@ Predictions = list[dict[str, object]]
 class Classifier:
     """Classifies pictures; holds the pool of decoding threads. Close it at the end."""
 
-    def __init__(self, settings: Settings, models: Models) -> None:
+    def __init__(self, settings: Settings, models: Replicas) -> None:
         self.models = models
         self._longest = settings.longest_request
         self._max_pixels = settings.max_pixels
@@ -121,21 +121,17 @@ class Classifier:
         began = time.perf_counter()
         try:
             probabilities, version = await self._batcher(model).infer(pixels)
-        except (TritonAway, ModelNotReady):
-            self.models.suspect()
-            raise
         finally:
             timings.inference = time.perf_counter() - began
             timings.average_batch = self.models.average_batch.get(model.name)
         ticket.done()
-        self.models.worked[model.name] = time.monotonic()
         check_distribution(model.name, probabilities)
         return predictions(model, probabilities, top_k), version
 
     def _batcher(self, model: Model) -> Batcher:
         batcher = self._batchers.get(model.name)
         if batcher is None or batcher.model is not model:
-            batcher = Batcher(self.models.triton, model, self._longest)
+            batcher = Batcher(self.models, model, self._longest)
             self._batchers[model.name] = batcher
         return batcher
 

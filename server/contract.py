@@ -35,6 +35,19 @@ class Model:
     labels: list[str] = field(repr=False)
     expected: Probabilities = field(repr=False)
 
+    def interchangeable(self, other: "Model") -> bool:
+        """Whether a request made for the one may be answered by the other."""
+        return (self.name, self.rule, self.classes, self.max_batch_size, self.labels) == (
+            *(other.name, other.rule, other.classes, other.max_batch_size, other.labels),
+        )
+
+    def equals(self, other: "Model") -> bool:
+        """Whether the two tell the same of themselves."""
+        mine = self.version, self.instances, self.parameters
+        return self.interchangeable(other) and mine == (
+            *(other.version, other.instances, other.parameters),
+        )
+
     def top_k(self, asked: int | None) -> int:
         """How many classes to answer with; raises `BadParameter` outside 1 to `classes`."""
         if asked is None:

@@ -18,13 +18,14 @@ from server.classify import Classifier
 from server.contract import Model
 from server.deadlines import seconds_for, while_connected
 from server.middleware import Timings
-from server.models import Entry, Models
+from server.models import Entry
 from server.problems import (
     BadParameter,
     BodyTooLarge,
     Draining,
     Problem,
 )
+from server.replicas import Replicas
 from server.settings import Settings
 from server.telemetry import refused
 
@@ -84,14 +85,14 @@ async def classify_batch(request: Request) -> Response:
 
 async def list_models(request: Request) -> Response:
     """GET /models."""
-    models: Models = request.app.state.models
+    models: Replicas = request.app.state.models
     entries = [_summary(models, entry) for entry in models.entries()]
     return _json({"default": models.default, "models": entries})
 
 
 async def show_model(request: Request) -> Response:
     """GET /models/{name}."""
-    models: Models = request.app.state.models
+    models: Replicas = request.app.state.models
     entry = models.entry(request.path_params["name"])
     summary = _summary(models, entry)
     if isinstance(entry, Model):
@@ -101,7 +102,7 @@ async def show_model(request: Request) -> Response:
 
 async def prometheus(request: Request) -> Response:
     """GET /metrics."""
-    models: Models = request.app.state.models
+    models: Replicas = request.app.state.models
     return Response(
         metrics.render(models.average_batch), headers={"content-type": metrics.CONTENT_TYPE_LATEST}
     )
@@ -126,8 +127,8 @@ def _context(request: Request) -> tuple[Settings, Classifier, Timings]:
 
 
 def parameters(request: Request) -> tuple[Model, int]:
-    """The model and top_k that the query asks for. Raises `BadParameter`, or as `Models.get`."""
-    models: Models = request.app.state.models
+    """The model and top_k that the query asks for. Raises `BadParameter`, or as `Replicas.get`."""
+    models: Replicas = request.app.state.models
     name, top_k = _asked(request.scope["query_string"])
     model = models.get(models.default if name is None else name)
     return model, model.top_k(top_k)
@@ -149,7 +150,7 @@ def _asked(query: bytes) -> tuple[str | None, int | None]:
     return asked.get("model"), None if top_k is None else int(top_k)
 
 
-def _summary(models: Models, entry: Entry) -> dict[str, object]:
+def _summary(models: Replicas, entry: Entry) -> dict[str, object]:
     return {**entry.summary(), "default": entry.name == models.default}
 
 

@@ -70,6 +70,14 @@ average_batch = Gauge(
     ("model",),
     multiprocess_mode="mostrecent",
 )
+replicas = Gauge(
+    "mixer_triton_replicas",
+    "Tritons that answer, of each worker the fewest.",
+    multiprocess_mode="livemin",
+)
+repeated = Counter(
+    "mixer_triton_calls_repeated", "Calls that were lost with a Triton and repeated on another."
+)
 build = Gauge("mixer_build_info", "Always 1.", ("version", "python"), multiprocess_mode="max")
 
 # What is wrong with a picture, as opposed to the request or the server.

@@ -1,13 +1,14 @@
-"""The models that Triton serves, kept up to date in the background.
+"""The models that one Triton serves, kept up to date in the background.
 
-In: Triton, asked once a second. Out: the `Model` of a name, or the `Problem` that says why there is
-none: unknown, not ready, unusable, or Triton away. A Triton that starts later, or again, is found
+In: Triton, asked once a second. Out: each of its models, as a `Model` or with the `Problem` that
+says why it cannot be served; or why Triton is away. A Triton that starts later, or again, is found
 by itself.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from server import metrics
@@ -26,7 +27,6 @@ from server.problems import (
     ModelNotReady,
     Problem,
     TritonAway,
-    UnknownModel,
 )
 from server.triton import TritonClient
 
@@ -65,44 +65,21 @@ Index = frozenset[tuple[str, str, str, str]]
 
 
 class Models:
-    """What Triton serves now. `watch` runs as long as the gateway does."""
+    """What one Triton serves now. `watch` runs as long as it may be used."""
 
-    def __init__(self, triton: TritonClient, default: str) -> None:
+    def __init__(
+        self, triton: TritonClient, average_batch: dict[str, float], changed: Callable[[], None]
+    ) -> None:
+        """`average_batch` gets the pictures per execution; `changed` is called at every change."""
         self.triton = triton
-        self.default = default
-        self.average_batch: dict[str, float] = {}
+        self.average_batch = average_batch
         self.worked: dict[str, float] = {}  # when each model answered last, time.monotonic()
-        self._entries: dict[str, Entry] = {}
+        self.entries: dict[str, Entry] = {}
+        self.away: TritonAway | None = TritonAway(f"Triton at {triton.url} has not answered yet")
+        self._changed = changed
         self._index: Index = frozenset()
         self._counts: dict[str, tuple[int, int]] = {}
-        self._away: TritonAway | None = TritonAway(f"Triton at {triton.url} has not answered yet")
         self._look_again = asyncio.Event()
-
-    def get(self, name: str) -> Model:
-        """The model to serve `name` with.
-
-        Raises `TritonAway`, `UnknownModel`, `ModelNotReady` or `ContractBroken`.
-        """
-        entry = self.entry(name)
-        if isinstance(entry, Unusable):
-            raise type(entry.problem)(entry.problem.detail)
-        return entry
-
-    def entry(self, name: str) -> Entry:
-        """The model or why it cannot be served. Raises `TritonAway` or `UnknownModel`."""
-        if self._away is not None:
-            raise TritonAway(self._away.detail)
-        entry = self._entries.get(name)
-        if entry is None:
-            names = ", ".join(sorted(self._entries)) or "none"
-            raise UnknownModel(f"there is no model {name!r}; there are: {names}")
-        return entry
-
-    def entries(self) -> list[Entry]:
-        """All models that Triton lists, by name. Raises `TritonAway`."""
-        if self._away is not None:
-            raise TritonAway(self._away.detail)
-        return [self._entries[name] for name in sorted(self._entries)]
 
     def suspect(self) -> None:
         """A call failed: look at once whether Triton is still there."""
@@ -110,11 +87,12 @@ class Models:
 
     def loaded(self) -> list[Model]:
         """The models that can be served."""
-        return [entry for entry in self._entries.values() if isinstance(entry, Model)]
+        return [entry for entry in self.entries.values() if isinstance(entry, Model)]
 
-    def works(self, name: str) -> bool:
-        """Whether the model has answered a request just now."""
-        return time.monotonic() - self.worked.get(name, float("-inf")) < WORKED_SECONDS
+    def works(self, name: str, patience: float = 0.0) -> bool:
+        """Whether the model has answered a request just now, or `patience` seconds ago."""
+        silent = time.monotonic() - self.worked.get(name, float("-inf"))
+        return silent < max(WORKED_SECONDS, patience)
 
     async def watch(self) -> None:
         """Keep the list up to date, for ever."""
@@ -134,7 +112,7 @@ class Models:
                 logger.exception("the models of Triton at %s cannot be read", self.triton.url)
                 self._lose(TritonAway(f"Triton's answer cannot be read: {error}"))
             metrics.tasks.set(len(asyncio.all_tasks()))
-            pause = POLL_SECONDS if self._away is None else AWAY_POLL_SECONDS
+            pause = POLL_SECONDS if self.away is None else AWAY_POLL_SECONDS
             try:
                 async with asyncio.timeout(pause):
                     await self._look_again.wait()
@@ -144,28 +122,33 @@ class Models:
                 pass
 
     def _lose(self, problem: TritonAway) -> None:
-        if self._away is None:
-            logger.warning("Triton is away: %s", problem.detail)
-        self._away = problem
+        if self.away is None:
+            logger.warning("Triton at %s is away: %s", self.triton.url, problem.detail)
+        changes = self.away is None or self.away.detail != problem.detail
+        self.away = problem
+        if changes:
+            self._changed()
 
     async def _look(self) -> None:
         found = await self.triton.index(QUESTION_TIMEOUT)
         index = frozenset((m.name, m.version, m.state, m.reason) for m in found)
-        if self._away is not None or index != self._index:
+        if self.away is not None or index != self._index:
             entries = {name: await self._load(name, index) for name in {m.name for m in found}}
-            self._entries, self._index = entries, index
-            self._away = None
+            self.entries, self._index = entries, index
+            self.away = None
+            self._changed()
             for name in sorted(entries):
-                _log(entries[name])
+                self._log(entries[name])
             for m in found:
                 # Triton's reason can hold a backend's stack and server paths: for the log alone.
                 if m.state != "READY" and m.reason:
                     logger.warning("Triton says of model %s: %s", m.name, m.reason)
-        for name, entry in self._entries.items():
+        for name, entry in self.entries.items():
             if isinstance(entry, Unusable) and isinstance(entry.problem, ModelNotReady):
-                self._entries[name] = again = await self._load(name, index)
+                self.entries[name] = again = await self._load(name, index)
                 if isinstance(again, Model):
-                    _log(again)
+                    self._changed()
+                    self._log(again)
         await self._count_batches()
 
     async def _load(self, name: str, index: Index) -> Entry:
@@ -230,9 +213,9 @@ class Models:
                 )
             self._counts[name] = (inferences, executions)
 
-
-def _log(entry: Entry) -> None:
-    if isinstance(entry, Unusable):
-        logger.warning("model %s is unavailable: %s", entry.name, entry.problem.detail)
-    else:
-        logger.info("model %s version %s is ready", entry.name, entry.version)
+    def _log(self, entry: Entry) -> None:
+        name, version, url = entry.name, entry.version, self.triton.url
+        if isinstance(entry, Unusable):
+            logger.warning("model %s on %s is unavailable: %s", name, url, entry.problem.detail)
+        else:
+            logger.info("model %s version %s is ready on %s", name, version, url)

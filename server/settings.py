@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     triton_url: str = Field(
-        "127.0.0.1:8001", description="Triton's gRPC address, HOST:PORT. Unused with --with-triton."
+        "127.0.0.1:8001",
+        description="Triton's gRPC address, HOST:PORT; several with commas between them. Every "
+        "address of a name is used. Unused with --with-triton.",
     )
     with_triton: bool = Field(False, description="Start and supervise a local Triton as well.")
     repository: Path = Field(
@@ -144,16 +146,19 @@ class Settings(BaseSettings):
     @field_validator("triton_url")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
-        host, colon, port = value.rpartition(":")
-        if not (
-            host
-            and "/" not in host
-            and colon
-            and port.isascii()
-            and port.isdigit()
-            and 0 < int(port) < 65536
-        ):
-            raise ValueError("should be HOST:PORT without a scheme, such as 127.0.0.1:8001")
+        for each in value.split(","):
+            host, _, port = each.rpartition(":")
+            # An IPv6 address is written in brackets.
+            if not (
+                re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+", host)
+                and port.isascii()
+                and port.isdigit()
+                and 0 < int(port) < 65536
+            ):
+                raise ValueError(
+                    "should be HOST:PORT without a scheme, such as 127.0.0.1:8001, or several "
+                    "with commas between them"
+                )
         return value
 
 

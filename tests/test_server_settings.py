@@ -34,6 +34,9 @@ def test_flags_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("--triton-url", "http://triton:8001", "HOST:PORT without a scheme"),
         ("--triton-url", "triton", "HOST:PORT"),
         ("--triton-url", "triton:0", "HOST:PORT"),
+        ("--triton-url", "triton:8001,", "HOST:PORT"),
+        ("--triton-url", "triton:8001,other", "HOST:PORT"),
+        ("--triton-url", "::1:8001", "HOST:PORT"),
         ("--request-timeout", "0", "--request-timeout (MIXER_REQUEST_TIMEOUT): "),
         ("--request-timeout", "nan", "--request-timeout"),
         ("--max-pixels", "-1", "--max-pixels"),
@@ -51,6 +54,11 @@ def test_a_bad_value_is_reported_with_its_name(flag: str, value: str, message: s
         read([flag, value])
     assert message in str(caught.value)
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["triton:8001", "10.0.0.1:8001,b.example.org:1", "[::1]:8001"])
+def test_one_triton_or_several(url: str) -> None:
+    assert read(["--triton-url", url]).triton_url == url
 
 
 def test_a_variable_without_a_setting_is_reported() -> None:
