@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.triton import health
 from server.local_triton import free_port
 from server.triton_process import children
 from tests.conftest import CHECKOUT, wait_for
@@ -91,3 +92,31 @@ def test_it_says_why_it_cannot_serve(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
     assert done.returncode == 1
     assert "holds no model" in done.stderr
+
+
+def test_a_hanging_triton_is_ended_even_if_no_check_has_seen_it_well(
+    alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But one that is not there yet is not: it is loading its models."""
+    ended: list[bool] = []
+    # What ends a container is tried on containers: tests/test_compose.py.
+    monkeypatch.setattr(health, "end_container", lambda: ended.append(True))
+    monkeypatch.setattr(health, "STATE", tmp_path / "state")
+    monkeypatch.setattr(health, "TIMEOUT_S", 0.5)
+
+    def check(port: int) -> int:
+        monkeypatch.setattr(sys, "argv", ["health.py", "--port", str(port), "--end-after", "2"])
+        return health.main()
+
+    absent = free_port()
+    assert [check(absent), check(absent), check(absent)] == [1, 1, 1]
+    assert not ended
+    (tritonserver,) = children(alone.process.pid)
+    os.kill(tritonserver, signal.SIGSTOP)
+    try:
+        assert check(alone.http_port) == 1
+        assert not ended
+        assert check(alone.http_port) == 1
+        assert ended
+    finally:
+        os.kill(tritonserver, signal.SIGCONT)

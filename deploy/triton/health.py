@@ -29,6 +29,10 @@ class HealthError(Exception):
     """Triton, or one of its models, does not answer as it should; the message says which."""
 
 
+class SilentError(HealthError):
+    """Triton takes connections, as it does once its models are loaded, and says nothing on them."""
+
+
 def main() -> int:
     """Check once; the exit status."""
     parser = argparse.ArgumentParser(prog="health.py", description=__doc__)
@@ -41,7 +45,8 @@ def main() -> int:
         check(options.port)
     except HealthError as error:
         print(error, file=sys.stderr)
-        if options.end_after and failed_again() >= options.end_after:
+        started = isinstance(error, SilentError)
+        if options.end_after and failed_again(started=started) >= options.end_after:
             end_container()
         return 1
     if options.end_after:
@@ -53,6 +58,8 @@ def check(port: int) -> None:
     """Let every ready model answer; raises HealthError."""
     try:
         models = ask(port, "POST", "/v2/repository/index", b"{}")
+    except TimeoutError as error:
+        raise SilentError(f"Triton does not answer within {TIMEOUT_S:g} s") from error
     except FAILURES as error:
         raise HealthError(f"Triton does not answer: {error!r}") from error
     ready = sorted({model["name"] for model in models if model.get("state") == "READY"})
@@ -130,12 +137,17 @@ def infer(port: int, name: str) -> tuple[float, ...]:
     return struct.unpack(f"<{len(raw) // 4}f", raw)
 
 
-def failed_again() -> int:
-    """Count a failure; the failures in a row, 0 for a Triton that has not served yet."""
+def failed_again(*, started: bool) -> int:
+    """Count a failure; the failures in a row, 0 for a Triton that has not served yet.
+
+    `started`: it must have served, even if no check has seen it.
+    """
     try:
         count = int(STATE.read_text()) + 1
     except (OSError, ValueError):
-        return 0  # it is still loading
+        if not started:
+            return 0  # it is still loading
+        count = 1
     STATE.write_text(str(count))
     return count
 
