@@ -115,16 +115,27 @@ class Stack:
     def wait(self, seconds: float = 60.0) -> None:
         wait_for(self.serves, seconds, "a ready stack")
 
-    def classify(self, picture: bytes, model: str = "") -> list[dict[str, Any]]:
-        """All ten predictions of one picture."""
+    def ask(self, picture: bytes, model: str = "") -> httpx.Response:
+        """The answer about one picture, with all ten classes."""
         query = {"top_k": "10"} | ({"model": model} if model else {})
         kind = {"Content-Type": "image/jpeg"}
-        answer = httpx.post(
+        return httpx.post(
             f"{self.url}/classify", params=query, content=picture, headers=kind, trust_env=False
         )
+
+    def classify(self, picture: bytes, model: str = "") -> list[dict[str, Any]]:
+        """All ten predictions of one picture."""
+        answer = self.ask(picture, model)
         assert answer.status_code == 200, answer.text
         predictions: list[dict[str, Any]] = answer.json()["predictions"]
         return predictions
+
+    def recovers(self, picture: bytes) -> bool:
+        """Whether a picture is answered; right after a kill nobody may be listening."""
+        try:
+            return self.ask(picture).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def leftovers(self) -> list[str]:
         """Containers, networks and volumes of this project."""

@@ -156,6 +156,8 @@ def test_a_killed_process_comes_back(stack: Stack, service: str, process: str) -
     assert pid
     stack.signal(pid, "SIGKILL")
     wait_for(lambda: stack.pid(service, process) not in (None, pid), what=f"another {process}")
+    # /readyz may still tell, for a second, of the time before the kill.
+    wait_for(lambda: stack.recovers(photo(1)), what="answers")
     stack.wait()
     check_right(stack.classify(photo(1)), photo(1))
 
