@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -48,8 +49,8 @@ def compared(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     out = tmp_path_factory.mktemp("results") / "compare.json"
     done = loadtest(
         *("compare", "--models", "quick", "slow", "--repository", repository, "--out", out),
-        *("--concurrency", "4", "--rates", "8", "--seconds", "0.9", "--warm", "0.2"),
-        *("--rounds", "2", "--max-rounds", "2", "--pictures-sent", "4"),
+        *("--concurrency", "4", "--rates", "8", "--seconds", "1.2", "--warm", "0.2"),
+        *("--rounds", "3", "--max-rounds", "3", "--pictures-sent", "4"),
     )
     assert done.returncode == 0, done.stderr
     return read(out)
@@ -65,13 +66,13 @@ def point(result: dict[str, Any], model: str, way: str, rate: float = 0.0) -> di
 @pytest.mark.parametrize("way", ["gateway", "triton"])
 def test_half_the_speed_shows_as_half(compared: dict[str, Any], way: str) -> None:
     quick, slow = (point(compared, model, way) for model in ("quick", "slow"))
-    assert quick["rate_measured"] / slow["rate_measured"] == pytest.approx(2, rel=0.1)
-    assert quick["milliseconds"]["50"] * 2 == pytest.approx(slow["milliseconds"]["50"], rel=0.1)
+    # Short windows hold few batches: these bounds tell 2 from 1 and 3, on however busy a machine.
+    assert quick["rate_measured"] / slow["rate_measured"] == pytest.approx(2, rel=0.2)
+    assert quick["milliseconds"]["50"] * 2 == pytest.approx(slow["milliseconds"]["50"], rel=0.2)
     # What Triton says of itself agrees: a sleeping model computes for the time that it sleeps.
     for found, seconds in ((quick, QUICK), (slow, SLOW)):
-        window = found["windows"][0]
-        per_image = window["compute_ms"] / window["average_batch"]
-        assert per_image == pytest.approx(1e3 * seconds, rel=0.15)
+        per_image = [each["compute_ms"] / each["average_batch"] for each in found["windows"]]
+        assert statistics.median(per_image) == pytest.approx(1e3 * seconds, rel=0.15)
 
 
 def test_a_comparison_has_everything_that_a_number_depends_on(compared: dict[str, Any]) -> None:
@@ -83,7 +84,7 @@ def test_a_comparison_has_everything_that_a_number_depends_on(compared: dict[str
     open_loop = point(compared, "quick", "gateway", 8.0)
     assert open_loop["rate_measured"] == pytest.approx(8, rel=0.3)
     for found in compared["points"]:
-        assert len(found["windows"]) == 2
+        assert len(found["windows"]) == 3
         for window in found["windows"]:
             assert set(window["cpu_seconds"]) == {"gateway", "triton", "model", "generator"}
     busy = point(compared, "quick", "gateway")["windows"][0]
@@ -106,26 +107,30 @@ def test_straight_at_triton_agrees_with_an_independent_client(sleepy_triton: Loc
         assert not window.errors
         return found.rate
 
-    answers: list[float] = []
-    end = time.perf_counter() + 1.8
+    def theirs() -> float:
+        answers: list[float] = []
+        end = time.perf_counter() + 1.8
 
-    def client() -> None:
-        connection = triton_grpc.InferenceServerClient(sleepy_triton.grpc_url)
-        tensor = triton_grpc.InferInput("image", (1, 32, 32, 3), "UINT8")
-        tensor.set_data_from_numpy(sent[0].pixels(32, 32)[None])
-        while time.perf_counter() < end:
-            connection.infer("quick", [tensor])
-            answers.append(time.perf_counter())
-        connection.close()
+        def client() -> None:
+            connection = triton_grpc.InferenceServerClient(sleepy_triton.grpc_url)
+            tensor = triton_grpc.InferInput("image", (1, 32, 32, 3), "UINT8")
+            tensor.set_data_from_numpy(sent[0].pixels(32, 32)[None])
+            while time.perf_counter() < end:
+                connection.infer("quick", [tensor])
+                answers.append(time.perf_counter())
+            connection.close()
 
-    threads = [threading.Thread(target=client) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    inside = [at for at in sorted(answers) if at > end - 1.5]
-    theirs = (len(inside) - 1) / (inside[-1] - inside[0])
-    assert asyncio.run(ours()) == pytest.approx(theirs, rel=0.1)
+        threads = [threading.Thread(target=client) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        inside = [at for at in sorted(answers) if at > end - 1.5]
+        return (len(inside) - 1) / (inside[-1] - inside[0])
+
+    # A machine that stumbles spoils one pair of windows; a client that counts wrongly spoils all.
+    ratios = [asyncio.run(ours()) / theirs() for _ in range(3)]
+    assert statistics.median(ratios) == pytest.approx(1, rel=0.1)
 
 
 @pytest.mark.parametrize(
