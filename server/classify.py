@@ -30,7 +30,7 @@ from server.triton import Probabilities
 # For a picture this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
-# A tenth of the event loop's share of a core that both want.
+# Added to the process's own: a tenth of the event loop's share of a core that both want.
 DECODE_NICENESS = 10
 
 Predictions = list[dict[str, object]]
@@ -159,12 +159,13 @@ class Classifier:
 
 
 def _give_way() -> None:
-    """Let the event loop, and Triton, go before this thread when cores are scarce.
+    """Let the event loop go before this thread when cores are scarce: refusals come at once.
 
-    What has been begun is finished first, and refusals come at once. On Linux each thread has its
-    own niceness (sched(7)).
+    On Linux each thread has its own niceness (sched(7)). The models' (server/backends) is the same.
     """
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), DECODE_NICENESS)
+    thread = threading.get_native_id()
+    own = os.getpriority(os.PRIO_PROCESS, thread)
+    os.setpriority(os.PRIO_PROCESS, thread, own + DECODE_NICENESS)  # 19 at most: the kernel cuts it
 
 
 def _late(seconds: float, timings: Timings) -> DeadlinePassed:

@@ -1,4 +1,4 @@
-"""Runs a command that cannot outlive the process that started it.
+"""Runs a command that cannot outlive the process that started it, in a process group of its own.
 
     python leash.py PARENT_PID COMMAND [ARGUMENT…]
 
@@ -6,6 +6,10 @@ In: the process id of the caller, and the command. Out: this process becomes the
 has asked the kernel for SIGKILL at the caller's death, however the caller dies. The kernel means
 the caller's *thread* (prctl(2), PR_SET_PDEATHSIG): start it from one that lives to the end. This is
 a program of its own because code between fork and exec is unsafe beside the caller's other threads.
+
+A group, and not a session: Linux gives every session the same share of the cores and compares
+niceness only within one (sched(7), "The autogroup feature"). In a session of its own a busy Triton
+took half of the machine from the event loop that is to refuse what is too much.
 """
 
 import ctypes
@@ -24,6 +28,7 @@ def main() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         sys.exit("the parent has already gone")
+    os.setpgid(0, 0)
     os.execv(command[0], command)  # noqa: S606  (no shell is wanted)
 
 

@@ -73,6 +73,8 @@ class TritonProcess:
     def kill(self) -> None:
         """Kill what is left of it and of its stubs."""
         with contextlib.suppress(ProcessLookupError):
+            self._process.kill()  # it may not have come to make its group
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     async def end(self) -> None:
@@ -123,6 +125,8 @@ async def tritonserver(
         make_backends(found, Path(folder.name))
         process = await asyncio.create_subprocess_exec(
             # -I -S: none of the caller's Python settings, and no site-packages to look through.
+            # The leash makes a group of it: Ctrl-C reaches the launcher alone, which ends Triton in
+            # order.
             *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid())),
             *command(
                 found,
@@ -139,8 +143,6 @@ async def tritonserver(
             stderr=asyncio.subprocess.STDOUT,
             env=found.variables(),
             cwd="/",  # the stubs' Python searches it for modules
-            # A group of its own: Ctrl-C reaches the launcher alone, which ends Triton in order.
-            start_new_session=True,
         )
         triton = TritonProcess(process)
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,6 +238,17 @@ def test_concurrent_answers_equal_lone_ones_and_share_batches(
             assert len({tuple(row) for row in alone}) == 32
 
     asyncio.run(classify_all())
+
+
+def test_decoding_gives_way_to_the_event_loop(triton: LocalTriton, tmp_path: Path) -> None:
+    """Also where the server itself was started with `nice`."""
+    flags = (f"--triton-url={triton.grpc_url}", f"--default-model={DEFAULT_MODEL}")
+    with running_gateway(tmp_path / "log", *flags) as gateway:
+        os.setpriority(os.PRIO_PROCESS, gateway.pid, 15)
+        httpx.post(f"{gateway.url}/classify", content=JPEG, headers=RAW, trust_env=False)
+        threads = [int(task.name) for task in Path(f"/proc/{gateway.pid}/task").iterdir()]
+        assert os.getpriority(os.PRIO_PROCESS, gateway.pid) == 15
+        assert max(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads) == 19
 
 
 def test_one_bad_picture_does_not_spoil_a_batch(client: httpx.Client) -> None:

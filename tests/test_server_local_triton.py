@@ -109,6 +109,17 @@ def test_passes_no_secret_on(triton: LocalTriton) -> None:
         }
 
 
+def test_a_model_gives_way_to_who_takes_requests_in(triton: LocalTriton) -> None:
+    """Linux compares niceness within a session only, and signals of a terminal go to a group."""
+    assert triton.pid is not None
+    assert os.getsid(triton.pid) == os.getsid(0)
+    assert os.getpgid(triton.pid) == triton.pid
+    lower = min(19, os.getpriority(os.PRIO_PROCESS, triton.pid) + 10)
+    for stub in children(triton.pid):
+        assert os.getpgid(stub) == triton.pid
+        assert os.getpriority(os.PRIO_PROCESS, stub) == lower
+
+
 @pytest.mark.parametrize("harm", [kill_server, kill_stub])
 def test_comes_back_on_the_same_address(model_repository: Path, harm: Break) -> None:
     with running_triton(model_repository) as triton:

@@ -10,7 +10,8 @@ From the model's config: the count of `instance_group`, and from `parameters` (s
 of the C++ backend) `intra_op_thread_count`, `inter_op_thread_count`, `execution_mode` (0
 sequential, 1 parallel), `enable_mem_arena`, `enable_mem_pattern` (0 or 1); a key that begins with
 `session.` goes to ONNX Runtime's session options as it is. Unlike the C++ backend's, its threads do
-not spin between requests unless `session.intra_op.allow_spinning` is 1.
+not spin between requests unless `session.intra_op.allow_spinning` is 1, and they run at a lower
+priority than Triton itself.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 SPINNING = "session.intra_op.allow_spinning"
+# Added to Triton's: who takes requests in goes before who computes, and so can refuse in time.
+NICENESS = 10
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in µs, or "max PERIOD"
 
 
@@ -59,6 +62,7 @@ class TritonPythonModel:
         path = Path(args["model_repository"], args["model_version"], file)
         if not path.is_file():
             raise pb_utils.TritonModelException(f"{path} is missing")
+        os.nice(NICENESS)
         self._session = onnxruntime.InferenceSession(
             path, session_options(config), providers=["CPUExecutionProvider"]
         )
