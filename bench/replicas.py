@@ -3,7 +3,8 @@
 In: a picture and a model repository. Out: throughput beside that of one gateway and one Triton on
 the same cores, how evenly the Tritons share the load, and, under load, what happens when one joins,
 is killed, is frozen, and while each is restarted in turn. Exits with 1 when a promise is broken. It
-starts everything itself; requests go to each gateway in turn, as from a plain balancer.
+starts everything itself. Where HAProxy is installed (`apt install haproxy`) it stands in front of
+the gateways, and these are restarted in turn too; elsewhere requests go to each gateway in turn.
 
     python -m bench.replicas cat.jpg --tritons 3 --gateways 2
 """
@@ -14,9 +15,10 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import signal
-import socket
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,21 +27,15 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
+from bench.balanced import balanced
 from bench.overload import Clients
 from bench.rolling import Backend, exchange
+from bench.served import free_port, until
 
 EVEN = 0.10  # coefficient of variation
 RECOVERY_SECONDS = 5.0
 AFTER_SECONDS = 5.0  # of load after each event
 LOAD = 0.5  # of the peak, during the events
-START_SECONDS = 120.0
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 class Triton:
@@ -90,13 +86,20 @@ class Triton:
             await self._process.wait()
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Poll; ends the program when it takes too long."""
-    for _ in range(int(START_SECONDS / 0.1)):
-        if await condition():
-            return
-        await asyncio.sleep(0.1)
-    sys.exit(f"not within {START_SECONDS:g} s: {what}")
+def share_out(options: argparse.Namespace, folder: Path) -> Path:
+    """A repository in `folder` whose model takes its share of the cores in each of the Tritons."""
+    shutil.copytree(options.repository / options.model, folder / options.model)
+    config = folder / options.model / "config.pbtxt"
+    threads = max(1, len(os.sched_getaffinity(0)) // options.tritons)
+    pattern = r'(key: "intra_op_thread_count" value { string_value: )"\d+"'
+    config.write_text(re.sub(pattern, rf'\g<1>"{threads}"', config.read_text()))
+    return folder
+
+
+async def again(backend: Backend) -> None:
+    """End a gateway in order and start another in its place."""
+    await backend.stop()
+    await backend.start()
 
 
 @contextlib.asynccontextmanager
@@ -144,12 +147,19 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._picture = options.picture.read_bytes()
-        self.tritons = [Triton(options.repository, options.model) for _ in range(options.tritons)]
+        self._folder = tempfile.TemporaryDirectory()
+        shared = share_out(options, Path(self._folder.name))
+        self.tritons = [Triton(shared, options.model) for _ in range(options.tritons)]
+        self._lone_triton = Triton(options.repository, options.model)  # it has all cores
         url = ",".join(f"127.0.0.1:{triton.port}" for triton in self.tritons)
         model = ["--default-model", options.model]
-        self._fleet = [Backend(["--triton-url", url, *model]) for _ in range(options.gateways)]
-        self._lone = Backend(["--triton-url", f"127.0.0.1:{self.tritons[0].port}", *model])
+        self._fleet = [
+            Backend(["--triton-url", url, *model], free_port()) for _ in range(options.gateways)
+        ]
+        self._lone = Backend(["--triton-url", f"127.0.0.1:{self._lone_triton.port}", *model])
         self._rate = 0.0
+        self._ports: list[int] = []
+        self._lone_ports: list[int] = []
         self.broken: list[str] = []
 
     def hold(self, kept: bool, promise: str) -> None:
@@ -158,17 +168,21 @@ class Bench:
         if not kept:
             self.broken.append(promise)
 
-    def _clients(self, backends: list[Backend]) -> list[Clients]:
-        return [
-            Clients(f"http://127.0.0.1:{backend.port}", self._picture, 30) for backend in backends
-        ]
+    def _clients(self, ports: list[int]) -> list[Clients]:
+        return [Clients(f"http://127.0.0.1:{port}", self._picture, 30) for port in ports]
 
     async def run(self) -> None:
         """All of it."""
         *first, last = self.tritons
-        await asyncio.gather(*(triton.start() for triton in first))
+        await asyncio.gather(*(triton.start() for triton in [*first, self._lone_triton]))
         await asyncio.gather(*(backend.start() for backend in [*self._fleet, self._lone]))
-        peak = await self._peak(self._fleet)
+        async with balanced(self._fleet) as self._ports, balanced([self._lone]) as self._lone_ports:
+            await self._under_load(first, last)
+
+    async def _under_load(self, first: list[Triton], last: Triton) -> None:
+        before = "HAProxy" if len(self._ports) < len(self._fleet) else "nothing"
+        print(f"{before} stands before {len(self._fleet)} gateways")
+        peak = await self._peak(self._ports)
         self._rate = LOAD * peak
         print(f"peak: {peak:.0f} per second; from here on {self._rate:.0f}, at random times")
         await self._event("steady", asyncio.sleep(0), first)
@@ -178,11 +192,14 @@ class Bench:
         await self._event("one frozen", self._frozen(victim), self.tritons)
         for number, triton in enumerate(self.tritons):
             await self._event(f"restart of Triton {number}", self._restarted(triton), self.tritons)
+        if len(self._ports) < len(self._fleet):
+            for number, backend in enumerate(self._fleet):
+                await self._event(f"restart of gateway {number}", again(backend), self.tritons)
         await self._throughput()
 
     async def _event(self, name: str, what: Awaitable[None], sharing: list[Triton]) -> None:
         """Under load: the event, then some seconds in which the load is to be even."""
-        targets = self._clients(self._fleet)
+        targets = self._clients(self._ports)
         async with at_rate(targets, self._rate):
             await asyncio.sleep(2)
             await what
@@ -236,17 +253,17 @@ class Bench:
         """The fleet and one pair, in turn, on the same cores."""
         rates: dict[str, list[float]] = {"fleet": [], "pair": []}
         for _ in range(3):
-            for name, backends in (("fleet", self._fleet), ("pair", [self._lone])):
-                rates[name].append(await self._peak(backends))
+            for name, ports in (("fleet", self._ports), ("pair", self._lone_ports)):
+                rates[name].append(await self._peak(ports))
         fleet, pair = (float(np.median(each)) for each in rates.values())
         print(f"throughput: fleet {fleet:.1f} per second, one pair {pair:.1f}")
         self.hold(
             fleet >= 0.95 * pair, f"the fleet does 95 % of one pair, found {fleet / pair:.0%}"
         )
 
-    async def _peak(self, backends: list[Backend]) -> float:
+    async def _peak(self, ports: list[int]) -> float:
         """Good answers per second while there is always something to do."""
-        targets = self._clients(backends)
+        targets = self._clients(ports)
         began = time.perf_counter()
         async with at_peak(targets, self._options.concurrency):
             await asyncio.sleep(AFTER_SECONDS)
@@ -256,7 +273,8 @@ class Bench:
     async def stop(self) -> None:
         """End everything."""
         await asyncio.gather(*(backend.stop() for backend in [*self._fleet, self._lone]))
-        await asyncio.gather(*(triton.stop() for triton in self.tritons))
+        await asyncio.gather(*(triton.stop() for triton in [*self.tritons, self._lone_triton]))
+        self._folder.cleanup()
 
 
 async def measure(options: argparse.Namespace) -> int:

@@ -24,16 +24,18 @@ DRAIN_SECONDS = 2.0
 class Backend:
     """One gateway process and whether the balancer uses it."""
 
-    def __init__(self, flags: list[str]) -> None:
-        self._flags = flags
-        self.port = 0
+    def __init__(self, flags: list[str], port: int = 0) -> None:
+        """`port` 0: any free one, after each start another."""
+        self._flags = ["--port", str(port), *flags]
+        self.port = port
         self.ready = False
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
+        self.ready = False
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server", "--port", "0", *self._flags),
+            *(sys.executable, "-m", "server", *self._flags),
             *("--drain-seconds", str(DRAIN_SECONDS)),
             stderr=asyncio.subprocess.PIPE,
         )

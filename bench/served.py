@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import re
 import signal
+import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 START_SECONDS = 120.0
@@ -79,3 +80,19 @@ def family(pid: int) -> dict[int, str]:
             for child in (thread / "children").read_text().split():
                 found |= family(int(child))
     return found
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Poll; ends the program when it takes too long."""
+    for _ in range(int(START_SECONDS / 0.1)):
+        if await condition():
+            return
+        await asyncio.sleep(0.1)
+    sys.exit(f"not within {START_SECONDS:g} s: {what}")
