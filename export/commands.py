@@ -23,13 +23,14 @@ from export.flops import count_flops, variant_costs
 from export.graph import EXTERNAL_DATA_NAME, build_graph, open_graph, save_graph
 from export.half import HalfRangeError
 from export.labels import LabelsError
-from export.options import Options, UsageError
+from export.options import Options, Precision, UsageError
 from export.parity import ParityError, check_parity
 from export.precision import (
     GateError,
     Judgement,
     Pictures,
     gather_pictures,
+    has_vnni,
     judge,
     reduce_precision,
 )
@@ -39,6 +40,7 @@ from export.publish import PublishError, check_name, check_target, publishing
 from export.quantization import put_weights_right
 from export.to_tensorrt import TensorRTError
 
+CPU_INFO = Path("/proc/cpuinfo")
 USER_MISTAKES = (UsageError, CheckpointError, LabelsError, PublishError)
 FAILURES = (ParityError, GateError, HalfRangeError, TensorRTError, OSError, MemoryError)
 
@@ -67,6 +69,22 @@ def print_variants() -> None:
 
 def publish_model(options: Options) -> None:
     """--checkpoint or --model: publish one model under --name."""
+    if options.precision != "auto":
+        _publish(options, options.precision)
+    elif options.calibration is None:
+        _publish(options, "fp32")
+    elif not has_vnni(CPU_INFO):
+        note("this CPU has no VNNI, and int8 would not pay: fp32")
+        _publish(options, "fp32")
+    else:
+        try:
+            _publish(options, "int8")
+        except GateError as error:
+            note(f"{error}: fp32 instead")
+            _publish(options, "fp32")
+
+
+def _publish(options: Options, precision: Precision) -> None:
     name = options.name or ""
     check_target(options.repository, name)
     with step("reading the weights"):
@@ -74,18 +92,18 @@ def publish_model(options: Options) -> None:
     labels = _labels(options, classifier.num_classes)
     rule = _preprocessing(classifier, options)
     pictures = None
-    if options.precision != "fp32":
+    if precision != "fp32":
         pictures = gather_pictures(options.calibration, rule, classifier.image_size)
     with publishing(options.repository, name) as folder:
         path = folder / ONNX_PATH
         path.parent.mkdir()
-        parity, judgement = _write_graph(classifier, options, pictures, path)
+        parity, judgement = _write_graph(classifier, precision, pictures, path, force=options.force)
         spec = ModelSpec(
             name=name,
             image_size=classifier.image_size,
             num_classes=classifier.num_classes,
             max_batch_size=options.max_batch_size,
-            parameters=_parameters(classifier, options, rule, parity, judgement),
+            parameters=_parameters(classifier, precision, rule, parity, judgement),
         )
         (folder / LABELS_NAME).write_text("\n".join(labels) + "\n", encoding="utf-8")
         (folder / CONFIG_NAME).write_text(onnxruntime_config(spec), encoding="utf-8")
@@ -97,7 +115,7 @@ def publish_model(options: Options) -> None:
     print(
         f"{'replaced' if replaced else 'published'} {options.repository / name}: "
         f"{classifier.family}, {size} pixels, {classifier.num_classes} classes, "
-        f"{options.precision}; ONNX within {parity:.1e} of PyTorch's logits"
+        f"{precision}; ONNX within {parity:.1e} of PyTorch's logits"
     )
     if judgement is not None:
         print(judgement)
@@ -106,10 +124,15 @@ def publish_model(options: Options) -> None:
 
 
 def _write_graph(
-    classifier: Classifier, options: Options, pictures: Pictures | None, path: Path
+    classifier: Classifier,
+    precision: Precision,
+    pictures: Pictures | None,
+    path: Path,
+    *,
+    force: bool,
 ) -> tuple[float, Judgement | None]:
     """Write `path`, having compared it with PyTorch; the parity in FP32, and the gate's numbers."""
-    if options.precision == "int8":
+    if precision == "int8":
         put_weights_right(classifier.module)
     with step("tracing the graph"):
         model = build_graph(classifier)
@@ -118,15 +141,15 @@ def _write_graph(
         parity = check_parity(classifier, open_graph(path))
     if pictures is None:
         return parity, None
-    with step(f"reducing to {options.precision}"):
+    with step(f"reducing to {precision}"):
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            reduce_precision(model, options.precision, pictures, Path(scratch))
+            reduce_precision(model, precision, pictures, Path(scratch))
         (path.parent / EXTERNAL_DATA_NAME).unlink(missing_ok=True)
         save_graph(model, path)
     with step("judging it against FP32"):
-        judgement = judge(classifier, open_graph(path), options.precision, pictures.held_back)
+        judgement = judge(classifier, open_graph(path), precision, pictures.held_back)
     if not judgement.passed:
-        if not options.force and not classifier.random_weights:
+        if not force and not classifier.random_weights:
             raise GateError(f"{judgement}; not published (--force publishes it all the same)")
         note("it misses its gate, and is published all the same")
     return parity, judgement
@@ -153,7 +176,7 @@ def _read(options: Options) -> Classifier:
 
 def _parameters(
     classifier: Classifier,
-    options: Options,
+    precision: Precision,
     rule: Preprocessing,
     parity: float,
     judgement: Judgement | None,
@@ -163,7 +186,7 @@ def _parameters(
     parameters = {
         "family": classifier.family,
         "variant": classifier.variant or "",
-        "precision": options.precision,
+        "precision": precision,
         "random_weights": _bool(classifier.random_weights),
         "checkpoint": classifier.source,
         "checkpoint_sha256": classifier.sha256,

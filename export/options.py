@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8"]
+Choice = Precision | Literal["auto"]
 DEFAULT_MAX_BATCH_SIZE = 32
 
 
@@ -46,8 +47,10 @@ class Options:
     """Classes of a --model."""
     seed: int = 0
     """Of the random weights of a --model."""
-    precision: Precision = "fp32"
-    """Of the arithmetic in the graph. fp16 is for GPUs; int8 for GPUs and for CPUs with VNNI."""
+    precision: Choice = "auto"
+    """Of the arithmetic in the graph. fp16 is for GPUs; int8 for GPUs and for CPUs with VNNI. auto:
+    int8 where there are --calibration pictures, this CPU has VNNI and the gate is passed, else
+    fp32."""
     calibration: Path | None = None
     """A folder of typical pictures, needed for int8: one half sets its scales, the other judges
     it. fp16 is judged by them too."""
@@ -99,6 +102,6 @@ class Options:
             raise UsageError("--precision int8 needs --calibration: a folder of typical pictures")
         if self.calibration is not None:
             if self.precision == "fp32":
-                raise UsageError("--calibration is for --precision int8 and fp16")
+                raise UsageError("--calibration is for --precision auto, int8 and fp16")
             if not self.calibration.is_dir():
                 raise UsageError(f"--calibration {self.calibration}: no such folder")

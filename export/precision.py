@@ -25,6 +25,8 @@ from export.quantization import activations, quantize
 # The share of pictures whose first class must stay the same. Rounding to 11 bits moves hardly
 # anything; to 8 bits it decides between classes that were as good as equal.
 GATES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
+# x86-64's three kinds, and Arm's dot product and matrix product.
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 # More pictures than this cost time and change nothing; fewer tell nothing.
 MOST_PICTURES, LEAST_PICTURES = 256, 20
 
@@ -68,6 +70,14 @@ class Judgement:
             f"{self.pictures} pictures ({self.agreement:.1%}, the gate is at "
             f"{GATES[self.precision]:.1%}), logits within {self.max_abs_logit_diff:.2g}"
         )
+
+
+def has_vnni(cpu_info: Path) -> bool:
+    """Whether Linux's /proc/cpuinfo lists instructions for products of 8-bit integers."""
+    try:
+        return not INT8_FLAGS.isdisjoint(cpu_info.read_text().split())
+    except OSError:
+        return False
 
 
 def gather_pictures(folder: Path | None, rule: Preprocessing, image_size: int) -> Pictures:

@@ -109,11 +109,47 @@ def test_random_weights_are_seeded_and_marked(export: Export) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_int8_is_calibrated_and_judged(export: Export, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
     for index in range(24):
-        (photos / f"{index}.jpg").write_bytes(photo(index, 64, 48))
+        (folder / f"{index}.jpg").write_bytes(photo(index, 64, 48))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "same", "precision", "said"),
+    [
+        ("fma avx512_vnni", 12, "int8", "12 of 12"),
+        ("fma avx512_vnni", 9, "fp32", "9 of 12 pictures (75.0%, the gate is at 98.0%)"),
+        ("fma avx2", 12, "fp32", "this CPU has no VNNI"),
+    ],
+)
+def test_with_pictures_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0917 - as above
+    export: Export,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str,
+    same: int,
+    precision: str,
+    said: str,
+) -> None:
+    cpu_info = photos.parent / "cpuinfo"
+    cpu_info.write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr(commands, "CPU_INFO", cpu_info)
+    monkeypatch.setattr(commands, "judge", lambda *_: Judgement("int8", 12, same, 0.1))
+    arguments = ("--checkpoint", CHECKPOINT, "--name", "x", "--calibration", str(photos))
+    status, out, err = export(*arguments)
+    assert (status, said in out + err) == (0, True)
+    assert export.parameters("x")["precision"] == precision
+    if precision == "fp32":  # the whole graph, not one that was quantised and given up
+        images, expected = exported.golden_logits("mixer_tiny")
+        model = open_graph(export.repository / "x" / "1" / "model.onnx")
+        np.testing.assert_allclose(model.run(["logits"], {"image": images})[0], expected, atol=2e-5)
+
+
+def test_int8_is_calibrated_and_judged(export: Export, photos: Path) -> None:
     flags = ("--precision", "int8", "--calibration", str(photos), "--name", "small")
     status, out, _ = export("--checkpoint", CHECKPOINT, *flags)
     assert status == 0
@@ -164,7 +200,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("--model", "x", "--name", "x", "--precision", "int8", "--calibration", "none"),
         "--calibration none: no such folder",
     ),
-    "needless": (("--model", "x", "--name", "x", "--calibration", "."), "is for --precision int8"),
+    "needless": (
+        ("--model", "x", "--name", "x", "--precision", "fp32", "--calibration", "."),
+        "is for --precision auto, int8",
+    ),
     "crop": (("--model", "x", "--name", "x", "--crop-fraction", "1.5"), "more than 0, up to 1"),
     "classes": (("--checkpoint", CHECKPOINT, "--name", "x", "--num-classes", "5"), "for --model"),
     "no labels": (
