@@ -296,7 +296,7 @@ def main() -> int:
     parser.add_argument("--model", default="mixer_cifar10")
     parser.add_argument("--tritons", type=int, default=3, help="at least 2")
     parser.add_argument("--gateways", type=int, default=2)
-    parser.add_argument("--concurrency", type=int, default=48, help="requests that make the peak")
+    parser.add_argument("--concurrency", type=int, default=128, help="requests that make the peak")
     return uvloop.run(measure(parser.parse_args()))
 
 
