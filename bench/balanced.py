@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 
 from bench.rolling import Backend, exchange
-from bench.served import free_port, until
+from bench.served import until
+from server.local_triton import free_port
 
 HAPROXY = """
 defaults
@@ -33,7 +35,8 @@ backend gateways
 @contextlib.asynccontextmanager
 async def balanced(backends: list[Backend]) -> AsyncIterator[list[int]]:
     """The ports to send to: that of an HAProxy before the backends, or else theirs."""
-    program = shutil.which("haproxy", path=os.defpath + ":/usr/sbin")
+    # Debian puts it where the PATH of a user does not look.
+    program = shutil.which("haproxy", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
     if program is None:
         yield [backend.port for backend in backends]
         return
@@ -49,6 +52,8 @@ async def balanced(backends: list[Backend]) -> AsyncIterator[list[int]]:
         try:
 
             async def answers() -> bool:
+                if process.returncode is not None:
+                    sys.exit("HAProxy ended at its start; what it has printed says why")
                 with contextlib.suppress(OSError):
                     return b" 200 " in (await exchange(port, b"GET /livez HTTP/1.0\r\n\r\n"))[:20]
                 return False
@@ -56,5 +61,6 @@ async def balanced(backends: list[Backend]) -> AsyncIterator[list[int]]:
             await until(answers, "HAProxy")
             yield [port]
         finally:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             await process.wait()

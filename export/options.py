@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8"]
-Choice = Precision | Literal["auto"]
+PrecisionChoice = Precision | Literal["auto"]
 DEFAULT_MAX_BATCH_SIZE = 32
 
 
@@ -47,15 +47,16 @@ class Options:
     """Classes of a --model."""
     seed: int = 0
     """Of the random weights of a --model."""
-    precision: Choice = "auto"
+    precision: PrecisionChoice = "auto"
     """Of the arithmetic in the graph. fp16 is for GPUs; int8 for GPUs and for CPUs with VNNI. auto:
-    int8 where there are --calibration pictures, this CPU has VNNI and the gate is passed, else
-    fp32."""
+    int8 where there are --calibration pictures, this CPU has VNNI (x86-64) and the gate is passed,
+    else fp32."""
     calibration: Path | None = None
     """A folder of typical pictures, needed for int8: one half sets its scales, the other judges
     it. fp16 is judged by them too."""
     force: bool = False
-    """Publish a reduced precision even when it misses its gate; the report says so."""
+    """Publish the reduced precision that was asked for even when it misses its gate; the report
+    says so."""
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     """The most images that Triton runs at once."""
     repository: Path = Path("model_repository")

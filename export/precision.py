@@ -25,8 +25,7 @@ from export.quantization import activations, quantize
 # The share of pictures whose first class must stay the same. Rounding to 11 bits moves hardly
 # anything; to 8 bits it decides between classes that were as good as equal.
 GATES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
-# x86-64's three kinds, and Arm's dot product and matrix product.
-INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 # More pictures than this cost time and change nothing; fewer tell nothing.
 MOST_PICTURES, LEAST_PICTURES = 256, 20
 
@@ -73,9 +72,9 @@ class Judgement:
 
 
 def has_vnni(cpu_info: Path) -> bool:
-    """Whether Linux's /proc/cpuinfo lists instructions for products of 8-bit integers."""
+    """Whether Linux's /proc/cpuinfo lists x86-64's instructions for products of 8-bit integers."""
     try:
-        return not INT8_FLAGS.isdisjoint(cpu_info.read_text().split())
+        return not VNNI_FLAGS.isdisjoint(cpu_info.read_text().split())
     except OSError:
         return False
 

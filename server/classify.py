@@ -30,7 +30,7 @@ from server.triton import Probabilities
 # For a picture this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
-# Added to the process's own: a tenth of the event loop's share of a core that both want.
+# Added to the process's own, which leaves a tenth of the event loop's share where both want a core.
 DECODE_NICENESS = 10
 
 Predictions = list[dict[str, object]]

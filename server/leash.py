@@ -7,9 +7,10 @@ has asked the kernel for SIGKILL at the caller's death, however the caller dies.
 the caller's *thread* (prctl(2), PR_SET_PDEATHSIG): start it from one that lives to the end. This is
 a program of its own because code between fork and exec is unsafe beside the caller's other threads.
 
-A group, and not a session: Linux gives every session the same share of the cores and compares
-niceness only within one (sched(7), "The autogroup feature"). In a session of its own a busy Triton
-took half of the machine from the event loop that is to refuse what is too much.
+A group, and not a session: where the kernel has autogroups and no container or service manager has
+put the processes into CPU groups of its own, every session gets the same share of the cores, and
+niceness counts only within one (sched(7)). In a session of its own a busy Triton took half of the
+machine from the event loop that is to refuse what is too much.
 """
 
 import ctypes
@@ -22,13 +23,13 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main() -> None:
     """Tie this process to its parent, then become the command."""
+    os.setpgid(0, 0)  # first, as a Ctrl-C before it would reach this process too
     parent, command = int(sys.argv[1]), sys.argv[2:]
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         sys.exit("the parent has already gone")
-    os.setpgid(0, 0)
     os.execv(command[0], command)  # noqa: S606  (no shell is wanted)
 
 

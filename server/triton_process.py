@@ -125,8 +125,8 @@ async def tritonserver(
         make_backends(found, Path(folder.name))
         process = await asyncio.create_subprocess_exec(
             # -I -S: none of the caller's Python settings, and no site-packages to look through.
-            # The leash makes a group of it: Ctrl-C reaches the launcher alone, which ends Triton in
-            # order.
+            # The leash makes a group of it, so that Ctrl-C does not reach Triton: the launcher ends
+            # it in order.
             *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid())),
             *command(
                 found,

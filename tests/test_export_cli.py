@@ -126,7 +126,7 @@ def photos(tmp_path: Path) -> Path:
         ("fma avx2", 12, "fp32", "this CPU has no VNNI"),
     ],
 )
-def test_with_pictures_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0917 - as above
+def test_with_pictures_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0917 - the columns of the table above
     export: Export,
     photos: Path,
     monkeypatch: pytest.MonkeyPatch,
