@@ -13,8 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator
 
 from bench.rolling import Backend, exchange
-from bench.served import until
-from server.local_triton import free_port
+from bench.served import free_port, until
 
 HAPROXY = """
 defaults

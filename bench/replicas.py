@@ -30,8 +30,7 @@ import uvloop
 from bench.balanced import balanced
 from bench.overload import Clients
 from bench.rolling import Backend, exchange
-from bench.served import until
-from server.local_triton import free_port
+from bench.served import free_port, until
 
 EVEN = 0.10  # coefficient of variation
 RECOVERY_SECONDS = 5.0

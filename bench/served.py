@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -79,6 +80,13 @@ def family(pid: int) -> dict[int, str]:
             for child in (thread / "children").read_text().split():
                 found |= family(int(child))
     return found
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:

@@ -68,7 +68,11 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             await tracing.stop()
 
     app = FastAPI(
-        title="Mixer Serving", version=__version__, description=DESCRIPTION, lifespan=lifespan
+        title="Mixer Serving",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,  # one page of documentation is enough, and this one loads more from a CDN
     )
     app.state.settings = settings
     app.state.bodies = Bodies(

@@ -27,9 +27,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # How often the file is looked at: a key that is taken away stops working within this time.
 LOOK_SECONDS = 1.0
 # What works without a key: probes, metrics, the page (it asks for the key), the descriptions.
-OPEN_PATHS = frozenset(
-    {"/", "/livez", "/readyz", "/healthz", "/metrics", "/docs", "/redoc", "/openapi.json"}
-)
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/healthz", "/metrics", "/docs", "/openapi.json"})
 
 
 class KeyFileError(ValueError):
