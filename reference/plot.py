@@ -62,6 +62,7 @@ def plot(logs: Sequence[Path], out: Path) -> None:
     accuracies.set(xlabel="epoch", ylabel="accuracy on held-back pictures, %")
     for axes in (losses, accuracies):
         axes.grid(alpha=0.3)
+        axes.locator_params(axis="x", nbins=6)  # the labels of long runs would touch
         axes.spines[["top", "right"]].set_visible(False)
         if len(runs) > 1:
             axes.legend(frameon=False)
