@@ -111,6 +111,10 @@ async def visit(
     else:
         window = await closed(target, load.concurrency, warm, seconds, counters)
     counted = await counters.counted()
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        # Ctrl-C cancels once, and what was awaited may have swallowed it: a whole run went on so.
+        raise asyncio.CancelledError
     batch = queue = compute = busy = None
     if counted is not None and counted[1].executions > 0:
         took, stats = counted
