@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from server import memory
 from server.app import create_app
 from server.connections import Connection
 from server.door import Door
@@ -76,7 +77,11 @@ class Gateway(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
-        await self.serve(sockets=[listener])
+        giving_back = asyncio.create_task(memory.give_back())
+        try:
+            await self.serve(sockets=[listener])
+        finally:
+            giving_back.cancel()
 
 
 def make(settings: Settings, triton_url: str) -> Gateway:
