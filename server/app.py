@@ -72,6 +72,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        redirect_slashes=False,  # it would redirect to whatever Host says
         redoc_url=None,  # one page of documentation is enough, and this one loads more from a CDN
     )
     app.state.settings = settings

@@ -10,11 +10,10 @@ a multipart form (RFC 7578).
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastapi import Request
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
 from server.problems import (
@@ -31,8 +30,15 @@ HOW = (
     "send the picture as the body with Content-Type image/* or application/octet-stream, "
     f"or as the field {FIELD!r} of multipart/form-data"
 )
-# A part needs two headers of some 100 bytes each; the parser's own limits are wider.
+# A form is parsed on the event loop: whatever costs more than finding and copying bytes is bounded.
 MAX_PARTS = 1024
+# Of the headers of all parts together: two of some 100 bytes each for every part.
+MAX_HEADER_BYTES = 256 * 2**10
+# A Content-Disposition has name, filename and perhaps filename*; a file name may contain some ";".
+MAX_SEMICOLONS = 32
+# RFC 2046 allows 70 characters, and blanks that a transport has added after a boundary.
+MAX_BOUNDARY = 256
+MAX_PADDING = 16
 
 
 @dataclass
@@ -42,14 +48,6 @@ class Upload:
     name: str
     filename: str | None
     data: bytes
-
-
-@dataclass
-class _Part:
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    header: bytearray = field(default_factory=bytearray)
-    value: bytearray = field(default_factory=bytearray)
-    data: bytearray = field(default_factory=bytearray)
 
 
 class Bodies:
@@ -63,20 +61,31 @@ class Bodies:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator["Hold"]:
-        """A body is read and held inside."""
+        """A body is read and held inside, and for as long as somebody else keeps it."""
         hold = Hold(self)
         try:
             yield hold
         finally:
-            self.held -= hold.size
+            hold.release()
 
 
 @dataclass
 class Hold:
-    """The share of one request in what is held."""
+    """The share of one request in what is held: until each that keeps it has released it."""
 
     bodies: Bodies
     size: int = 0
+    keepers: int = 1
+
+    def keep(self) -> None:
+        """Hold it beyond the end of the request, until one more `release`."""
+        self.keepers += 1
+
+    def release(self) -> None:
+        """Let go of what the request, or a `keep`, has held."""
+        self.keepers -= 1
+        if self.keepers == 0:
+            self.bodies.held -= self.size
 
     def take(self, count: int) -> None:
         """Account for `count` more bytes. Raises `BodyTooLarge` or `TooBusy`."""
@@ -137,7 +146,8 @@ async def read_body(request: Request, hold: Hold) -> bytes:
     """
     limit, seconds = hold.bodies.max_bytes, hold.bodies.seconds
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    digits = declared.lstrip("0") or "0"  # Python reads no number of thousands of digits
+    if digits.isdecimal() and (len(digits) > 18 or int(digits) > limit):
         raise BodyTooLarge(f"the body has {declared} bytes, at most {limit} are accepted")
     chunks: list[bytes] = []
     more = True
@@ -173,58 +183,66 @@ def _images(body: bytes, options: dict[bytes, bytes]) -> list[Upload]:
 
 
 def parse_form(body: bytes, boundary: bytes) -> list[Upload]:
-    """The fields of a multipart/form-data body, in their order. Raises `NoImage` if malformed."""
+    """The fields of a multipart/form-data body, in their order. Raises `NoImage` if malformed.
+
+    python_multipart's parser is not used: it goes through some states byte by byte, so that 32 MiB
+    of blanks after a boundary would stop the event loop for seconds.
+    """
+    if not 1 <= len(boundary) <= MAX_BOUNDARY:
+        raise _malformed(
+            f"its Content-Type names a boundary of {len(boundary)} bytes, "
+            f"1 to {MAX_BOUNDARY} are expected"
+        )
+    # No line of a part begins with it, whatever follows on that line (RFC 2046, section 5.1.1).
+    delimiter = b"\r\n--" + boundary
     uploads: list[Upload] = []
-    part = _Part()
-    finished = False
-
-    def begin() -> None:
-        nonlocal part
-        if len(uploads) >= MAX_PARTS:
+    room = MAX_HEADER_BYTES
+    # The first may be without its CRLF: as if that stood before the body.
+    found = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)
+    while found != -1:
+        after = found + len(delimiter)
+        if body.startswith(b"--", after):
+            return uploads
+        if len(uploads) == MAX_PARTS:
             raise NoImage(f"the form has more than {MAX_PARTS} fields")
-        part = _Part()
-
-    def header_end() -> None:
-        part.headers[bytes(part.header).lower()] = bytes(part.value)
-        part.header.clear()
-        part.value.clear()
-
-    def end() -> None:
-        disposition = part.headers.get(b"content-disposition", b"")
-        _, options = parse_options_header(disposition)
-        name, filename = options.get(b"name", b""), options.get(b"filename")
-        uploads.append(
-            Upload(
-                name.decode("utf-8", "replace"),
-                None if filename is None else filename.decode("utf-8", "replace"),
-                bytes(part.data),
+        line_end = body.find(b"\r\n", after, after + MAX_PADDING + 2)
+        if line_end == -1 or body[after:line_end].strip(b" \t"):
+            raise _malformed(
+                f"at byte {after} its boundary is not followed by -- or the end of the line, "
+                "so use a boundary that no part contains"
             )
-        )
+        headers_end = body.find(b"\r\n\r\n", line_end, line_end + room + 4)
+        if headers_end == -1:
+            raise _malformed(
+                f"the headers of a part do not end with an empty line, or those of all parts have "
+                f"more than {MAX_HEADER_BYTES} bytes"
+            )
+        headers = body[line_end + 2 : headers_end]
+        room -= len(headers)
+        found = body.find(delimiter, headers_end + 4)
+        if found != -1:
+            uploads.append(_upload(headers, body[headers_end + 4 : found]))
+    raise _malformed(f"its closing boundary --{boundary.decode('latin-1')}-- is missing")
 
-    def finish() -> None:
-        nonlocal finished
-        finished = True
 
-    try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": begin,
-                "on_header_field": lambda data, at, to: part.header.extend(data[at:to]),
-                "on_header_value": lambda data, at, to: part.value.extend(data[at:to]),
-                "on_header_end": header_end,
-                "on_part_data": lambda data, at, to: part.data.extend(memoryview(data)[at:to]),
-                "on_part_end": end,
-                "on_end": finish,
-            },
-        )
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise NoImage(f"the multipart body is malformed: {error}") from error
-    if not finished:
-        raise NoImage(
-            "the multipart body is malformed: its closing boundary "
-            f"--{boundary.decode('latin-1')}-- is missing"
-        )
-    return uploads
+def _upload(headers: bytes, data: bytes) -> Upload:
+    disposition = b""
+    for line in headers.split(b"\r\n") if headers else ():
+        name, colon, value = line.partition(b":")
+        if not name or not colon:
+            raise _malformed(f"a part has the line {line[:40]!r} where NAME: VALUE is expected")
+        if name.lower() == b"content-disposition":
+            disposition = value.strip(b" \t")
+    if disposition.count(b";") > MAX_SEMICOLONS:
+        raise _malformed(f"a Content-Disposition has more than {MAX_SEMICOLONS} semicolons")
+    _, options = parse_options_header(disposition)
+    name, filename = options.get(b"name", b""), options.get(b"filename")
+    return Upload(
+        name.decode("utf-8", "replace"),
+        None if filename is None else filename.decode("utf-8", "replace"),
+        data,
+    )
+
+
+def _malformed(how: str) -> NoImage:
+    return NoImage(f"the multipart body is malformed: {how}")

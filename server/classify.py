@@ -17,9 +17,9 @@ import numpy as np
 from server import metrics
 from server.admission import Ticket
 from server.batching import Batcher
-from server.bodies import Upload
+from server.bodies import Hold, Upload
 from server.contract import Model, check_distribution
-from server.images import decode, open_header
+from server.images import decode, is_quick, open_header
 from server.middleware import Timings
 from server.problems import DeadlinePassed, NoImage, Problem
 from server.replicas import Replicas
@@ -53,26 +53,41 @@ class Classifier:
         self._threads.shutdown(cancel_futures=True)
 
     async def one(
-        self, data: bytes, model: Model, top_k: int, seconds: float, timings: Timings
+        self,
+        data: bytes,
+        model: Model,
+        top_k: int,
+        seconds: float,
+        timings: Timings,
+        *,
+        hold: Hold,
     ) -> tuple[Predictions, str]:
         """The predictions for one picture, best first, and the version that made them.
 
+        Given up, it keeps `hold` until a thread that has begun to decode the picture is done.
         Raises the `Problem` of whatever fails: `TooBusy` at once when `seconds` will not do,
         `DeadlinePassed` when they did not.
         """
         with self._admit(model, 1, seconds, timings) as ticket:
             try:
                 async with asyncio.timeout(seconds):
-                    return await self._one(data, model, top_k, timings, ticket)
+                    return await self._one(data, model, top_k, timings, ticket, hold=hold)
             except TimeoutError:
                 raise _late(seconds, timings) from None
 
     async def many(
-        self, uploads: list[Upload], model: Model, top_k: int, seconds: float, timings: Timings
+        self,
+        uploads: list[Upload],
+        model: Model,
+        top_k: int,
+        seconds: float,
+        timings: Timings,
+        *,
+        hold: Hold,
     ) -> tuple[list[Predictions | Problem], str]:
         """For each picture its predictions or its own problem, and the version that answered.
 
-        Raises the `Problem` of what concerns them all.
+        Raises the `Problem` of what concerns them all. Keeps `hold` as `one` does.
         """
         version = model.version
 
@@ -81,7 +96,9 @@ class Classifier:
             try:
                 if not upload.data:
                     raise NoImage("the picture has 0 bytes")
-                answer, version = await self._one(upload.data, model, top_k, timings, ticket)
+                answer, version = await self._one(
+                    upload.data, model, top_k, timings, ticket, hold=hold
+                )
             except Problem as problem:
                 if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
@@ -111,10 +128,17 @@ class Classifier:
             timings.admission = time.perf_counter() - began
 
     async def _one(
-        self, data: bytes, model: Model, top_k: int, timings: Timings, ticket: Ticket
+        self,
+        data: bytes,
+        model: Model,
+        top_k: int,
+        timings: Timings,
+        ticket: Ticket,
+        *,
+        hold: Hold,
     ) -> tuple[Predictions, str]:
         try:
-            pixels = await self._pixels(data, model.rule, timings)
+            pixels = await self._pixels(data, model.rule, timings, hold)
         except Problem:
             ticket.done()
             raise
@@ -135,9 +159,9 @@ class Classifier:
             self._batchers[model.name] = batcher
         return batcher
 
-    async def _pixels(self, data: bytes, rule: ResizeRule, timings: Timings) -> Pixels:
+    async def _pixels(self, data: bytes, rule: ResizeRule, timings: Timings, hold: Hold) -> Pixels:
         submitted = time.perf_counter()
-        if len(data) <= INLINE_BYTES:
+        if len(data) <= INLINE_BYTES and is_quick(data):
             image = open_header(data, self._max_pixels)
             if image.width * image.height <= INLINE_PIXELS:
                 metrics.image_pixels.observe(image.width * image.height)
@@ -145,15 +169,27 @@ class Classifier:
                 _add(timings, decode=time.perf_counter() - submitted, queue=0.0)
                 return pixels
 
+        waiting = [data]  # until a thread begins with it
+
         def work() -> tuple[Pixels, float, float]:
             began = time.perf_counter()
-            image = open_header(data, self._max_pixels)
+            image = open_header(waiting.pop(), self._max_pixels)
             metrics.image_pixels.observe(image.width * image.height)
             pixels = decode(image, rule, self._max_pixels)
             return pixels, began, time.perf_counter()
 
-        loop = asyncio.get_running_loop()
-        pixels, began, ended = await loop.run_in_executor(self._threads, work)
+        job = self._threads.submit(work)
+        try:
+            pixels, began, ended = await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            if job.cancel():
+                # No thread will begin, but `work` stays in the queue until one comes to it there.
+                waiting.clear()
+            else:
+                loop = asyncio.get_running_loop()
+                hold.keep()
+                job.add_done_callback(lambda _: loop.call_soon_threadsafe(hold.release))
+            raise
         _add(timings, decode=ended - began, queue=began - submitted)
         return pixels
 

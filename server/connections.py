@@ -5,9 +5,11 @@ or without end, or does not take its answer, is shown out; an HTTP error gets a 
 """
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable, Iterable
 from typing import cast
+from urllib.parse import quote
 
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application
@@ -18,6 +20,8 @@ from uvicorn.server import ServerState
 from server.deadlines import WHEN_LOST
 from server.middleware import Timings
 from server.problems import HeadTooLarge, MalformedRequest, Problem, SlowRequest
+
+logger = logging.getLogger(__name__)
 
 # Browsers send a few kilobytes; gateways commonly accept 8 to 64.
 MAX_HEAD_BYTES = 64 * 2**10
@@ -32,11 +36,16 @@ class Joined:
     uvicorn writes them one after the other. Each would be a system call and a segment of its own,
     and wake the client twice: a tenth of the work for a small picture. They go at the end of a turn
     of the event loop, so that clients ask again together and their pictures share a batch.
+
+    Closed, it waits at most `patience` seconds for a client that does not take what was written.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience: float
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._patience = patience
         self._parts: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -52,6 +61,8 @@ class Joined:
     def close(self) -> None:
         """Close the connection when everything has been sent."""
         self._flush()
+        if not self._transport.is_closing() and self._transport.get_write_buffer_size():
+            self._loop.call_later(self._patience, self._transport.abort)
         self._transport.close()
 
     def write_eof(self) -> None:
@@ -65,7 +76,8 @@ class Joined:
     def _flush(self) -> None:
         if self._parts:
             parts, self._parts = self._parts, []
-            self._transport.write(b"".join(parts))
+            if not self._transport.is_closing():  # else nobody is there to read it
+                self._transport.write(b"".join(parts))
 
 
 class Connection(HttpToolsProtocol):
@@ -85,64 +97,103 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._head_bytes = 0
+        self._in_head = False
+        self._whole = True  # has the latest request come to its end
+        self._refused = False  # nothing more is taken from this client
+        self._bodiless_bytes = 0  # that came since the last byte of a body or the end of a head
+        self._running: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
-        self._whole = False  # has the latest request come to its end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         super().connection_made(transport)
-        self.transport = Joined(transport, self.loop)  # type: ignore[assignment] # it acts as one
+        joined = Joined(transport, self.loop, self.read_timeout)
+        self.transport = joined  # type: ignore[assignment] # it acts as one
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timers()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
         super().connection_lost(exc)
-        if self.cycle is not None and not self.cycle.response_complete:
+        # uvicorn tells the request that came last; others may be waiting before it.
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
             # What server/deadlines.py wants to be told; cheaper than a task that waits for it.
-            tell = self.cycle.scope["state"].get(WHEN_LOST)
+            tell = running.scope["state"].get(WHEN_LOST)
             if tell is not None:
                 tell()
 
     def data_received(self, data: bytes) -> None:
-        if self._linger_timer is not None:
+        if self._refused:
             return
-        began = self._head_timer is not None
+        self._bodiless_bytes += len(data)
         super().data_received(data)
-        # What came before the head in the same piece is not of it. Whole heads are told exactly.
-        if began and self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(_too_large())
+        if self._refused:
+            return
+        if self._bodiless_bytes > MAX_HEAD_BYTES:
+            # A head, or what may follow a body: trailers and the extensions of chunks.
+            self._refuse(_too_large())
+        elif (
+            self.timeout_keep_alive_task is None
+            and self._whole
+            and not self._in_head
+            and (self.cycle is None or self.cycle.response_complete)
+        ):
+            # uvicorn stops the clock at every byte, and starts it only when it has answered. These
+            # were the rest of a request that has been answered before, or an empty line.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    # What is called by the parser: it goes on to the end of the piece that it was given.
 
     def on_message_begin(self) -> None:
+        if self._refused:
+            return
         super().on_message_begin()
         self._whole = False
         self._expect_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else a trailer (RFC 9112, 7.1.2), which may be thrown away
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if self._refused:
+            return
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
         lines = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if lines > MAX_HEAD_BYTES:
             self._refuse(_too_large())
-        else:
-            super().on_headers_complete()
+            return
+        self._in_head = False
+        self._bodiless_bytes = 0
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            # To what is not spoken here; the parser throws away what follows in the same piece.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        if self._linger_timer is None:
+        if not self._refused:
+            self._bodiless_bytes = 0
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._refused:
+            return
         self._whole = True
+        self._bodiless_bytes = 0
         if self._rest_timer is not None:
             self._rest_timer.cancel()
             self._rest_timer = None
-        if self._linger_timer is None:
-            super().on_message_complete()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if not self._whole and self._rest_timer is None:
@@ -161,25 +212,44 @@ class Connection(HttpToolsProtocol):
             self._write_timer = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        # Where the answer has to be the last, what still comes needs more care than this.
-        if cycle.keep_alive and not cycle.waiting_for_100_continue:
-            problem = self.refusal(cast("Scope", cycle.scope))
+        self._running = cycle
+        # Where the answer has to be the last, or the client does not take those before, what still
+        # comes needs more care than this.
+        if (
+            cycle.keep_alive
+            and not cycle.waiting_for_100_continue
+            and not self.parser.should_upgrade()
+            and not self.flow.write_paused
+        ):
+            problem = self._refusal(cast("Scope", cycle.scope))
             if problem is not None:
                 timings: Timings = cycle.scope["state"]["timings"]
                 more = [*cycle.default_headers, (b"server-timing", timings.header())]
                 self.transport.write(_message(problem, timings.request_id, more))
                 # So uvicorn throws away what comes of the body.
                 cycle.response_started = cycle.response_complete = True
-                cycle.on_response()
+                if self.pipeline:  # the next of them from here would be one call deeper
+                    self.loop.call_soon(cycle.on_response)
+                else:
+                    cycle.on_response()
                 return
         super()._start_asgi_task(cycle, app)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        try:
+            return self.refusal(scope)
+        except Exception:
+            # The app has an answer to everything; the parser, which would get this, has none.
+            logger.exception("%s %s: refusing failed", scope["method"], quote(scope["path"]))
+            return None
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(MalformedRequest(msg))
 
     def _expect_head(self) -> None:
+        self._in_head = True
         if self._head_timer is None:
-            self._head_bytes = 0
+            self._bodiless_bytes = 0
             self._head_timer = self.loop.call_later(self.read_timeout, self._too_slow)
 
     def _too_slow(self) -> None:
@@ -187,9 +257,13 @@ class Connection(HttpToolsProtocol):
         self._refuse(SlowRequest(f"no whole head of a request came within {self.read_timeout:g} s"))
 
     def _refuse(self, problem: Problem) -> None:
+        if self._refused:
+            return
+        self._refused = True
         self._stop_timers()
         busy = self.cycle is not None and not self.cycle.response_complete
-        if busy or self.transport.is_closing():
+        answered = not self._in_head and not self._whole  # and its rest is what is refused
+        if busy or answered or self.transport.is_closing():
             # Nothing may be written into the answer to an earlier request.
             self.transport.close()
         else:
@@ -198,10 +272,11 @@ class Connection(HttpToolsProtocol):
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _stop_timers(self) -> None:
-        for timer in (self._head_timer, self._write_timer, self._linger_timer, self._rest_timer):
+        """All but that of a client that does not take its answer."""
+        for timer in (self._head_timer, self._linger_timer, self._rest_timer):
             if timer is not None:
                 timer.cancel()
-        self._head_timer = self._write_timer = self._linger_timer = self._rest_timer = None
+        self._head_timer = self._linger_timer = self._rest_timer = None
 
 
 def _too_large() -> Problem:

@@ -45,7 +45,11 @@ class Door:
             return None
         try:
             model, _ = parameters(request)
-            state.classifier.check(model, 1, seconds_for(request, state.settings))
+            seconds = seconds_for(request, state.settings)
+        except Problem:
+            return None
+        try:
+            state.classifier.check(model, 1, seconds)
         except (TooBusy, ModelNotReady) as problem:
             problem.forget()
             if state.keys is not None:
@@ -60,6 +64,4 @@ class Door:
             if state.settings.access_log:
                 telemetry.log(scope, int(problem.status), time.perf_counter() - began)
             return problem
-        except Problem:
-            pass
         return None

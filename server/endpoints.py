@@ -47,7 +47,9 @@ async def classify(request: Request) -> Response:
         timings.read = time.perf_counter() - began
         metrics.image_bytes.observe(len(data))
         with while_connected(request):
-            predictions, version = await classifier.one(data, model, top_k, seconds, timings)
+            predictions, version = await classifier.one(
+                data, model, top_k, seconds, timings, hold=hold
+            )
     return _json({"model": model.name, "version": version, "predictions": predictions})
 
 
@@ -70,7 +72,9 @@ async def classify_batch(request: Request) -> Response:
                 f"at most {settings.max_batch_images} are accepted"
             )
         with while_connected(request):
-            answers, version = await classifier.many(uploads, model, top_k, seconds, timings)
+            answers, version = await classifier.many(
+                uploads, model, top_k, seconds, timings, hold=hold
+            )
     for answer in answers:
         if isinstance(answer, Problem):
             refused(answer)

@@ -14,7 +14,7 @@ import io
 import re
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from server.problems import TooManyPixels, UnreadableImage, UnsupportedType
@@ -22,6 +22,10 @@ from server.resizing import Pixels, ResizeRule
 
 # The limit is checked here, on the header; Pillow's own is a warning at a size of its choosing.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow's own reader of uncompressed TIFF decodes as many strips as the file lists, all over the
+# same pixels: a megabyte of them takes seconds, a byte of file 200 of memory. libtiff decodes each
+# piece of the picture once.
+TiffImagePlugin.READ_LIBTIFF = True
 # EXIF (CIPA DC-008, tag 0x0112): what to do to the stored picture to see it upright.
 ORIENTATION = 0x0112
 TURNS = {
@@ -37,11 +41,24 @@ NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 # Each scan of a progressive JPEG goes over the whole picture, and an empty one takes a dozen bytes
 # of file: a few kilobytes could keep a core busy for minutes. Cameras and tools write about 10.
 MAX_SCANS = 100
-# ITU-T T.81, B.1.1.2: in coded data FF is followed by 0 or a restart marker, never by another.
-MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-END_OF_IMAGE, START_OF_IMAGE, START_OF_SCAN = 0xD9, 0xD8, 0xDA
-# TIFF 6.0, section 15: a tile is decoded as a whole, however little of it the picture shows.
-TILE_WIDTH, TILE_LENGTH = 322, 323
+# Pillow keeps a hundred bytes for each segment before the first scan, which may have 4 in the file.
+# 512 segments hold the 32 MiB of a whole body at --max-body-bytes, and profiles end at 255.
+MAX_SEGMENTS = 1000
+# Pillow copies all EXIF so far with every further segment of it, and takes ten times a segment's
+# bytes for a table or a frame header. A PNG's profile or text is inflated up to a thousand times,
+# to 1 MiB (PngImagePlugin.MAX_TEXT_CHUNK). Real pictures have about 10 of these.
+MAX_COSTLY = 32
+# ITU-T T.81, table B.1: the markers with a length after them, by the rules of both Pillow (before
+# the first scan) and libjpeg. After another (FF 01, say) the next marker may follow at once.
+SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe]")
+END_OF_IMAGE, START_OF_SCAN, APPLICATION = 0xD9, 0xDA, 0xE0
+# PNG, 11.3.3: the chunks that may be compressed.
+COMPRESSED = {b"iCCP", b"iTXt", b"zTXt"}
+# TIFF 6.0, sections 3 and 15.
+WIDTH, LENGTH, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
+# Tiles reach over the right and the lower edge, and each is decoded as a whole. Where the picture
+# is large, they add a few percent.
+TILE_SLACK = 2
 
 
 def sniff(data: bytes) -> str:
@@ -62,12 +79,29 @@ def sniff(data: bytes) -> str:
     raise UnsupportedType(f"the bytes begin like no {NAMES} picture: {head.hex(' ')}")
 
 
+def is_quick(data: bytes) -> bool:
+    """Whether reading and decoding take no longer than the bytes and the pixels tell.
+
+    Not so: a TIFF's tiles; a BMP's palette of 65,536 colours, which need not be in the file; what a
+    PNG has compressed besides its pixels. WebP and GIF are left out as well, for want of proof.
+    Raises `UnsupportedType`.
+    """
+    kind = sniff(data)
+    return kind == "JPEG" or (kind == "PNG" and not _compressed_chunks(data))
+
+
 def open_header(data: bytes, max_pixels: int) -> Image.Image:
     """The picture with its header read and nothing decoded.
 
     Raises `UnsupportedType`, `UnreadableImage`, or `TooManyPixels` beyond `max_pixels`.
     """
     kind = sniff(data)
+    if kind == "JPEG":
+        _check_segments(data)
+    if kind == "PNG" and _compressed_chunks(data) > MAX_COSTLY:
+        raise UnreadableImage(
+            f"the PNG has more than {MAX_COSTLY} compressed profiles and texts; save it without"
+        )
     try:
         image = Image.open(io.BytesIO(data), formats=(kind,))
     except MemoryError:
@@ -75,13 +109,15 @@ def open_header(data: bytes, max_pixels: int) -> Image.Image:
     except Exception as error:  # Pillow's readers raise anything on hostile bytes
         raise UnreadableImage(f"the {kind} header cannot be read: {_reason(error)}") from error
     _check_size(image, max_pixels)
-    _check_effort(image, data, max_pixels)
+    if isinstance(image, TiffImageFile):
+        _check_tiles(image, max_pixels)
     return image
 
 
 def decode(image: Image.Image, rule: ResizeRule, max_pixels: int) -> Pixels:
     """The pixels of an opened picture as the model takes them: contiguous uint8[H, W, 3], RGB.
 
+    The picture is used up: what it holds is freed early, although the caller still has it.
     Raises `UnreadableImage` if it is truncated or corrupt.
     """
     kind = image.format
@@ -94,10 +130,14 @@ def decode(image: Image.Image, rule: ResizeRule, max_pixels: int) -> Pixels:
             drafted = image.draft(None, (side, side))
             size = drafted[1][2:] if drafted is not None else None
         image.load()
+        # libwebp's two canvases, 8 bytes per pixel, would stay as long as the caller's picture.
+        vars(image).pop("_decoder", None)
         _check_size(image, max_pixels)
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
         if turn is not None:
-            image, size = image.transpose(turn), None
+            turned = image.transpose(turn)
+            image.close()
+            image, size = turned, None
         return rule.apply(_rgb(image), size)
     except (MemoryError, UnreadableImage, TooManyPixels):
         raise
@@ -116,32 +156,58 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _check_effort(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Refuse what takes far more time or memory than its size tells."""
-    if image.format in {"JPEG", "MPO"} and _scans(data) > MAX_SCANS:
-        raise UnreadableImage(f"the JPEG has more than the {MAX_SCANS} scans that are accepted")
-    if isinstance(image, TiffImageFile):
-        try:
-            tile = int(image.tag_v2.get(TILE_WIDTH, 0)) * int(image.tag_v2.get(TILE_LENGTH, 0))
-        except (TypeError, ValueError) as error:
-            raise UnreadableImage(f"the TIFF header has a broken tile size: {error}") from error
-        if tile > max_pixels:
-            raise TooManyPixels(
-                f"the TIFF has tiles of {tile} pixels, at most {max_pixels} are accepted"
-            )
-
-
-def _scans(data: bytes) -> int:
-    """Scans of a JPEG's first picture, counted up to one more than `MAX_SCANS`."""
-    scans, at = 0, 2
-    while scans <= MAX_SCANS and (found := MARKER.search(data, at)):
+def _check_segments(data: bytes) -> None:
+    """Refuse a JPEG whose first picture takes far more time or memory than its size tells."""
+    scans = segments = costly = at = 0
+    while found := SEGMENT.search(data, at):
         code, at = data[found.end() - 1], found.end()
         if code == END_OF_IMAGE:
-            break
-        if code != START_OF_IMAGE:
-            at += int.from_bytes(data[at : at + 2], "big")
-        scans += code == START_OF_SCAN
-    return scans
+            if scans:
+                break
+            continue  # Pillow reads on
+        if code == START_OF_SCAN:
+            scans += 1
+        elif not scans:
+            segments += 1
+            costly += code < APPLICATION or data.startswith(b"Exif\0\0", at + 2)
+        if scans > MAX_SCANS:
+            raise UnreadableImage(f"the JPEG has more than the {MAX_SCANS} scans that are accepted")
+        if segments > MAX_SEGMENTS:
+            raise UnreadableImage(
+                f"the JPEG has more than {MAX_SEGMENTS} segments before its pixels; save it anew"
+            )
+        if costly > MAX_COSTLY:
+            raise UnreadableImage(
+                f"the JPEG has more than {MAX_COSTLY} segments of EXIF or tables before its "
+                "pixels; save it anew"
+            )
+        at += int.from_bytes(data[at : at + 2], "big")
+
+
+def _compressed_chunks(data: bytes) -> int:
+    """How many chunks of a PNG may be compressed besides the pixels'."""
+    count, at = 0, 8
+    while kind := data[at + 4 : at + 8]:
+        count += kind in COMPRESSED
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return count
+
+
+def _check_tiles(image: TiffImageFile, max_pixels: int) -> None:
+    """Refuse a TIFF whose tiles, which may all be the same bytes, are far more than it shows."""
+    tags = image.tag_v2
+    try:
+        width, length = int(tags.get(TILE_WIDTH, 0)), int(tags.get(TILE_LENGTH, 0))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnreadableImage(f"the TIFF header has a broken tile size: {error}") from error
+    if width < 1 or length < 1:
+        return  # strips, which end where the picture ends
+    across, down = -(-tags[WIDTH] // width), -(-tags[LENGTH] // length)
+    if width * length > max_pixels or across * down * width * length > TILE_SLACK * max_pixels:
+        raise TooManyPixels(
+            f"the TIFF has {across}×{down} tiles of {width}×{length} pixels, at most {max_pixels} "
+            f"pixels are accepted in one and {TILE_SLACK * max_pixels} in all; save it in strips"
+        )
 
 
 def _rgb(image: Image.Image) -> Image.Image:

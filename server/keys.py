@@ -42,6 +42,7 @@ class KeyFile:
         self.path = path
         self._stamp = self._look()
         self._keys = read(path)
+        self._failure: object = None  # what was logged last, since the file was last read
         self._looked = time.monotonic()
 
     def name_of(self, key: bytes) -> str | None:
@@ -62,13 +63,17 @@ class KeyFile:
         stamp = self._look()
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
             self._keys = read(self.path)
         except KeyFileError as error:
-            # A slip of the pen must neither lock everybody out nor let everybody in.
-            logger.error("%s; the keys that were read before stay", error)  # noqa: TRY400 - no trace
+            # A slip of the pen must neither lock everybody out nor let everybody in. Read again at
+            # the next look, whatever the stamp: the right to read a file is not part of that.
+            failure = stamp, str(error)
+            if failure != self._failure:
+                self._failure = failure
+                logger.error("%s; the keys that were read before stay", error)  # noqa: TRY400 - no trace
         else:
+            self._stamp, self._failure = stamp, None
             logger.info("read %d API keys from %s", len(self._keys), self.path)
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -93,7 +93,8 @@ class Envelope:
                     (b"x-request-id", request_id),
                     (b"server-timing", timings.header()),
                 ]
-                if scope["app"].state.draining:
+                last = scope["app"].state.draining or (unread and _is_asking(scope))
+                if last and (b"connection", b"close") not in message["headers"]:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -128,24 +129,29 @@ def is_small(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the body, if there is one, is small enough to be thrown away."""
     for name, value in headers:
         if name == b"content-length":
-            return value.isdigit() and int(value) <= SMALL_BODY
+            # Python reads no number of thousands of digits, be they zeros.
+            digits = value.lstrip(b"0") or b"0"
+            return len(digits) < 10 and digits.isdigit() and int(digits) <= SMALL_BODY
         if name == b"transfer-encoding":
             return False
     return True
 
 
 def _is_last(scope: Scope) -> bool:
-    """Whether the connection is closed after an answer that did not wait for the body.
-
-    A client that asked whether to send it (`Expect`) may now do so or not: nobody could tell what
-    comes next.
-    """
-    if scope["http_version"] == "1.0" or scope["app"].state.draining:
+    """Whether the connection is closed after an answer that did not wait for the body."""
+    if scope["http_version"] == "1.0" or scope["app"].state.draining or _is_asking(scope):
         return True
     return any(
-        name == b"expect" or (name == b"connection" and b"close" in value.lower())
-        for name, value in scope["headers"]
+        name == b"connection" and b"close" in value.lower() for name, value in scope["headers"]
     )
+
+
+def _is_asking(scope: Scope) -> bool:
+    """Whether the client asked if it should send the body (`Expect`).
+
+    Answered before, it may now do so or not: nobody could tell what comes next.
+    """
+    return any(name == b"expect" for name, _ in scope["headers"])
 
 
 async def _answer(problem: Problem, request_id: bytes, unread: Receive | None, send: Send) -> None:

@@ -14,6 +14,7 @@ import socket
 import tempfile
 import time
 import warnings
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 import uvloop
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 QUICK_S = 10.0  # a life shorter than this counts as a quick death
 QUICK_DEATHS = 5  # as many in a row, of one worker, end the gateway
 PAUSE_S = 0.5  # before the next life after a quick death
+HURRY = b"hurry"  # what a worker is sent at the second stop
 
 
 class WorkersError(RuntimeError):
@@ -43,9 +45,17 @@ class Workers:
         self._context = multiprocessing.get_context("spawn")
         self._stopping = asyncio.Event()
         self._listener: socket.socket | None = None
+        self._pipes: set[Connection] = set()  # one to each worker
 
     def stop(self) -> None:
-        """Let every worker finish what it has begun, then `serve_on` returns."""
+        """Let every worker finish what it has begun, then `serve_on` returns.
+
+        Told a second time, they wait for no more clients to notice.
+        """
+        if self._stopping.is_set():
+            for pipe in self._pipes:
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    pipe.send_bytes(HURRY)
         self._stopping.set()
         if self._listener is not None:
             # The workers have theirs. Were this one open after theirs, connections would go on
@@ -69,14 +79,19 @@ class Workers:
         deaths = 0
         while not self._stopping.is_set():
             began = time.monotonic()
+            theirs, ours = self._context.Pipe(duplex=False)
             process = self._context.Process(
-                target=work, args=(self._settings, listener, self._triton_url)
+                target=work, args=(self._settings, listener, self._triton_url, theirs)
             )
             process.start()
+            theirs.close()
+            self._pipes.add(ours)
             try:
                 await self._life(process)
             finally:
                 await self._end(process)
+                self._pipes.remove(ours)
+                ours.close()
             if self._stopping.is_set():
                 return
             quick = time.monotonic() - began < QUICK_S
@@ -114,24 +129,37 @@ class Workers:
             mark_process_dead(process.pid)  # type: ignore[no-untyped-call] # it has no types
 
 
-def work(settings: Settings, listener: socket.socket, triton_url: str) -> None:
-    """What a worker process does."""
+def work(settings: Settings, listener: socket.socket, triton_url: str, parent: Connection) -> None:
+    """What a worker process does: serve until a signal, or until told to hurry or left alone.
+
+    Signals only let it begin to stop, however many come: one to the whole process group (Ctrl-C in
+    a terminal, systemd's stop) arrives here beside the one that the parent then sends. Not to wait
+    for clients to notice is told through `parent`.
+    """
     logs.set_up(settings.log_level, settings.log_format)
     quiet()
-    parent = multiprocessing.parent_process()
 
     async def run() -> None:
         this = gateway.make(settings, triton_url)
         loop = asyncio.get_running_loop()
+        stopping = False
 
-        def orphaned(sentinel: int) -> None:
-            loop.remove_reader(sentinel)  # it stays readable, and a second stop means: at once
-            this.stop()
+        def stop() -> None:
+            nonlocal stopping
+            if not stopping:
+                stopping = True
+                this.stop()
 
-        if parent is not None:
-            # Readable when the parent dies, however it dies: nobody would look after this worker.
-            loop.add_reader(parent.sentinel, orphaned, parent.sentinel)
-        gateway.stop_on_signals(this.stop)
+        def hurry() -> None:
+            loop.remove_reader(parent.fileno())  # without a parent it stays readable
+            stop()
+            # It ends when the parent dies, however it dies: nobody would look after this worker.
+            with contextlib.suppress(EOFError):
+                parent.recv_bytes()
+                this.stop()
+
+        loop.add_reader(parent.fileno(), hurry)
+        gateway.stop_on_signals(stop)
         await this.serve_on(listener)
 
     # Ctrl-C before the signal handlers are there.

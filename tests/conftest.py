@@ -187,6 +187,8 @@ def guarded(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> It
         *("--log-format", "json", "--cors-origins", "https://example.org"),
     )
     with running_gateway(folder / "log", *flags) as running:
+        ready = f"model {DEFAULT_MODEL} version"
+        wait_for(lambda: running.log.read_text().count(ready) >= 2, what="both of its workers")
         yield Guarded(running, folder / "keys", made.stderr.split()[-1])
 
 

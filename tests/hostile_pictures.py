@@ -31,7 +31,7 @@ class Case:
 
 def corpus() -> list[Case]:
     """All cases; names are unique."""
-    cases = [*odd(), *bombs(), *truncated(), *damaged(), *strangers(), *bodies()]
+    cases = [*odd(), *bombs(), *laborious(), *truncated(), *damaged(), *strangers(), *bodies()]
     assert len({case.name for case in cases}) == len(cases)
     return cases
 
@@ -75,6 +75,12 @@ def odd() -> Iterator[Case]:
     cmyk = encode(SAMPLE.convert("CMYK"), "JPEG", progressive=True)
     yield Case("JPEG progressive CMYK", cmyk, GOOD)
     yield Case("JPEG 4:1:1", encode(SAMPLE, "JPEG", subsampling="4:1:1"), GOOD)
+    long = segment(b"\xff\xe1", b"Exif\0\0" + bytes(900))
+    yield Case("JPEG with EXIF in 3 segments", jpeg(long * 3), GOOD)
+    profile = segment(b"\xff\xe2", b"ICC_PROFILE\0" + bytes(900))
+    yield Case("JPEG with a profile in 255 segments", jpeg(profile * 255), GOOD)
+    small = tiff({256: 10, 257: 10, 322: 256, 323: 256}, bytes(2**16))
+    yield Case("TIFF of 10² in a tile of 256²", small, GOOD)
     yield Case("JPEG then rubbish", encode(SAMPLE, "JPEG") + bytes(range(256)) * 400, GOOD)
     yield Case("JPEG then 200 JPEGs", encode(SAMPLE, "JPEG") * 200, GOOD)
     pages = [SAMPLE.rotate(90 * turn) for turn in range(3)]
@@ -95,13 +101,10 @@ def bombs() -> Iterator[Case]:
         yield Case(f"PNG claims {side}²", png(side, side, 8, 2, b""), REFUSED)
     yield Case("GIF of 65000 frames", gif(64, 64, 65_000), GOOD)
     yield Case("GIF claims 65535²", gif(65_535, 65_535, 1), REFUSED)
-    jpeg = bytearray(encode(SAMPLE, "JPEG"))
-    at = jpeg.index(b"\xff\xc0") + 5
-    jpeg[at : at + 4] = b"\xff\xff" * 2
-    yield Case("JPEG claims 65535²", bytes(jpeg), REFUSED)
-    progressive = encode(SAMPLE, "JPEG", progressive=True)
-    scan = progressive[progressive.index(b"\xff\xda") : -2]
-    yield Case("JPEG of 5000 scans", progressive[:-2] + scan[:64] * 5000, BROKEN)
+    claims = bytearray(encode(SAMPLE, "JPEG"))
+    at = claims.index(b"\xff\xc0") + 5
+    claims[at : at + 4] = b"\xff\xff" * 2
+    yield Case("JPEG claims 65535²", bytes(claims), REFUSED)
     bmp = bytearray(encode(SAMPLE, "BMP"))
     for side in (60_000, 2**31 - 1):
         bmp[18:26] = struct.pack("<ii", side, side)
@@ -124,6 +127,39 @@ def bombs() -> Iterator[Case]:
     yield Case("TIFF whose directory is itself", b"II*\0" + struct.pack("<IH", 8, 65_535), BROKEN)
     huge_count = {256: 8, 257: 8, 273: 2**31}
     yield Case("TIFF with a strip beyond the end", tiff(huge_count), BROKEN)
+
+
+def laborious() -> Iterator[Case]:
+    """Small files whose work or memory is far more than their bytes and pixels tell."""
+    progressive = encode(SAMPLE, "JPEG", progressive=True)
+    start = progressive.index(b"\xff\xda")
+    scan = progressive[start : progressive.index(b"\xff\xc4", start)]
+    yield Case("JPEG of 5000 scans", progressive[:-2] + scan * 5000, BROKEN)
+    hidden = progressive[:-2] + b"\xff\x01" + scan * 300 + b"\xff\xd9"
+    yield Case("JPEG of 300 scans after FF 01", hidden, BROKEN)
+    exif = segment(b"\xff\xe1", b"Exif\0\0MM\0*")
+    yield Case("JPEG of 100000 pieces of EXIF", jpeg(exif * 100_000), BROKEN)
+    yield Case("JPEG of such after an end", jpeg(b"\xff\xd9" + exif * 100_000), BROKEN)
+    yield Case("JPEG of 100000 segments", jpeg(segment(b"\xff\xe5", b"") * 100_000), BROKEN)
+    frame = segment(b"\xff\xc0", b"\x08\0\x08\0\x08\x03" + b"\1\x11\0" * 21_000)
+    yield Case("JPEG of 40 frames of 21000 channels", jpeg(frame * 40), BROKEN)
+    deflated = {256: 128, 257: 128, 259: 8, 322: 1, 323: 10**6}
+    zeros = zlib.compress(bytes(10**6), 9)
+    wide = {256: 3 * 10**6, 257: 16, 259: 8, 322: 16, 323: 3 * 10**6}
+    yield Case("TIFF of 187500 tiles of 48 megapixels", tiff(wide, zeros, 187_500), REFUSED)
+    yield Case("TIFF of 128 tiles of a megabyte", tiff(deflated, zeros, 128), REFUSED)
+    raw = {256: 128, 257: 128, 278: 64}
+    yield Case("TIFF of 2 strips 50000 times", tiff(raw, bytes(2**13), 50_000), GOOD | BROKEN)
+    endless = tiff({256: 8, 257: 1, 323: 7}, bytes(8)).replace(
+        struct.pack("<HHII", 323, 4, 1, 7), struct.pack("<HHIf", 323, 11, 1, float("inf"))
+    )
+    yield Case("TIFF with an infinite tile", endless, BROKEN)
+    mebibyte = b"\0\0" + zlib.compress(bytes(2**20), 9)
+    for kind in (b"iCCP", b"zTXt"):
+        many = png(1, 1, 8, 2, bytes(4), before=chunk(kind, mebibyte) * 300)
+        yield Case(f"PNG of 300 {kind.decode()} of a MiB", many, BROKEN)
+    palette = struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 1, 1, 1, 8, 0, 4, 0, 0, 65_536, 0)
+    yield Case("BMP of 65536 colours", b"BM" + palette + bytes(15_000), BROKEN)
 
 
 def truncated() -> Iterator[Case]:
@@ -250,6 +286,17 @@ def png(
     )
 
 
+def segment(marker: bytes, data: bytes) -> bytes:
+    """One segment of a JPEG."""
+    return marker + struct.pack(">H", 2 + len(data)) + data
+
+
+def jpeg(segments: bytes) -> bytes:
+    """A JPEG with any segments after its start."""
+    whole = encode(SAMPLE, "JPEG")
+    return whole[:2] + segments + whole[2:]
+
+
 def gif(width: int, height: int, frames: int) -> bytes:
     """A GIF of black frames of 1 × 1 on a canvas of width × height."""
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
@@ -262,10 +309,23 @@ def riff(chunks: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 
-def tiff(tags: dict[int, int]) -> bytes:
-    """A grey TIFF of 8 bits with any tags (LONG), without pixels."""
-    every = {258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 100} | tags
-    if 322 in tags:
-        every = {tag: value for tag, value in every.items() if tag not in {273, 278, 279}}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, every[tag]) for tag in sorted(every))
-    return b"II*\0" + struct.pack("<IH", 8, len(every)) + entries + bytes(4)
+def tiff(tags: dict[int, int], pixels: bytes = b"", pieces: int = 1) -> bytes:
+    """A grey TIFF of 8 bits with any tags (LONG), whose strips or tiles are all the same bytes."""
+    offsets, counts = (324, 325) if 322 in tags else (273, 279)
+    every = {258: 8, 259: 1, 262: 1, 277: 1, offsets: 8, counts: 100}
+    every |= {278: 1} if offsets == 273 else {}
+    every |= tags
+    end = 8 + 2 + 12 * len(every) + 4
+    if pieces > 1:
+        every |= {offsets: end, counts: end + 4 * pieces}
+    elif pixels:
+        every |= {offsets: end, counts: len(pixels)}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, pieces if tag in {offsets, counts} else 1, every[tag])
+        for tag in sorted(every)
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, len(every)) + entries + bytes(4)
+    if pieces == 1:
+        return head + pixels
+    where = struct.pack("<I", end + 8 * pieces) * pieces
+    return head + where + struct.pack("<I", len(pixels)) * pieces + pixels

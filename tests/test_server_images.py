@@ -2,16 +2,20 @@
 
 import contextlib
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
-from server.images import decode, open_header
+from server.images import decode, is_quick, open_header
 from server.problems import Problem, TooManyPixels, UnreadableImage, UnsupportedType
 from server.resizing import Pixels, ResizeRule
 from tests.conftest import photo
+from tests.hostile_pictures import Case, chunk, jpeg, laborious, png, segment, tiff
 
 LIMIT = 50_000_000
 AS_IS = ResizeRule(24, 32)
@@ -172,3 +176,118 @@ def test_more_pixels_than_the_limit_are_refused_by_the_header() -> None:
 def test_32_bits_per_channel_are_refused() -> None:
     with pytest.raises(UnreadableImage, match="32 bits"):
         pixels(encode(Image.new("F", (32, 24)), "TIFF"))
+
+
+@pytest.mark.parametrize("case", list(laborious()), ids=lambda case: case.name)
+def test_what_takes_more_than_its_size_tells_is_refused(case: Case) -> None:
+    status = 200
+    try:
+        pixels(case.body)
+    except Problem as problem:
+        status = problem.status
+    assert status in case.statuses
+
+
+@pytest.mark.parametrize("code", [b"\x01", b"\x02", b"\xbf", b"\xf0"])
+def test_scans_are_counted_after_a_marker_without_a_length(code: bytes) -> None:
+    whole = encode(Image.fromarray(COLOURS), "JPEG", progressive=True)
+    start = whole.index(b"\xff\xda")
+    scan = whole[start : whole.index(b"\xff\xc4", start)]
+    with pytest.raises(UnreadableImage, match="100 scans"):
+        open_header(whole[:-2] + b"\xff" + code + scan * 100 + b"\xff\xd9", LIMIT)
+    pixels(whole[:-2] + scan * 90 + b"\xff\xd9")
+
+
+EXIF = segment(b"\xff\xe1", b"Exif\0\0II*\0\x08\0\0\0" + bytes(6))  # of no entries
+PROFILE = chunk(b"iCCP", b"a\0\0x")
+
+
+@pytest.mark.parametrize(
+    ("most", "message"),
+    [
+        # A JPEG has 8 segments of its own: JFIF, a frame header and 6 tables.
+        pytest.param(lambda more: jpeg(EXIF * (25 + more)), "32 segments of EXIF", id="EXIF"),
+        pytest.param(
+            lambda more: jpeg(segment(b"\xff\xe5", b"") * (992 + more)), "1000 segments", id="APP"
+        ),
+        pytest.param(
+            lambda more: png(32, 24, 8, 0, bytes(33 * 24), before=PROFILE * (32 + more)),
+            "32 compressed profiles",
+            id="iCCP",
+        ),
+    ],
+)
+def test_segments_are_limited(most: Callable[[int], bytes], message: str) -> None:
+    pixels(most(0))
+    with pytest.raises(UnreadableImage, match=message):
+        open_header(most(1), LIMIT)
+
+
+def test_tiles_may_reach_over_the_edge_but_not_be_far_more_than_the_picture() -> None:
+    small = tiff({256: 10, 257: 10, 322: 256, 323: 256}, bytes(2**16))
+    decode(open_header(small, 2**16), AS_IS, 2**16)
+    with pytest.raises(TooManyPixels, match="1×1 tiles of 256×256 pixels, at most 65535"):
+        open_header(small, 2**16 - 1)
+    open_header(tiff({256: 257, 257: 255, 322: 256, 323: 256}, bytes(2**16), 2), 2**16)
+    three = tiff({256: 513, 257: 20, 322: 256, 323: 256}, bytes(2**16), 3)
+    with pytest.raises(TooManyPixels, match=r"3×1 tiles of 256×256 pixels, .* and 131072 in all"):
+        open_header(three, 2**16)
+
+
+def test_an_uncompressed_tiff_is_decoded_once_however_often_it_lists_its_strips() -> None:
+    listed = tiff({256: 128, 257: 128, 278: 64}, bytes(range(256)) * 32, 50_000)
+    image = open_header(listed, LIMIT)
+    assert isinstance(image, ImageFile)
+    assert len(image.tile) == 1
+    assert np.array_equal(
+        decode(image, ResizeRule(128, 128), LIMIT)[..., 0],
+        np.arange(128 * 128, dtype=np.uint8).reshape(128, 128),
+    )
+
+
+def test_only_what_its_size_bounds_is_quick() -> None:
+    source = Image.fromarray(COLOURS)
+    quick = {kind: is_quick(encode(source, kind)) for kind in ("JPEG", "PNG", "BMP", "TIFF")}
+    assert quick == {"JPEG": True, "PNG": True, "BMP": False, "TIFF": False}
+    assert not is_quick(encode(source, "PNG", icc_profile=bytes(500)))
+    with pytest.raises(UnsupportedType):
+        is_quick(b"hello")
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from server.images import decode, open_header
+from server.resizing import ResizeRule
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+rule = ResizeRule(24, 32, antialias=False)
+small, large = sys.stdin.buffer.read().split(b"|||")
+decode(open_header(small, 2**30), rule, 2**30)
+before = peak()
+picture = open_header(large, 2**30)
+decode(picture, rule, 2**30)
+print((peak() - before) * 1024 / 3000**2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options", "most"),
+    [
+        ("WEBP", "RGBA", {"lossless": True, "method": 0}, 16),
+        ("PNG", "LA", {}, 15),
+        ("JPEG", "CMYK", {"progressive": True, "subsampling": 0}, 14),
+    ],
+)
+def test_decoding_takes_the_memory_that_docs_serving_md_tells(
+    kind: str, mode: str, options: dict[str, object], most: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    both = (encode(Image.new(mode, (side, side)), kind, exif=exif, **options) for side in (8, 3000))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK], input=b"|||".join(both), capture_output=True, check=True
+    )
+    assert float(done.stdout) < most + 1

@@ -70,6 +70,27 @@ def test_a_file_that_was_spoilt_leaves_the_keys_as_they_were(
     assert found.name_of(b"secret") == "bob"
 
 
+def test_a_file_that_could_not_be_read_for_a_while_is_read_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
+    file = tmp_path / "keys"
+    file.write_text(f"alice {HASH}\n")
+    found = keys.KeyFile(file)
+
+    def denied(path: Path) -> dict[str, bytes]:  # not by chmod: root reads everything
+        raise keys.KeyFileError(f"the file of keys {path} cannot be read: Permission denied")
+
+    file.write_text(f"bob {'0' * 64}\n")
+    with monkeypatch.context() as unreadable, caplog.at_level(logging.ERROR):
+        unreadable.setattr(keys, "read", denied)
+        for _ in range(3):
+            assert found.name_of(b"secret") == "alice"
+    assert caplog.text.count("the keys that were read before stay") == 1
+    # Nothing of what stat(2) tells of it has changed: not by chmod either.
+    assert found.name_of(b"secret") is None
+
+
 def classify(guarded: Guarded, headers: dict[str, str]) -> httpx.Response:
     return httpx.post(
         f"{guarded.gateway.url}/classify",

@@ -133,6 +133,9 @@ def odd_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = (tiny_models.SIZE * tiny_models.SIZE * 3, tiny_models.CLASSES)
     replace(overflowing, "weights", np.full(shape, 2e35, np.float32))
 
+    broken = tiny_models.publish(repository, "broken") / tiny_models.MODEL_FILE
+    broken.write_bytes(b"no graph")
+
     unlabelled = tiny_models.publish(repository, "unlabelled") / "config.pbtxt"
     unlabelled.write_text(unlabelled.read_text().replace('label_filename: "labels.txt"', ""))
     renamed = tiny_models.publish(repository, "no_probabilities") / "config.pbtxt"
@@ -174,6 +177,9 @@ def test_models_that_break_the_contract(odd_repository: Path, tmp_path: Path) ->
             assert response.status_code == 502
             assert response.json()["type"].endswith(":contract-broken")
             assert reason in response.json()["detail"]
+        response = classify(gateway, "?model=broken")  # Triton itself does not load it
+        assert response.status_code == 503
+        assert response.json()["type"].endswith(":model-not-ready")
         assert classify(gateway).status_code == 200
         unlabelled = classify(gateway, "?model=unlabelled").json()["predictions"]
         assert all(prediction["label"] == str(prediction["index"]) for prediction in unlabelled)

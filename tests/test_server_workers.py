@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from server.local_triton import LocalTriton
 from server.triton_process import children
-from tests.conftest import DEFAULT_MODEL, photo, running_gateway, status, wait_for
+from tests.conftest import DEFAULT_MODEL, Gateway, photo, running_gateway, status, wait_for
 
 
 def workers_of(pid: int) -> set[int]:
@@ -73,4 +75,59 @@ def test_workers_finish_and_leave_with_their_parent(
         wait_for(lambda: not [p for p in family if Path(f"/proc/{p}").exists()], 30, "their end")
         if number == signal.SIGTERM:
             assert not list(tmp_path.glob("mixer-serving-metrics-*"))
+        assert "Traceback" not in gateway.log.read_text()
+
+
+# Nobody is there: a worker that has nothing to serve drains all the same.
+ALONE = ("--triton-url", "127.0.0.1:1", "--workers", "2")
+
+
+def is_draining(gateway: Gateway) -> bool:
+    """Whether the worker that happens to answer drains."""
+    answer = httpx.get(f"{gateway.url}/readyz", trust_env=False, timeout=10)
+    return str(answer.json()["type"]).endswith(":draining")
+
+
+def wait_for_workers(gateway: Gateway) -> set[int]:
+    """Both workers, once they take SIGTERM, and SIGINT before it, for a reason to stop."""
+
+    def takes_signals(pid: int) -> bool:
+        text = Path(f"/proc/{pid}/status").read_text()
+        caught = int(text.partition("SigCgt:")[2].split()[0], 16)
+        return bool(caught & 1 << signal.SIGTERM - 1)
+
+    def both() -> set[int] | None:
+        found = workers_of(gateway.pid)
+        return found if len(found) == 2 and all(map(takes_signals, found)) else None
+
+    return wait_for(both, what="two workers that take signals")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_to_the_whole_group_does_not_skip_the_draining(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    drain = 3.0
+    with running_gateway(
+        tmp_path / "log", *ALONE, "--drain-seconds", str(drain), ready=False
+    ) as gateway:
+        wait_for_workers(gateway)
+        began = time.monotonic()
+        os.killpg(gateway.pid, number)  # as a terminal and systemd do
+        assert gateway.process.wait(30) == 0
+        assert time.monotonic() - began >= drain
+        assert "Traceback" not in gateway.log.read_text()
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_a_second_signal_skips_the_draining(
+    send: Callable[[int, int], None], tmp_path: Path
+) -> None:
+    with running_gateway(tmp_path / "log", *ALONE, "--drain-seconds", "90", ready=False) as gateway:
+        family = wait_for_workers(gateway)
+        send(gateway.pid, signal.SIGTERM)
+        wait_for(lambda: is_draining(gateway), 10, "a worker that drains")
+        send(gateway.pid, signal.SIGTERM)
+        assert gateway.process.wait(30) == 0
+        assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
         assert "Traceback" not in gateway.log.read_text()
