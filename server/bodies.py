@@ -34,8 +34,11 @@ HOW = (
 MAX_PARTS = 1024
 # Of the headers of all parts together: two of some 100 bytes each for every part.
 MAX_HEADER_BYTES = 256 * 2**10
-# A Content-Disposition has name, filename and perhaps filename*; a file name may contain some ";".
-MAX_SEMICOLONS = 32
+MAX_HEADER_SEMICOLONS = 4 * MAX_PARTS
+# Of a header with parameters. The file name, 255 characters at most, may contain some ";", and does
+# for each character outside a page's charset (HTML, 4.10.21.8: "&#26085;").
+MAX_SEMICOLONS = 300
+MAX_PARAMETER_BYTES = 4096
 # RFC 2046 allows 70 characters, and blanks that a transport has added after a boundary.
 MAX_BOUNDARY = 256
 MAX_PADDING = 16
@@ -104,8 +107,7 @@ async def read_image(request: Request, hold: Hold) -> bytes:
 
     Raises `UnsupportedType`, `NoImage`, `BadParameter`, or as `read_body`.
     """
-    content_type = request.headers.get("content-type", "application/octet-stream")
-    kind, options = parse_options_header(content_type)
+    content_type, kind, options = _content_type(request, "application/octet-stream")
     if kind == b"multipart/form-data":
         uploads = _images(await read_body(request, hold), options)
         if len(uploads) > 1:
@@ -128,8 +130,7 @@ async def read_images(request: Request, hold: Hold) -> list[Upload]:
 
     Raises `UnsupportedType`, `NoImage`, `BadParameter`, or as `read_body`.
     """
-    content_type = request.headers.get("content-type", "")
-    kind, options = parse_options_header(content_type)
+    content_type, kind, options = _content_type(request, "")
     if kind != b"multipart/form-data":
         raise UnsupportedType(
             f"Content-Type is {content_type!r}; send the pictures as fields {FIELD!r} of "
@@ -168,6 +169,21 @@ async def read_body(request: Request, hold: Hold) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def _content_type(request: Request, otherwise: str) -> tuple[str, bytes, dict[bytes, bytes]]:
+    content_type = request.headers.get("content-type", otherwise)
+    if not _is_modest(content_type.encode("latin-1")):
+        raise UnsupportedType(
+            f"Content-Type has more than {MAX_PARAMETER_BYTES} bytes or {MAX_SEMICOLONS} "
+            f"semicolons; {HOW}"
+        )
+    return content_type, *parse_options_header(content_type)
+
+
+def _is_modest(header: bytes) -> bool:
+    """Whether its parameters are parsed in no time: that takes their number times its length."""
+    return len(header) <= MAX_PARAMETER_BYTES and header.count(b";") <= MAX_SEMICOLONS
+
+
 def _images(body: bytes, options: dict[bytes, bytes]) -> list[Upload]:
     uploads = parse_form(body, options.get(b"boundary", b""))
     images = [upload for upload in uploads if upload.name == FIELD]
@@ -196,7 +212,10 @@ def parse_form(body: bytes, boundary: bytes) -> list[Upload]:
     # No line of a part begins with it, whatever follows on that line (RFC 2046, section 5.1.1).
     delimiter = b"\r\n--" + boundary
     uploads: list[Upload] = []
-    room = MAX_HEADER_BYTES
+    room, semicolons = MAX_HEADER_BYTES, 0
+    start = len(body[:MAX_PADDING]) - len(body[:MAX_PADDING].lstrip(b"\r\n"))
+    if start and body.startswith(delimiter[2:], start):
+        body = body[start:]
     # The first may be without its CRLF: as if that stood before the body.
     found = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)
     while found != -1:
@@ -219,6 +238,11 @@ def parse_form(body: bytes, boundary: bytes) -> list[Upload]:
             )
         headers = body[line_end + 2 : headers_end]
         room -= len(headers)
+        semicolons += headers.count(b";")
+        if semicolons > MAX_HEADER_SEMICOLONS:
+            raise _malformed(
+                f"the headers of all parts have more than {MAX_HEADER_SEMICOLONS} semicolons"
+            )
         found = body.find(delimiter, headers_end + 4)
         if found != -1:
             uploads.append(_upload(headers, body[headers_end + 4 : found]))
@@ -233,8 +257,11 @@ def _upload(headers: bytes, data: bytes) -> Upload:
             raise _malformed(f"a part has the line {line[:40]!r} where NAME: VALUE is expected")
         if name.lower() == b"content-disposition":
             disposition = value.strip(b" \t")
-    if disposition.count(b";") > MAX_SEMICOLONS:
-        raise _malformed(f"a Content-Disposition has more than {MAX_SEMICOLONS} semicolons")
+    if not _is_modest(disposition):
+        raise _malformed(
+            f"a Content-Disposition has more than {MAX_PARAMETER_BYTES} bytes or {MAX_SEMICOLONS} "
+            "semicolons; shorten the file name"
+        )
     _, options = parse_options_header(disposition)
     name, filename = options.get(b"name", b""), options.get(b"filename")
     return Upload(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import cast
 from urllib.parse import quote
 
+import httptools
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 # Browsers send a few kilobytes; gateways commonly accept 8 to 64.
 MAX_HEAD_BYTES = 64 * 2**10
+# What goes with a wish for another protocol (RFC 7540, 3.2, and RFC 6455, 4.1).
+UPGRADING = {b"upgrade", b"http2-settings"}
+KEPT_TOKENS = {b"close", b"keep-alive"}  # of `Connection`
 # How long what still comes is thrown away after a refusal. Closing at once would reset the
 # connection, and the client would never see the answer.
 LINGER_SECONDS = 2.0
@@ -99,6 +103,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._in_head = False
         self._whole = True  # has the latest request come to its end
+        self._upgrading = False  # between a head that asks for it and its second reading
         self._refused = False  # nothing more is taken from this client
         self._bodiless_bytes = 0  # that came since the last byte of a body or the end of a head
         self._running: RequestResponseCycle | None = None
@@ -132,7 +137,11 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._bodiless_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse(MalformedRequest("this is not a request of HTTP/1.1"))
         if self._refused:
             return
         if self._bodiless_bytes > MAX_HEAD_BYTES:
@@ -149,6 +158,36 @@ class Connection(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def _feed(self, data: bytes) -> None:
+        """Parse it; an `Upgrade` to what is not spoken here is ignored (RFC 9110, 7.8).
+
+        Java's client asks for h2c with its first request, picture and all. The parser takes what
+        follows such a head for the other protocol, so another is given the head without the wish.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+                self._upgrading = False
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+            else:
+                return
+
+    def _without_upgrade(self) -> bytes:
+        if self._refused:
+            return b""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = (token.strip().lower() for token in value.split(b","))
+                lines += [b"connection: " + token for token in tokens if token in KEPT_TOKENS]
+            elif name not in UPGRADING:
+                lines.append(name + b": " + value)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     # What is called by the parser: it goes on to the end of the piece that it was given.
 
@@ -173,12 +212,14 @@ class Connection(HttpToolsProtocol):
         if lines > MAX_HEAD_BYTES:
             self._refuse(_too_large())
             return
-        self._in_head = False
-        self._bodiless_bytes = 0
-        super().on_headers_complete()
         if self.parser.should_upgrade():
-            # To what is not spoken here; the parser throws away what follows in the same piece.
-            self.cycle.keep_alive = False
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(MalformedRequest("CONNECT is not served here, this is no proxy"))
+            self._upgrading = True
+            return
+        self._bodiless_bytes = 0
+        super().on_headers_complete()  # raises where the target is none
+        self._in_head = False
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:
@@ -186,7 +227,7 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._refused:
+        if self._refused or self._upgrading:
             return
         self._whole = True
         self._bodiless_bytes = 0
@@ -196,7 +237,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        if not self._whole and self._rest_timer is None:
+        if not self._whole and self._rest_timer is None and not self.transport.is_closing():
             # Nobody reads the rest of this request, so nobody else looks at the clock.
             self._rest_timer = self.loop.call_later(self.read_timeout, self.transport.close)
         super().on_response_complete()
@@ -215,12 +256,7 @@ class Connection(HttpToolsProtocol):
         self._running = cycle
         # Where the answer has to be the last, or the client does not take those before, what still
         # comes needs more care than this.
-        if (
-            cycle.keep_alive
-            and not cycle.waiting_for_100_continue
-            and not self.parser.should_upgrade()
-            and not self.flow.write_paused
-        ):
+        if cycle.keep_alive and not cycle.waiting_for_100_continue and not self.flow.write_paused:
             problem = self._refusal(cast("Scope", cycle.scope))
             if problem is not None:
                 timings: Timings = cycle.scope["state"]["timings"]
@@ -242,9 +278,6 @@ class Connection(HttpToolsProtocol):
             # The app has an answer to everything; the parser, which would get this, has none.
             logger.exception("%s %s: refusing failed", scope["method"], quote(scope["path"]))
             return None
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(MalformedRequest(msg))
 
     def _expect_head(self) -> None:
         self._in_head = True

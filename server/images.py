@@ -44,6 +44,12 @@ MAX_SCANS = 100
 # Pillow keeps a hundred bytes for each segment before the first scan, which may have 4 in the file.
 # 512 segments hold the 32 MiB of a whole body at --max-body-bytes, and profiles end at 255.
 MAX_SEGMENTS = 1000
+# Bytes before the first scan that belong to no segment: Pillow reads them one by one. A few may
+# fill up to the next.
+MAX_GAP = 4096
+# Pillow goes through the chunks of a PNG in Python, and keeps those that it does not know. Encoders
+# write the pixels in chunks of 8 KiB and more: 4,096 in 32 MiB.
+MAX_CHUNKS = 10_000
 # Pillow copies all EXIF so far with every further segment of it, and takes ten times a segment's
 # bytes for a table or a frame header. A PNG's profile or text is inflated up to a thousand times,
 # to 1 MiB (PngImagePlugin.MAX_TEXT_CHUNK). Real pictures have about 10 of these.
@@ -87,7 +93,10 @@ def is_quick(data: bytes) -> bool:
     Raises `UnsupportedType`.
     """
     kind = sniff(data)
-    return kind == "JPEG" or (kind == "PNG" and not _compressed_chunks(data))
+    if kind == "PNG":
+        chunks, compressed = _chunks(data)
+        return chunks <= MAX_COSTLY and not compressed
+    return kind == "JPEG"
 
 
 def open_header(data: bytes, max_pixels: int) -> Image.Image:
@@ -98,10 +107,14 @@ def open_header(data: bytes, max_pixels: int) -> Image.Image:
     kind = sniff(data)
     if kind == "JPEG":
         _check_segments(data)
-    if kind == "PNG" and _compressed_chunks(data) > MAX_COSTLY:
-        raise UnreadableImage(
-            f"the PNG has more than {MAX_COSTLY} compressed profiles and texts; save it without"
-        )
+    if kind == "PNG":
+        chunks, compressed = _chunks(data)
+        if chunks > MAX_CHUNKS:
+            raise UnreadableImage(f"the PNG has more than {MAX_CHUNKS} chunks; save it anew")
+        if compressed > MAX_COSTLY:
+            raise UnreadableImage(
+                f"the PNG has more than {MAX_COSTLY} compressed profiles and texts; save it without"
+            )
     try:
         image = Image.open(io.BytesIO(data), formats=(kind,))
     except MemoryError:
@@ -158,13 +171,18 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 def _check_segments(data: bytes) -> None:
     """Refuse a JPEG whose first picture takes far more time or memory than its size tells."""
-    scans = segments = costly = at = 0
-    while found := SEGMENT.search(data, at):
-        code, at = data[found.end() - 1], found.end()
+    scans = segments = costly = gap = 0
+    at = 2
+    while gap <= MAX_GAP and (found := SEGMENT.search(data, at)):
+        code = data[found.end() - 1]
+        if not scans:
+            gap += found.start() - at
+        at = found.end()
         if code == END_OF_IMAGE:
             if scans:
                 break
-            continue  # Pillow reads on
+            gap += 2  # Pillow reads on
+            continue
         if code == START_OF_SCAN:
             scans += 1
         elif not scans:
@@ -182,15 +200,22 @@ def _check_segments(data: bytes) -> None:
                 "pixels; save it anew"
             )
         at += int.from_bytes(data[at : at + 2], "big")
+    if not scans:
+        gap += max(0, len(data) - at)
+    if gap > MAX_GAP:
+        raise UnreadableImage(
+            f"the JPEG has more than {MAX_GAP} bytes before its pixels that belong to no segment"
+        )
 
 
-def _compressed_chunks(data: bytes) -> int:
-    """How many chunks of a PNG may be compressed besides the pixels'."""
-    count, at = 0, 8
-    while kind := data[at + 4 : at + 8]:
-        count += kind in COMPRESSED
+def _chunks(data: bytes) -> tuple[int, int]:
+    """The chunks of a PNG, to one more than `MAX_CHUNKS`; those that may be compressed texts."""
+    count, compressed, at = 0, 0, 8
+    while count <= MAX_CHUNKS and (kind := data[at + 4 : at + 8]):
+        count += 1
+        compressed += kind in COMPRESSED
         at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return count
+    return count, compressed
 
 
 def _check_tiles(image: TiffImageFile, max_pixels: int) -> None:

@@ -158,6 +158,16 @@ def laborious() -> Iterator[Case]:
     for kind in (b"iCCP", b"zTXt"):
         many = png(1, 1, 8, 2, bytes(4), before=chunk(kind, mebibyte) * 300)
         yield Case(f"PNG of 300 {kind.decode()} of a MiB", many, BROKEN)
+    for kind in (b"prVt", b"gAMA", b"IDAT"):
+        tiny = png(1, 1, 8, 2, bytes(4), before=chunk(kind, b"") * 20_000)
+        yield Case(f"PNG of 20000 {kind.decode()}", tiny, BROKEN)
+    for filler in (b"\xff", b"\xff\xd9", b"\xff\xd0", b"\xff\0", b"\0"):
+        yield Case(
+            f"JPEG after 100000 {filler.hex()}",
+            jpeg(segment(b"\xff\xe5", b"") + filler * 100_000),
+            BROKEN,
+        )
+        yield Case(f"JPEG of nothing but {filler.hex()}", b"\xff\xd8\xff" + filler * 9000, BROKEN)
     palette = struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 1, 1, 1, 8, 0, 4, 0, 0, 65_536, 0)
     yield Case("BMP of 65536 colours", b"BM" + palette + bytes(15_000), BROKEN)
 

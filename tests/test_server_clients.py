@@ -12,7 +12,15 @@ import httpx
 import pytest
 
 from server.local_triton import LocalTriton
-from tests.conftest import DEFAULT_MODEL, Gateway, photo, running_gateway, status, wait_for
+from tests.conftest import (
+    DEFAULT_MODEL,
+    Gateway,
+    check_same,
+    photo,
+    running_gateway,
+    status,
+    wait_for,
+)
 
 JPEG = photo(0, 100, 80)
 RAW = {"Content-Type": "image/jpeg"}
@@ -271,6 +279,21 @@ def test_an_answer_comes_in_one_piece_and_pipelined_ones_in_order(gateway: Gatew
         client.sendall(request * 2 + last + request.removeprefix(HEAD))
         answers = [json.loads(body) for body in re.findall("{.*}", answer(client))]
     assert [len(answer["predictions"]) for answer in answers] == [5, 5, 1]
+
+
+def test_a_wish_for_another_protocol_does_not_lose_the_picture(gateway: Gateway) -> None:
+    # As Java's client and `curl --http2` send it.
+    wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    length = f"Content-Length: {len(JPEG)}\r\n\r\n".encode()
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(JPEG) + JPEG + b"\r\n0\r\n\r\n"
+    with connect(gateway) as client:
+        client.sendall(HEAD + wish + length + JPEG)
+        client.sendall(HEAD + wish + chunked)
+        client.sendall(HEAD + b"Connection: close\r\n" + length + JPEG)
+        answers = [json.loads(body) for body in re.findall("{.*}", answer(client))]
+    assert len(answers) == 3
+    for each in answers:
+        check_same(each["predictions"], answers[0]["predictions"])
 
 
 def test_draining_it_is_not_ready_and_serves_on(triton: LocalTriton, tmp_path: Path) -> None:

@@ -239,22 +239,56 @@ def test_nothing_is_done_after_a_refusal(caplog: pytest.LogCaptureFixture) -> No
     assert not [record for record in caplog.records if record.exc_info]
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        pytest.param(b"Connection: upgrade\r\nUpgrade: x\r\n\r\n" + LIVE + b"\r\n", id="upgrade"),
-        pytest.param(b"Expect: 100-continue\r\nContent-Length: 99\r\n\r\n", id="expect"),
-    ],
-)
-def test_who_cannot_tell_what_comes_next_closes(more: bytes) -> None:
+def test_who_cannot_tell_what_comes_next_closes() -> None:
     async def run() -> None:
         async with serving() as (_, connect):
             reader, writer = await connect()
-            writer.write(LIVE + more)
+            writer.write(LIVE + b"Expect: 100-continue\r\nContent-Length: 99\r\n\r\n")
             answers = await until_closed(reader)
             assert answers.startswith(b"HTTP/1.1 200 ")
             assert answers.count(b"HTTP/1.1 ") == 1
             assert answers.count(b"connection: close") == 1
+            writer.close()
+
+    uvloop.run(run())
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 1000])
+def test_another_protocol_is_not_spoken_and_the_body_is_read_all_the_same(pieces: int) -> None:
+    async def run() -> None:
+        async with serving() as (_, connect):
+            reader, writer = await connect()
+            form = POST.replace(b"image/jpeg", b"multipart/form-data; boundary=b")
+            one = form + UPGRADE + b"Content-Length: 5\r\n\r\n--b--"
+            last = LIVE + UPGRADE.replace(b"Upgrade,", b"close, Upgrade,") + b"\r\n"
+            sent = one + one + LIVE + UPGRADE + b"\r\n" + last
+            size = -(-len(sent) // pieces)
+            for at in range(0, len(sent), size):
+                writer.write(sent[at : at + size])
+                await asyncio.sleep(0.001 if pieces > 1 else 0)
+            answers = await until_closed(reader)
+            statuses = [int(each[:3]) for each in answers.split(b"HTTP/1.1 ")[1:]]
+            assert statuses == [503, 503, 200, 200]
+            writer.close()
+
+    uvloop.run(run())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"GET http://host", b"GET http://x:99999/", b"CONNECT a:1", b"CONNECT /livez", b"GET \xff"],
+)
+def test_a_target_that_is_none_is_told(target: bytes) -> None:
+    async def run() -> None:
+        async with serving() as (_, connect):
+            reader, writer = await connect()
+            writer.write(target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            answers = await until_closed(reader)
+            assert answers.startswith(b"HTTP/1.1 400 ")
+            assert answers.count(b"HTTP/1.1 ") == 1
             writer.close()
 
     uvloop.run(run())

@@ -38,3 +38,13 @@ def test_every_hostile_body_gets_its_status_and_memory_stays_flat(gateway: Gatew
         assert resident(gateway.pid) - before < 64
         again = client.post("/classify", content=JPEG, headers=RAW)
         check_same(again.json()["predictions"], right.json()["predictions"])
+
+
+def test_a_content_type_of_many_parameters_is_refused(gateway: Gateway) -> None:
+    for kind in ("multipart/form-data; boundary=b" + ";" * 60_000, "image/jpeg; a=" + "x" * 60_000):
+        for path in ("/classify", "/classify/batch"):
+            response = httpx.post(
+                gateway.url + path, content=JPEG, headers={"Content-Type": kind}, trust_env=False
+            )
+            assert response.status_code == 415
+            assert "Content-Type has more than" in response.json()["detail"]

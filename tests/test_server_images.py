@@ -250,6 +250,7 @@ def test_only_what_its_size_bounds_is_quick() -> None:
     quick = {kind: is_quick(encode(source, kind)) for kind in ("JPEG", "PNG", "BMP", "TIFF")}
     assert quick == {"JPEG": True, "PNG": True, "BMP": False, "TIFF": False}
     assert not is_quick(encode(source, "PNG", icc_profile=bytes(500)))
+    assert not is_quick(png(1, 1, 8, 2, bytes(4), before=chunk(b"prVt", b"") * 100))
     with pytest.raises(UnsupportedType):
         is_quick(b"hello")
 
