@@ -140,7 +140,10 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self._feed(data)
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            cause = error.__context__  # of what a callback raised: that the target is none, or
+            if cause and not isinstance(cause, (httptools.HttpParserError, UnicodeError)):
+                logger.exception("reading a request failed", exc_info=cause)
             self._refuse(MalformedRequest("this is not a request of HTTP/1.1"))
         if self._refused:
             return
@@ -216,6 +219,9 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._refuse(MalformedRequest("CONNECT is not served here, this is no proxy"))
             self._upgrading = True
+            return
+        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
+            self._refuse(MalformedRequest("the target of the request has no path"))
             return
         self._bodiless_bytes = 0
         super().on_headers_complete()  # raises where the target is none

@@ -281,7 +281,7 @@ def test_another_protocol_is_not_spoken_and_the_body_is_read_all_the_same(pieces
     "target",
     [b"GET http://host", b"GET http://x:99999/", b"CONNECT a:1", b"CONNECT /livez", b"GET \xff"],
 )
-def test_a_target_that_is_none_is_told(target: bytes) -> None:
+def test_a_target_that_is_none_is_told(target: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         async with serving() as (_, connect):
             reader, writer = await connect()
@@ -292,6 +292,25 @@ def test_a_target_that_is_none_is_told(target: bytes) -> None:
             writer.close()
 
     uvloop.run(run())
+    assert not caplog.records
+
+
+def test_a_fault_of_our_own_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        async with serving() as (_, connect):
+            monkeypatch.setattr(Connection, "_start_asgi_task", fail)
+            reader, writer = await connect()
+            writer.write(LIVE + b"\r\n")
+            await until_closed(reader)
+            writer.close()
+
+    uvloop.run(run())
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize(("head", "status"), [(LIVE, b" 200 "), (POST, b" 503 ")])
