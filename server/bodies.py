@@ -34,7 +34,7 @@ HOW = (
 MAX_PARTS = 1024
 # Of the headers of all parts together: two of some 100 bytes each for every part.
 MAX_HEADER_BYTES = 256 * 2**10
-MAX_HEADER_SEMICOLONS = 4 * MAX_PARTS
+MAX_HEADER_SEMICOLONS = 16 * 2**10  # as many take 15 ms
 # Of a header with parameters. The file name, 255 characters at most, may contain some ";", and does
 # for each character outside a page's charset (HTML, 4.10.21.8: "&#26085;").
 MAX_SEMICOLONS = 300

@@ -44,9 +44,9 @@ MAX_SCANS = 100
 # Pillow keeps a hundred bytes for each segment before the first scan, which may have 4 in the file.
 # 512 segments hold the 32 MiB of a whole body at --max-body-bytes, and profiles end at 255.
 MAX_SEGMENTS = 1000
-# Bytes before the first scan that belong to no segment: Pillow reads them one by one. A few may
-# fill up to the next.
-MAX_GAP = 4096
+# Bytes before the first scan that belong to no segment: Pillow reads them one by one. Some may fill
+# up to the next (T.81, B.1.1.2).
+MAX_GAP = 16 * 2**10
 # Pillow goes through the chunks of a PNG in Python, and keeps those that it does not know. Encoders
 # write the pixels in chunks of 8 KiB and more: 4,096 in 32 MiB.
 MAX_CHUNKS = 10_000
@@ -212,6 +212,8 @@ def _chunks(data: bytes) -> tuple[int, int]:
     """The chunks of a PNG, to one more than `MAX_CHUNKS`; those that may be compressed texts."""
     count, compressed, at = 0, 0, 8
     while count <= MAX_CHUNKS and (kind := data[at + 4 : at + 8]):
+        if kind == b"IEND":
+            break  # Pillow reads no further
         count += 1
         compressed += kind in COMPRESSED
         at += 12 + int.from_bytes(data[at : at + 4], "big")

@@ -150,7 +150,7 @@ def test_what_a_form_takes_does_not_grow_with_hostile_bytes(
             parse_form(body, b"b")
 
     # Seconds would depend on the machine. It is lines of Python that made 32 MiB take many.
-    assert lines_run(parse) < 100_000
+    assert lines_run(parse) < 1_000_000
 
 
 def lines_run(call: Callable[[], None]) -> int:

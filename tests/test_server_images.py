@@ -245,6 +245,19 @@ def test_an_uncompressed_tiff_is_decoded_once_however_often_it_lists_its_strips(
     )
 
 
+def test_what_comes_after_a_picture_is_no_part_of_it() -> None:
+    source = Image.fromarray(COLOURS)
+    assert np.array_equal(pixels(encode(source, "PNG") + bytes(10**6)), COLOURS)
+    assert pixels(encode(source, "JPEG") + bytes(10**6)).shape == COLOURS.shape
+
+
+def test_fill_bytes_may_come_before_a_marker() -> None:
+    whole = encode(Image.fromarray(COLOURS), "JPEG")
+    at = whole.index(b"\xff\xdb")
+    filled = whole[:at] + b"\xff" * 10_000 + whole[at:]
+    assert np.array_equal(pixels(filled), pixels(whole))
+
+
 def test_only_what_its_size_bounds_is_quick() -> None:
     source = Image.fromarray(COLOURS)
     quick = {kind: is_quick(encode(source, kind)) for kind in ("JPEG", "PNG", "BMP", "TIFF")}
