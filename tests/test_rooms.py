@@ -27,6 +27,7 @@ ALLOWED = {
     "server": {
         "fastapi",
         "grpc",
+        "httptools",
         "numpy",
         "opentelemetry",
         "PIL",
