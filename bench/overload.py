@@ -132,7 +132,7 @@ async def measure(options: argparse.Namespace) -> int:
     before = await unloaded(options, picture)
     over = Clients(options.url, picture, options.deadline)
     late = await at_rate(over, options.times * before, options.seconds)
-    await asyncio.sleep(2 * options.deadline)  # for what has not been answered
+    await asyncio.sleep(2 * options.deadline)  # what got 504 may still be worked on
     after = await unloaded(options, picture)
     best = (before + after) / 2
     good = [seconds for status, seconds in over.answers if status == 200]

@@ -141,7 +141,8 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            cause = error.__context__  # of what a callback raised: that the target is none, or
+            # What a callback raised: that the target is none, or a fault of our own.
+            cause = error.__context__
             if cause and not isinstance(cause, (httptools.HttpParserError, UnicodeError)):
                 logger.exception("reading a request failed", exc_info=cause)
             self._refuse(MalformedRequest("this is not a request of HTTP/1.1"))
