@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -46,6 +47,27 @@ def wait_for(condition: Callable[[], T | None], seconds: float = 60.0, what: str
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what or condition}"
         time.sleep(0.02)
     return result
+
+
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """The process stands still; if it is ended meanwhile, well and good."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # Its other threads go on until each of them has seen the signal.
+        wait_for(lambda: all(map(stands_still, Path(f"/proc/{pid}/task").glob("*/stat"))))
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def stands_still(thread: Path) -> bool:
+    """Whether that is stopped; the path is its `stat` in /proc."""
+    try:
+        return thread.read_text().rpartition(") ")[2][0] == "T"
+    except OSError:
+        return True  # it has ended
 
 
 def photo(seed: int, width: int = 500, height: int = 375, kind: str = "JPEG") -> bytes:

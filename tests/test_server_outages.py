@@ -16,6 +16,7 @@ from tests.conftest import (
     DEFAULT_MODEL,
     Gateway,
     check_same,
+    frozen,
     photo,
     running_gateway,
     running_triton,
@@ -88,17 +89,6 @@ def stub_of(triton: LocalTriton, model: str) -> int:
     return next(pid for pid in pids if model.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-@contextlib.contextmanager
-def hanging(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        # Triton may have ended it for not moving.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
 def test_a_killed_and_a_hanging_backend(model_repository: Path, tmp_path: Path) -> None:
     with (
         running_triton(model_repository) as triton,
@@ -108,7 +98,7 @@ def test_a_killed_and_a_hanging_backend(model_repository: Path, tmp_path: Path) 
     ):
         right = classify(gateway).json()["predictions"]
         # Not the default model: each one counts.
-        not_ready_then_ready(gateway, hanging(stub_of(triton, "linear")))
+        not_ready_then_ready(gateway, frozen(stub_of(triton, "linear")))
         with load(gateway) as answers:
             os.kill(stub_of(triton, DEFAULT_MODEL), signal.SIGKILL)
             not_ready_then_ready(gateway, contextlib.nullcontext())

@@ -19,7 +19,15 @@ from server.local_triton import LocalTriton, free_port
 from server.problems import TritonAway
 from server.replicas import Replicas
 from tests import tiny_models
-from tests.conftest import Gateway, photo, running_gateway, running_triton, status, wait_for
+from tests.conftest import (
+    Gateway,
+    frozen,
+    photo,
+    running_gateway,
+    running_triton,
+    status,
+    wait_for,
+)
 
 PICTURE = photo(0, 64, 48)
 PATIENCE = 30.0  # 5 s are what is documented; a loaded machine may take its time
@@ -157,12 +165,9 @@ def test_a_frozen_one_costs_no_request(fleet: Fleet, gateway: Gateway) -> None:
     wait_for_replicas(gateway, 3)
     repeated = metric(f"{gateway.url}/metrics", "mixer_triton_calls_repeated_total")
     with load(gateway):
-        os.kill(fleet.pid(2), signal.SIGSTOP)
-        try:
+        with frozen(fleet.pid(2)):
             wait_for_replicas(gateway, 2)
             assert status(f"{gateway.url}/readyz") == 200
-        finally:
-            os.kill(fleet.pid(2), signal.SIGCONT)
         wait_for_replicas(gateway, 3)
     assert metric(f"{gateway.url}/metrics", "mixer_triton_calls_repeated_total") > repeated
 

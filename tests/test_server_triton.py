@@ -18,6 +18,7 @@ from tests.conftest import (
     DEFAULT_MODEL,
     Gateway,
     check_same,
+    frozen,
     photo,
     running_gateway,
     running_triton,
@@ -86,11 +87,8 @@ def test_a_hanging_triton_is_504_within_the_deadline(
     ):
         right = classify(gateway).json()["predictions"]
         assert triton.pid
-        os.kill(triton.pid, signal.SIGSTOP)
-        try:
+        with frozen(triton.pid):
             response = classify(gateway)
-        finally:
-            os.kill(triton.pid, signal.SIGCONT)
         assert response.status_code == 504
         assert response.json()["type"].endswith(":deadline-passed")
         assert "0.5 s" in response.json()["detail"]

@@ -1,5 +1,6 @@
 """`python -m server.triton_alone` and the health check of its container, without a container."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from deploy.triton import health
 from server.local_triton import free_port
 from server.triton_process import children
-from tests.conftest import CHECKOUT, wait_for
+from tests.conftest import CHECKOUT, frozen, wait_for
 
 HEALTH = CHECKOUT / "deploy/triton/health.py"
 
@@ -66,11 +67,12 @@ def alone(model_repository: Path, tmp_path: Path) -> Iterator[Alone]:
 
 def test_a_model_that_hangs_is_told(alone: Alone) -> None:
     stubs = alone.stubs()
-    for stub in stubs:
-        os.kill(stub, signal.SIGSTOP)
-    assert "does not answer" in alone.health()
-    for stub in stubs:
-        os.kill(stub, signal.SIGKILL)
+    with contextlib.ExitStack() as all_of_them:
+        for stub in stubs:
+            all_of_them.enter_context(frozen(stub))
+        assert "does not answer" in alone.health()
+        for stub in stubs:
+            os.kill(stub, signal.SIGKILL)
     wait_for(lambda: not alone.health(), what="a healthy Triton")
 
 
@@ -112,11 +114,8 @@ def test_a_hanging_triton_is_ended_even_if_no_check_has_seen_it_well(
     assert [check(absent), check(absent), check(absent)] == [1, 1, 1]
     assert not ended
     (tritonserver,) = children(alone.process.pid)
-    os.kill(tritonserver, signal.SIGSTOP)
-    try:
+    with frozen(tritonserver):
         assert check(alone.http_port) == 1
         assert not ended
         assert check(alone.http_port) == 1
         assert ended
-    finally:
-        os.kill(tritonserver, signal.SIGCONT)
