@@ -1,0 +1,190 @@
+"""A fleet of gateways and Tritons, simulated event by event.
+
+In: how many there are, the seconds that each step takes, and the load. Out: the seconds of each
+answer, and how busy both sides were. What is simulated is what the gateway does: a queue before its
+decoding threads; then whatever has gathered goes to the Triton with the fewest calls of this
+gateway, as long as these are no more than keep every instance busy and one call waiting; Triton
+joins calls up to its largest batch. Each machine is taken to have the cores for its work.
+"""
+
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """How many, and the seconds of each step; a batch of b pictures takes `batch` + b × `picture`.
+
+    `jitter` is the standard deviation of the logarithm of each of these times.
+    """
+
+    gateways: int = 1
+    threads: int = 1  # that decode, in each gateway
+    tritons: int = 1
+    instances: int = 1  # in each Triton
+    max_batch: int = 32
+    decode: float = 0.004
+    batch: float = 0.002
+    picture: float = 0.001
+    jitter: float = 0.1
+
+    def capacity(self) -> tuple[float, float]:
+        """Requests per second that the gateways and that the Tritons can do."""
+        full = self.batch / self.max_batch + self.picture
+        return self.gateways * self.threads / self.decode, self.tritons * self.instances / full
+
+
+@dataclass
+class Call:
+    """Some requests under way from a gateway to a Triton."""
+
+    gateway: "Gateway"
+    requests: list[int]
+
+
+class Gateway:
+    """Decoding threads, then one call after another to the Tritons."""
+
+    def __init__(self, run: "Simulation") -> None:
+        self._run = run
+        self._idle = run.fleet.threads
+        self._arrived: deque[int] = deque()
+        self._decoded: list[int] = []
+        self._pending = dict.fromkeys(run.tritons, 0)
+        self._given = {triton: run.chance() for triton in run.tritons}
+
+    def arrive(self, request: int) -> None:
+        self._arrived.append(request)
+        self._decode()
+
+    def answered(self, triton: "Triton") -> None:
+        self._pending[triton] -= 1
+        self._send()
+
+    def _decode(self) -> None:
+        while self._idle and self._arrived:
+            request = self._arrived.popleft()
+            self._idle -= 1
+            took = self._run.spend(self._run.fleet.decode)
+            self._run.decoding += took
+            self._run.after(took, partial(self._done, request))
+
+    def _done(self, request: int) -> None:
+        self._idle += 1
+        self._decoded.append(request)
+        self._send()
+        self._decode()
+
+    def _send(self) -> None:
+        fleet = self._run.fleet
+        while self._decoded and sum(self._pending.values()) < fleet.tritons * (fleet.instances + 1):
+            requests = self._decoded[: fleet.max_batch]
+            del self._decoded[: fleet.max_batch]
+            triton = min(self._pending, key=lambda t: (self._pending[t], self._given[t]))
+            self._given[triton] += len(requests)
+            self._pending[triton] += 1
+            triton.take(Call(self, requests))
+
+
+class Triton:
+    """Instances that each work on a batch of the calls that wait."""
+
+    def __init__(self, run: "Simulation") -> None:
+        self._run = run
+        self._idle = run.fleet.instances
+        self._waiting: deque[Call] = deque()
+
+    def take(self, call: Call) -> None:
+        self._waiting.append(call)
+        self._start()
+
+    def _start(self) -> None:
+        fleet = self._run.fleet
+        while self._idle and self._waiting:
+            calls = [self._waiting.popleft()]
+            size = len(calls[0].requests)
+            while self._waiting and size + len(self._waiting[0].requests) <= fleet.max_batch:
+                calls.append(self._waiting.popleft())
+                size += len(calls[-1].requests)
+            self._idle -= 1
+            took = self._run.spend(fleet.batch + size * fleet.picture)
+            self._run.inferring += took
+            self._run.after(took, partial(self._done, calls))
+
+    def _done(self, calls: list[Call]) -> None:
+        self._idle += 1
+        for call in calls:
+            self._run.end(call.requests)
+            call.gateway.answered(self)
+        self._start()
+
+
+class Simulation:
+    """One run of a fleet."""
+
+    def __init__(self, fleet: Fleet, seed: int = 0) -> None:
+        self.fleet = fleet
+        self.now = 0.0
+        self.decoding = self.inferring = 0.0  # seconds, over all threads and all instances
+        self.began: list[float] = []
+        self.latencies: dict[int, float] = {}
+        self._random = np.random.default_rng(seed)
+        self.tritons = [Triton(self) for _ in range(fleet.tritons)]
+        self._gateways = [Gateway(self) for _ in range(fleet.gateways)]
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._ask_again = False
+
+    def at_rate(self, rate: float, requests: int) -> npt.NDArray[np.float64]:
+        """Seconds of each answer to arrivals at random times, the first tenth left out."""
+        for moment in np.cumsum(self._random.exponential(1 / rate, requests)):
+            self.after(float(moment), self._arrive)
+        while self._events:
+            self._step()
+        return np.array([self.latencies[i] for i in range(requests // 10, requests)])
+
+    def peak(self, clients: int, requests: int) -> float:
+        """Answers per second to clients that ask again as soon as they are answered."""
+        self._ask_again = True
+        for _ in range(clients):
+            self._arrive()
+        while len(self.latencies) < requests:
+            self._step()
+        return requests / self.now
+
+    def chance(self) -> float:
+        """Between 0 and 1."""
+        return self._random.random()
+
+    def spend(self, seconds: float) -> float:
+        """How long a step takes this time."""
+        return seconds * math.exp(self.fleet.jitter * self._random.standard_normal())
+
+    def after(self, seconds: float, do: Callable[[], None]) -> None:
+        """Something that happens later."""
+        heapq.heappush(self._events, (self.now + seconds, next(self._numbers), do))
+
+    def end(self, requests: list[int]) -> None:
+        """They have been answered."""
+        for request in requests:
+            self.latencies[request] = self.now - self.began[request]
+            if self._ask_again:
+                self._arrive()
+
+    def _step(self) -> None:
+        self.now, _, do = heapq.heappop(self._events)
+        do()
+
+    def _arrive(self) -> None:
+        number = len(self.began)
+        self.began.append(self.now)
+        # As a proxy does that sends each request to the next one.
+        self._gateways[number % len(self._gateways)].arrive(number)
