@@ -15,6 +15,7 @@ import re
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
+from PIL.BmpImagePlugin import BmpImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from server.problems import TooManyPixels, UnreadableImage, UnsupportedType
@@ -60,6 +61,9 @@ SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe]")
 END_OF_IMAGE, START_OF_SCAN, APPLICATION = 0xD9, 0xDA, 0xE0
 # PNG, 11.3.3: the chunks that may be compressed.
 COMPRESSED = {b"iCCP", b"iTXt", b"zTXt"}
+# Pillow goes through a run-length coded BMP in Python, and fills its lines pixel by pixel: a few
+# kilobytes could keep a core, and the lock of the interpreter, for seconds. Bytes and pixels.
+MAX_RLE = 4 * 2**20
 # TIFF 6.0, sections 3 and 15.
 WIDTH, LENGTH, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
 # Tiles reach over the right and the lower edge, and each is decoded as a whole. Where the picture
@@ -124,6 +128,8 @@ def open_header(data: bytes, max_pixels: int) -> Image.Image:
     _check_size(image, max_pixels)
     if isinstance(image, TiffImageFile):
         _check_tiles(image, max_pixels)
+    if isinstance(image, BmpImageFile):
+        _check_runs(image, len(data))
     return image
 
 
@@ -234,6 +240,15 @@ def _check_tiles(image: TiffImageFile, max_pixels: int) -> None:
         raise TooManyPixels(
             f"the TIFF has {across}×{down} tiles of {width}×{length} pixels, at most {max_pixels} "
             f"pixels are accepted in one and {TILE_SLACK * max_pixels} in all; save it in strips"
+        )
+
+
+def _check_runs(image: BmpImageFile, size: int) -> None:
+    """Refuse a run-length coded BMP that would take too long."""
+    if image.tile[0].codec_name == "bmp_rle" and size + image.width * image.height > MAX_RLE:
+        raise TooManyPixels(
+            f"the run-length coded BMP has {size} bytes and {image.width}×{image.height} pixels, "
+            f"at most {MAX_RLE} are accepted in all; save it uncompressed"
         )
 
 

@@ -79,6 +79,7 @@ def odd() -> Iterator[Case]:
     yield Case("JPEG with EXIF in 3 segments", jpeg(long * 3), GOOD)
     profile = segment(b"\xff\xe2", b"ICC_PROFILE\0" + bytes(900))
     yield Case("JPEG with a profile in 255 segments", jpeg(profile * 255), GOOD)
+    yield Case("BMP of runs", bmp_of_runs(4, 2, b"\4\7\0\0\4\x09\0\1"), GOOD)
     small = tiff({256: 10, 257: 10, 322: 256, 323: 256}, bytes(2**16))
     yield Case("TIFF of 10² in a tile of 256²", small, GOOD)
     yield Case("JPEG then rubbish", encode(SAMPLE, "JPEG") + bytes(range(256)) * 400, GOOD)
@@ -170,6 +171,8 @@ def laborious() -> Iterator[Case]:
         yield Case(f"JPEG of nothing but {filler.hex()}", b"\xff\xd8\xff" + filler * 9000, BROKEN)
     palette = struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 1, 1, 1, 8, 0, 4, 0, 0, 65_536, 0)
     yield Case("BMP of 65536 colours", b"BM" + palette + bytes(15_000), BROKEN)
+    yield Case("BMP of 5000 short runs", bmp_of_runs(5000, 5000, b"\1\7\0\0" * 5000), REFUSED)
+    yield Case("BMP of 4 million bytes of runs", bmp_of_runs(500, 500, b"\1\7" * 2**21), REFUSED)
 
 
 def truncated() -> Iterator[Case]:
@@ -312,6 +315,14 @@ def gif(width: int, height: int, frames: int) -> bytes:
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
     frame = b"!\xf9\x04\0\1\0\0\0" + b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0)
     return head + (frame + b"\x02\x02\x44\x01\x00") * frames + b";"
+
+
+def bmp_of_runs(width: int, height: int, runs: bytes) -> bytes:
+    """A run-length coded BMP (BI_RLE8) of greys."""
+    greys = b"".join(bytes((grey, grey, grey, 0)) for grey in range(256))
+    start = 14 + 40 + len(greys)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + info + greys + runs
 
 
 def riff(chunks: bytes) -> bytes:
