@@ -31,6 +31,7 @@ Feed = dict[str, npt.NDArray[np.generic]]
 def main() -> int:
     """Measure and print; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.graphs", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("models", nargs="+", type=Path, help="model folders, all of one image size")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)

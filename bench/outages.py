@@ -3,7 +3,7 @@
 In: a picture. Out: for each of the three, after how many seconds /readyz said so, how many after
 the kill, or after the network was mended, it was well again, and what the requests got meanwhile.
 It starts a gateway with a Triton, and before the same Triton a second gateway, behind a network
-that can swallow everything. Exits with 1 when a promise of docs/serving.md is broken.
+that can swallow everything. Exits with 1 when a promise of bench/README.md is broken.
 
     python -m bench.outages cat.jpg --rate 50
 """

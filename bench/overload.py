@@ -1,8 +1,9 @@
 """What a gateway does at several times the load that it can carry.
 
-In: the address of a running gateway and a picture. Out: first the peak, measured with as many
-requests under way as keep it busy; then, at a fixed rate of a multiple of that, goodput, the
-latencies of what was answered and of what was refused. Exits with 1 when a promise is broken.
+In: the address of a running gateway and a picture. Out: the peak, measured before and after
+with as many requests under way as keep it busy; between, at a fixed rate of a multiple of that,
+goodput, the latencies of what was answered and of what was refused. Exits with 1 when a promise is
+broken.
 
     python -m bench.overload http://127.0.0.1:8000 cat.jpg --times 3 --seconds 30 --deadline 2
 """
@@ -165,7 +166,7 @@ def main() -> int:
     parser.add_argument("url", help="address of the gateway")
     parser.add_argument("picture", type=Path, help="a JPEG")
     parser.add_argument("--times", type=float, default=3.0, help="of the peak")
-    parser.add_argument("--seconds", type=float, default=30.0, help="for each of both parts")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of overload; a peak has half")
     parser.add_argument("--deadline", type=float, default=2.0, help="X-Request-Timeout, seconds")
     parser.add_argument("--concurrency", type=int, default=32, help="requests that make the peak")
     return uvloop.run(measure(parser.parse_args()))

@@ -217,12 +217,18 @@ def _parameters(
 
 def _preprocessing(classifier: Classifier, options: Options) -> Preprocessing:
     own = classifier.preprocessing
-    return Preprocessing(
+    rule = Preprocessing(
         resize=options.resize or own.resize,
         interpolation=options.interpolation or own.interpolation,
         antialias=options.antialias and own.antialias,
         crop_fraction=options.crop_fraction or own.crop_fraction,
     )
+    if not rule.antialias and rule.interpolation != "bilinear":
+        raise UsageError(
+            f"--no-antialias with {rule.interpolation} interpolation: the gateway knows it with "
+            "bilinear alone; add --interpolation bilinear, or leave it out"
+        )
+    return rule
 
 
 def _bool(value: bool) -> str:

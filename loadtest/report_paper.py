@@ -51,7 +51,10 @@ def compare_blocks(result: Result) -> list[Block]:
     rows, ratios = _beside_paper(columns)
     return [
         Heading("Beside the paper", 3),
-        Text(f"Images per second, {most} requests at once."),
+        Text(
+            f"Images per second, {most} requests at once, and the ratios of these medians (above, "
+            "the ratio was taken in each round)."
+        ),
         *_tables(list(columns), rows, ratios),
     ]
 
@@ -93,7 +96,7 @@ def accuracy_blocks(results: list[Result]) -> list[Block]:
             points = [p["rate_measured"] for p in result["points"] if p["model"] == model]
             variant = about["provenance"].get("variant") or model
             if points:
-                measured[variant] = max(points)
+                measured[variant] = max(*points, measured.get(variant, 0.0))
     rows = [
         (
             row.name,

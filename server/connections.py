@@ -18,6 +18,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from server import telemetry
 from server.deadlines import WHEN_LOST
 from server.middleware import Timings
 from server.problems import HeadTooLarge, MalformedRequest, Problem, SlowRequest
@@ -87,10 +88,12 @@ class Joined:
 class Connection(HttpToolsProtocol):
     """Set the attributes in a subclass: uvicorn makes the instances.
 
-    `read_timeout` is in seconds. `refusal` tells why a request is refused at once, if it is.
+    `read_timeout` is in seconds. `refusal` tells why a request is refused at once, if it is. With
+    `log_refusals` what is no whole request gets its line of log.
     """
 
     read_timeout = 60.0
+    log_refusals = False
     refusal: Callable[[Scope], Problem | None]
 
     def __init__(
@@ -307,8 +310,10 @@ class Connection(HttpToolsProtocol):
             # Nothing may be written into the answer to an earlier request.
             self.transport.close()
         else:
-            self.transport.write(_message(problem, uuid.uuid4().hex, [(b"connection", b"close")]))
+            request_id = uuid.uuid4().hex
+            self.transport.write(_message(problem, request_id, [(b"connection", b"close")]))
             self.transport.write_eof()
+            telemetry.no_request(problem, request_id, log=self.log_refusals)
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _stop_timers(self) -> None:

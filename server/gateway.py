@@ -36,6 +36,7 @@ class Gateway(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         class Limited(Connection):
             read_timeout = settings.read_timeout
+            log_refusals = settings.access_log
             refusal = staticmethod(Door(app).refusal)
 
         super().__init__(

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 ENVIRONMENT = Path(__file__).resolve().parent.parent / ".venv-triton"
 QUICK_S = 30.0  # a life shorter than this counts as a quick death
 QUICK_DEATHS = 5  # as many in a row end the attempts
-FIRST_DELAY_S, LAST_DELAY_S = 0.1, 5.0  # between a death and the next start; doubles
+DELAY_S = 0.1  # between a death and the next start; doubled by each quick one before
 
 
 class LocalTriton:
@@ -102,10 +102,10 @@ class LocalTriton:
             except LocalTritonError as error:
                 if not self._has_served:
                     raise
-                deaths = deaths + 1 if time.monotonic() - begin < QUICK_S else 1
+                deaths = deaths + 1 if time.monotonic() - begin < QUICK_S else 0
                 if deaths == QUICK_DEATHS:
                     raise LocalTritonError(f"{error}; {deaths} times in a row") from error
-                delay = min(FIRST_DELAY_S * 2 ** (deaths - 1), LAST_DELAY_S)
+                delay = DELAY_S * 2 ** max(0, deaths - 1)
                 log.error("%s; starting it again in %.1f s", error, delay)  # noqa: TRY400  (no trace)
             finally:
                 self.pid = None

@@ -1,7 +1,7 @@
 """The parts of the OpenAPI document that FastAPI cannot see in the routes.
 
 In: nothing. Out: bodies, parameters, answers and problems of each operation, with examples. The
-requests are read by hand (server/bodies.py, server/app.py), so they are described by hand.
+requests are read by hand (server/bodies.py, server/endpoints.py), so they are described by hand.
 """
 
 from typing import Any

@@ -28,7 +28,7 @@ def cores() -> int:
 
 
 class Settings(BaseSettings):
-    """Serve image classifiers of a Triton server over HTTP."""
+    """Serve image classifiers of a Triton server over HTTP; see also `classify -h` and `key -h`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,

@@ -2,8 +2,8 @@
 
 In: the app and any ASGI request. Out: POST /classify and /classify/batch go through this project's
 own middleware straight to their endpoints, everything else through the whole app. What FastAPI and
-Starlette put around an endpoint, for errors and dependencies that these do not have, takes a fifth
-of what the gateway spends on a small picture (docs/performance.md).
+Starlette put around an endpoint, for errors and dependencies that these do not have, took a
+sixth of what the gateway spends on a small picture (docs/performance.md).
 """
 
 from fastapi import FastAPI, Request

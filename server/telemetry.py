@@ -77,6 +77,15 @@ def count(scope: Scope, path: str, status: int) -> None:
     metrics.seconds_of["total"].observe(time.perf_counter() - timings.started)
 
 
+def no_request(problem: Problem, request_id: str, *, log: bool) -> None:
+    """Count, and with `log` log, what was no whole request: nothing else is known of it."""
+    status = int(problem.status)
+    metrics.requests.labels("other", "", str(status)).inc()
+    if log:
+        fields = {"status": status, "request_id": request_id, "problem": problem.name}
+        logger.info("no whole request: %d", status, extra={"fields": fields})
+
+
 def log(scope: Scope, status: int, seconds: float) -> None:
     """Write the line of one request."""
     state = scope["state"]

@@ -204,7 +204,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("--model", "x", "--name", "x", "--precision", "fp32", "--calibration", "."),
         "is for --precision auto, int8",
     ),
-    "crop": (("--model", "x", "--name", "x", "--crop-fraction", "1.5"), "more than 0, up to 1"),
+    "crop": (("--model", "x", "--name", "x", "--crop-fraction", "1.5"), "expected 0.1 to 1"),
+    "much crop": (("--model", "x", "--name", "x", "--crop-fraction", "0.05"), "expected 0.1 to 1"),
+    "bicubic": (
+        ("--checkpoint", CHECKPOINT, "--name", "x", "--no-antialias", "--interpolation", "bicubic"),
+        "add --interpolation bilinear",
+    ),
     "classes": (("--checkpoint", CHECKPOINT, "--name", "x", "--num-classes", "5"), "for --model"),
     "no labels": (
         ("--checkpoint", CHECKPOINT, "--name", "x", "--labels", "none.txt"),

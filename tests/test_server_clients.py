@@ -35,6 +35,7 @@ def strict(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Ite
         *("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL),
         *("--read-timeout", "1", "--max-request-timeout", "5"),
         *("--max-body-bytes", str(MAX_BODY), "--max-buffered-bytes", str(MAX_BUFFERED)),
+        "--access-log",
     ) as gateway:
         yield gateway
 
@@ -84,6 +85,22 @@ def test_half_a_request_is_shown_out(strict: Gateway, sent: bytes, first: str, k
         answered = answer(client)
     assert answered.startswith(f"HTTP/1.1 {first} ")
     assert f"urn:mixer-serving:problem:{kind}" in answered
+
+
+def test_what_is_no_whole_request_is_counted_and_logged(strict: Gateway) -> None:
+    def count() -> float:
+        text = httpx.get(f"{strict.url}/metrics", trust_env=False).text
+        sample = 'mixer_requests_total{model="",path="other",status="400"} '
+        return float((text.partition(sample)[2] or "0").split()[0])
+
+    before = count()
+    with connect(strict) as client:
+        client.sendall(b"rubbish\r\n\r\n")
+        identity = answer(client).partition("x-request-id: ")[2].split()[0]
+    assert count() == before + 1
+    lines = [json.loads(line) for line in strict.log.read_text().splitlines()]
+    (line,) = [line for line in lines if line.get("request_id") == identity]
+    assert (line["status"], line["problem"]) == (400, "malformed-request")
 
 
 def test_an_endless_body_is_cut_off_at_the_limit(strict: Gateway) -> None:

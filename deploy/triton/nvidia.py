@@ -174,7 +174,8 @@ async def run(options: argparse.Namespace) -> int:
 
 def main() -> int:
     """Read the command line, serve; the exit status."""
-    parser = argparse.ArgumentParser(prog="python3 -m deploy.triton.nvidia")
+    parser = argparse.ArgumentParser(prog="python3 -m deploy.triton.nvidia", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--repository", type=Path, required=True, help="the model repository")
     parser.add_argument("--engines", type=Path, help="where engines are kept; none without")
     parser.add_argument("--served", type=Path, default=Path("/tmp/repository"))  # noqa: S108
