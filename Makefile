@@ -39,7 +39,7 @@ compose-test: .venv/.test .venv-triton/.triton ## Run the tests of the container
 	$(BIN)/python -m pytest tests/test_compose*.py
 
 .PHONY: bench
-bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside a plain server (8 minutes)
+bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside a plain server (12 minutes)
 	$(BIN)/python -m bench.serving
 
 .PHONY: export

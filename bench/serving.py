@@ -5,7 +5,7 @@ way) and each contestant: images per second, latencies, and milliseconds of CPU 
 by process. Contestants take turns within each round, in the opposite order in the next; medians
 over the rounds are printed. The load comes from this process, whose CPU is not counted.
 
-    python -m bench.serving                            # everything: `make bench`, about 8 minutes
+    python -m bench.serving                            # everything: `make bench`, about 12 minutes
     python -m bench.serving --cases tiny --concurrency 32 --contestants gateway yardstick
 """
 
@@ -46,6 +46,8 @@ CASES = {
     "photo": Case("empty", "500px"),
     "camera": Case("empty", "12mp"),
 }
+# Measured where they are asked for: what other sizes cost the gateway (docs/scaling.md).
+SIZES = {"thumbnail": Case("empty", "224px"), "screen": Case("empty", "1024px")}
 
 
 @dataclass
@@ -188,6 +190,9 @@ async def compare(options: argparse.Namespace) -> int:
     """Measure and print; the exit status."""
     bench = Bench(options.folder, options.seconds)
     cases = CASES | {name: Case(name, "500px") for name in options.models}
+    known = cases | SIZES
+    if unknown := set(options.cases or ()) - set(known):
+        sys.exit(f"--cases {' '.join(sorted(unknown))}: expected some of {', '.join(known)}")
     report = []
     failed = 0
     with tempfile.TemporaryDirectory() as logs:
@@ -198,9 +203,9 @@ async def compare(options: argparse.Namespace) -> int:
                     for number in range(options.rounds):
                         for contestant in options.contestants[:: -1 if number % 2 else 1]:
                             rounds[contestant].append(
-                                await bench.measure(contestant, cases[name], concurrency)
+                                await bench.measure(contestant, known[name], concurrency)
                             )
-                    print(f"{name}, {cases[name].picture}, {concurrency} under way", flush=True)
+                    print(f"{name}, {known[name].picture}, {concurrency} under way", flush=True)
                     for contestant, results in rounds.items():
                         result = median(results)
                         failed += result.failed
@@ -220,7 +225,11 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="models and pictures")
     parser.add_argument("--models", nargs="*", default=["mixer_s16"], help="real ones, by variant")
-    parser.add_argument("--cases", nargs="*", help=f"of {', '.join(CASES)} and the models; all")
+    parser.add_argument(
+        "--cases",
+        nargs="*",
+        help=f"of {', '.join(CASES)} and the models, which are the default, or {', '.join(SIZES)}",
+    )
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")

@@ -3,7 +3,7 @@
 In: the client's `traceparent` (W3C Trace Context), each request, each call to Triton. Out: a span
 for the request with the times of its stages, one for the call that carried its picture, sent to
 the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names; and the context in the metadata of that
-call, for Triton's own spans. Without those variables nothing is loaded.
+call, for Triton's own spans. Without those variables no SDK is loaded.
 """
 
 import asyncio
