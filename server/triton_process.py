@@ -168,14 +168,19 @@ def remove_shared_memory(prefix: str) -> None:
 
 def children(pid: int) -> list[int]:
     """The living child processes of `pid`."""
-    found = []
+    found: list[str] = []
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(FileNotFoundError):  # ended meanwhile
-            for child in thread.read_text().split():
-                # The state follows the name, in brackets, which may hold anything: proc(5).
-                state = Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0]
-                found += [int(child)] if state != "Z" else []
-    return found
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            found += thread.read_text().split()
+    return [int(child) for child in found if _is_alive(child)]
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        # The state follows the name, in brackets, which may hold anything: proc(5).
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @contextlib.contextmanager

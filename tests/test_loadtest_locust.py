@@ -13,11 +13,11 @@ from tests.faulty_proxy import faulty_proxy, lie_one_in
 
 
 def locust(url: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Two users for two seconds."""
+    """Two users for four seconds, which begin before they know what to send."""
     return subprocess.run(
         [
             *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--host", url),
-            *("--headless", "-u", "2", "-r", "100", "-t", "2s", "--only-summary", "--json"),
+            *("--headless", "-u", "2", "-r", "100", "-t", "4s", "--only-summary", "--json"),
             *("--pictures", "3", *flags),
         ],
         cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60,
@@ -42,7 +42,7 @@ def test_every_answer_is_checked(gateway: Gateway, tmp_path: Path, flags: tuple[
         assert rows[phase]["num_requests"] == asked["num_requests"]
     assert len(np.loadtxt(samples)) == asked["num_requests"]
     if "--arrival-rate" in flags:
-        # From the first answer to the last: locust's two seconds begin before the plan is made.
+        # From the first answer to the last: locust's four seconds begin before the plan is made.
         seconds = asked["last_request_timestamp"] - asked["start_time"]
         assert (asked["num_requests"] - 1) / seconds == pytest.approx(20, rel=0.2)
 

@@ -30,13 +30,13 @@ Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @contextlib.asynccontextmanager
 async def serving(
-    refusal: Callable[[Scope], Problem | None] | None = None, patience: float = 1.0
+    refusal: Callable[[Scope], Problem | None] | None = None, patience: int = 60
 ) -> AsyncIterator[tuple[Gateway, Callable[[], "asyncio.Future[Opened]"]]]:
-    """A gateway, and how to connect to it; idle connections are closed after a second."""
+    """A gateway, and how to connect to it; `patience` is how many seconds it waits for clients."""
     settings = Settings.model_validate({"read_timeout": patience, "drain_seconds": 0})
     with socket.create_server(("127.0.0.1", 0)) as listener:
         made = gateway.make(settings, "127.0.0.1:1")
-        made.config.timeout_keep_alive = 1
+        made.config.timeout_keep_alive = patience
         if refusal is not None:
             # The class is made for this gateway alone.
             made.config.http.refusal = staticmethod(refusal)  # type: ignore[union-attr]
@@ -50,7 +50,7 @@ async def serving(
             yield made, connect
         finally:
             made.stop()
-            await asyncio.wait_for(serve, 30)
+            await asyncio.wait_for(serve, 60)
 
 
 def refuse(scope: Scope) -> Problem | None:
@@ -68,14 +68,14 @@ def connections(made: Gateway) -> list[Connection]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for it, not for ever."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what it looks at tells nobody
             await asyncio.sleep(0.02)
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
     """All that comes; fails if the gateway does not close."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         try:
             return await reader.read()
         except ConnectionError:
@@ -89,7 +89,7 @@ def deafen(writer: asyncio.StreamWriter) -> None:
 
 async def one_answer(reader: asyncio.StreamReader) -> bytes:
     """An answer with a Content-Length: its head, and its body is skipped."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         await reader.readexactly(length)
@@ -105,7 +105,7 @@ async def one_answer(reader: asyncio.StreamReader) -> bytes:
 )
 def test_an_idle_connection_is_closed_whatever_came_last(before: bytes, after: bytes) -> None:
     async def run() -> None:
-        async with serving() as (_, connect):
+        async with serving(patience=1) as (_, connect):
             reader, writer = await connect()
             writer.write(before)
             await one_answer(reader)
@@ -118,7 +118,7 @@ def test_an_idle_connection_is_closed_whatever_came_last(before: bytes, after: b
 
 def test_a_refusal_is_kept_alive_when_its_body_comes_late() -> None:
     async def run() -> None:
-        async with serving(refuse) as (_, connect):
+        async with serving(refuse, patience=3) as (_, connect):
             reader, writer = await connect()
             for _ in range(3):
                 writer.write(POST + b"Content-Length: 4\r\n\r\n")
@@ -135,7 +135,7 @@ def test_a_refusal_is_kept_alive_when_its_body_comes_late() -> None:
 )
 def test_trailers_have_an_end(line: bytes) -> None:
     async def run() -> None:
-        async with serving(patience=30) as (made, connect):
+        async with serving() as (made, connect):
             reader, writer = await connect()
             writer.write(LIVE + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
             await one_answer(reader)
@@ -172,7 +172,7 @@ def test_a_few_trailers_do_no_harm() -> None:
 @pytest.mark.parametrize("last", [b"", b"\0\r\n"], ids=["silent", "malformed"])
 def test_who_does_not_read_is_shown_out(last: bytes) -> None:
     async def run() -> None:
-        async with serving() as (made, connect):
+        async with serving(patience=1) as (made, connect):
             _, writer = await connect()
             # Answers until the gateway's socket takes no more, and this one is never read.
             deafen(writer)
@@ -189,7 +189,7 @@ def test_who_does_not_read_is_shown_out(last: bytes) -> None:
 
 def test_refusals_pile_up_for_nobody() -> None:
     async def run() -> None:
-        async with serving(refuse) as (made, connect):
+        async with serving(refuse, patience=1) as (made, connect):
             _, writer = await connect()
             deafen(writer)
             head = POST + b"Content-Length: 0\r\n\r\n"

@@ -304,4 +304,4 @@ def test_decoding_takes_the_memory_that_docs_serving_md_tells(
     done = subprocess.run(
         [sys.executable, "-c", PEAK], input=b"|||".join(both), capture_output=True, check=True
     )
-    assert float(done.stdout) < most + 1
+    assert float(done.stdout) < most + 1.5  # of which one is what else a process allocates

@@ -146,10 +146,10 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
 
     try:
         guarded.keys_file.write_text(f"{before}bob {hashlib.sha256(b'another-key').hexdigest()}\n")
-        wait_for(lambda: each_worker(200), 10, "a key that was added")
+        wait_for(lambda: each_worker(200), what="a key that was added")
     finally:
         guarded.keys_file.write_text(before)
-    wait_for(lambda: each_worker(401), 10, "a key that was taken away")
+    wait_for(lambda: each_worker(401), what="a key that was taken away")
 
 
 def test_other_origins_only_where_they_are_let_in(guarded: Guarded, gateway: Gateway) -> None:

@@ -92,7 +92,7 @@ def test_a_signal_lets_the_request_under_way_finish(
             # The gateway has begun with the request once it has answered a later one.
             assert status(f"{gateway.url}/livez") == 200
             gateway.process.send_signal(number)
-            wait_for(lambda: status(f"{gateway.url}/livez") is None, 10, "a closed door")
+            wait_for(lambda: status(f"{gateway.url}/livez") is None, what="a closed door")
             assert gateway.process.poll() is None
             client.sendall(picture[1000:])
             answer = b""

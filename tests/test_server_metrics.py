@@ -62,11 +62,11 @@ def test_two_workers_count_as_one_and_a_dead_one_is_replaced(guarded: Guarded) -
     assert send(picture, 40) == {200}
     assert send(b"hello", 5) == {415}
     assert classify(guarded, picture, "?model=<b>").status_code == 404
-    wait_for(lambda: len(workers(guarded)) > 1, 20, "requests at both workers")
+    wait_for(lambda: len(workers(guarded)) > 1, what="requests at both workers")
     victim = min(workers(guarded))
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: f"worker {victim} died" in guarded.gateway.log.read_text(), 20, "its death")
-    wait_for(lambda: status(f"{guarded.gateway.url}/readyz") == 200, 30, "a ready worker")
+    wait_for(lambda: f"worker {victim} died" in guarded.gateway.log.read_text(), what="its death")
+    wait_for(lambda: status(f"{guarded.gateway.url}/readyz") == 200, what="a ready worker")
     assert send(picture, 10) == {200}
 
     def grown(name: str, **labels: str) -> float:
@@ -101,7 +101,7 @@ def test_the_log_is_json_and_tells_no_secret(guarded: Guarded) -> None:
         found = [x for x in log_lines(guarded.gateway.log) if x.get("request_id") == request_id]
         return found[0] if found else None
 
-    said = wait_for(line, 10, "the request in the log")
+    said = wait_for(line, what="the request in the log")
     expected = {"method": "POST", "path": "/classify", "status": 200, "key": "alice"}
     assert {name: said[name] for name in expected} == expected
     assert said["model"] == DEFAULT_MODEL

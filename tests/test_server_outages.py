@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from server.local_triton import LocalTriton
+from server.triton_process import children
 from tests.conftest import (
     DEFAULT_MODEL,
     Gateway,
@@ -28,7 +29,7 @@ PICTURE = photo(0, 64, 48)
 DEADLINE = 2.0
 # Documented are 5 s until /readyz tells and 10 s until it is well again; a loaded machine that runs
 # the tests may take its time.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def classify(gateway: Gateway) -> httpx.Response:
@@ -82,11 +83,17 @@ def not_ready_then_ready(gateway: Gateway, mend: contextlib.AbstractContextManag
 
 
 def stub_of(triton: LocalTriton, model: str) -> int:
-    """The process that runs a model."""
-    assert triton.pid
-    tasks = Path(f"/proc/{triton.pid}/task").iterdir()
-    pids = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-    return next(pid for pid in pids if model.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
+    """The process that runs a model, as soon as there is one."""
+
+    def found() -> int | None:
+        stubs = children(triton.pid) if triton.pid else []
+        for pid in stubs:
+            with contextlib.suppress(OSError):
+                if model.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        return None
+
+    return wait_for(found, what=f"a process of {model}")
 
 
 def test_a_killed_and_a_hanging_backend(model_repository: Path, tmp_path: Path) -> None:

@@ -59,9 +59,9 @@ def test_triton_killed_is_503_and_then_right_again(model_repository: Path, tmp_p
             wait_for(lambda: len(answers) >= 16)
             assert triton.pid
             os.kill(triton.pid, signal.SIGKILL)
-            wait_for(lambda: any(a.status_code == 503 for a in answers), 10, "a 503")
+            wait_for(lambda: any(a.status_code == 503 for a in answers), what="a 503")
             recovered = wait_for(
-                lambda: a if (a := classify(gateway)).status_code == 200 else None, 10, "a 200"
+                lambda: a if (a := classify(gateway)).status_code == 200 else None, what="a 200"
             )
         finally:
             enough.set()
@@ -92,7 +92,7 @@ def test_a_hanging_triton_is_504_within_the_deadline(
         assert response.status_code == 504
         assert response.json()["type"].endswith(":deadline-passed")
         assert "0.5 s" in response.json()["detail"]
-        wait_for(lambda: classify(gateway).status_code == 200, 10, "a 200 again")
+        wait_for(lambda: classify(gateway).status_code == 200, what="a 200 again")
         check_same(classify(gateway).json()["predictions"], right)
 
 
@@ -113,7 +113,7 @@ def test_a_gateway_before_its_triton_answers_503_and_finds_it(
             assert response.headers["retry-after"] == "1"
             assert response.json()["type"].endswith(":triton-away")
         with running_triton(model_repository, grpc_port=int(url.rpartition(":")[2])):
-            wait_for(lambda: status(f"{gateway.url}/readyz") == 200, 10, "a Triton that is found")
+            wait_for(lambda: status(f"{gateway.url}/readyz") == 200, what="a Triton that is found")
             assert classify(gateway).status_code == 200
 
 

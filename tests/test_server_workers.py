@@ -62,17 +62,17 @@ def test_workers_finish_and_leave_with_their_parent(
 
         clients = [threads.submit(send_until_stopped, seed) for seed in range(4)]
         try:
-            wait_for(lambda: status(f"{gateway.url}/livez") == 200, 10)
+            wait_for(lambda: status(f"{gateway.url}/livez") == 200)
             os.kill(gateway.pid, number)
             # What comes within --drain-seconds is taken: a load balancer has not noticed yet.
             if number == signal.SIGTERM:
-                wait_for(lambda: status(f"{gateway.url}/readyz") == 503, 10, "not ready")
+                wait_for(lambda: status(f"{gateway.url}/readyz") == 503, what="not ready")
         finally:
             stopped.set()
         answers = [answer for client in clients for answer in client.result(30)]
         assert set(answers) == {200}
         assert gateway.process.wait(30) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
-        wait_for(lambda: not [p for p in family if Path(f"/proc/{p}").exists()], 30, "their end")
+        wait_for(lambda: not [p for p in family if Path(f"/proc/{p}").exists()], what="their end")
         if number == signal.SIGTERM:
             assert not list(tmp_path.glob("mixer-serving-metrics-*"))
         assert "Traceback" not in gateway.log.read_text()
@@ -126,7 +126,7 @@ def test_a_second_signal_skips_the_draining(
     with running_gateway(tmp_path / "log", *ALONE, "--drain-seconds", "90", ready=False) as gateway:
         family = wait_for_workers(gateway)
         send(gateway.pid, signal.SIGTERM)
-        wait_for(lambda: is_draining(gateway), 10, "a worker that drains")
+        wait_for(lambda: is_draining(gateway), what="a worker that drains")
         send(gateway.pid, signal.SIGTERM)
         assert gateway.process.wait(30) == 0
         assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
