@@ -124,6 +124,7 @@ def _publish(options: Options, precision: Precision) -> None:
         f"{classifier.family}, {size} pixels, {classifier.num_classes} classes, "
         f"{precision}; ONNX within {parity:.1e} of PyTorch's logits"
     )
+    note("a Triton that runs serves it after a restart, in containers by `make reload`")
     if judgement is not None:
         print(judgement)
     if classifier.random_weights:

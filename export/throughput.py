@@ -19,7 +19,8 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from export.checkpoint import CheckpointError, random_classifier
+from export.checkpoint import random_classifier
+from export.models import VARIANTS
 from export.progress import console, track
 
 
@@ -63,15 +64,19 @@ def main(arguments: Sequence[str]) -> int:
     if min((*options.batch_sizes, options.windows)) < 1 or options.seconds <= 0:
         print("error: batch sizes, windows, seconds: must be above zero", file=sys.stderr)
         return 2
+    if unknown := [name for name in options.models if name not in VARIANTS]:
+        print(f"error: unknown {', '.join(unknown)}; known: {', '.join(VARIANTS)}", file=sys.stderr)
+        return 2
+    if options.out is not None and not options.out.parent.is_dir():
+        print(
+            f"error: --out {options.out}: there is no folder {options.out.parent}", file=sys.stderr
+        )
+        return 2
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = options.precision
     if precision == "auto":
         precision = "bfloat16" if device == "cuda" else "float32"
-    try:
-        results = [measure(name, options, device, precision) for name in options.models]
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    results = [measure(name, options, device, precision) for name in options.models]
     report = {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "torch": torch.__version__,
@@ -94,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(name: str, options: Throughput, device: str, precision: str) -> dict[str, Any]:
-    """All batch sizes of one variant; raises CheckpointError for a name that none has."""
+    """All batch sizes of one variant."""
     classifier = random_classifier(name)
     size = classifier.image_size
     network = Served(classifier.module).to(device).eval()

@@ -192,6 +192,6 @@ def _add_routes(app: FastAPI) -> None:
 async def _raise_as_problem(request: Request, error: Exception) -> Response:
     """Turn the errors of Starlette's router into problems; `Envelope` answers them."""
     if isinstance(error, HTTPException) and error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "")
+        allow = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
         raise MethodNotAllowed(f"{request.method} {request.url.path}: allowed is {allow}", allow)
     raise NotFound(f"there is no {request.url.path}; /docs lists every path")

@@ -8,6 +8,7 @@ not, 2 when nothing could be asked.
 import contextlib
 import glob
 import json
+import os
 import sys
 import urllib.error
 import urllib.parse
@@ -44,11 +45,13 @@ class Classify(BaseSettings):
     )
 
     pictures: CliPositionalArg[list[str]] = Field(
-        description="Files, folders, or patterns such as 'photos/**/*.jpg'."
+        description="Files, folders (and those within), or patterns such as 'photos/**/*.jpg'."
     )
     url: str = Field("http://127.0.0.1:8000", description="Address of the gateway.")
     model: str | None = Field(None, description="Model to ask; the gateway's default if absent.")
-    top_k: int = Field(3, ge=1, description="Labels per picture.")
+    top_k: int | None = Field(
+        None, ge=1, description="Labels per picture; without, 5, or all where there are fewer."
+    )
     key: SecretStr | None = Field(
         None, description="API key; better in the variable MIXER_CLIENT_KEY, where nobody sees it."
     )
@@ -67,12 +70,19 @@ class Classify(BaseSettings):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit status."""
+    known = {
+        (CLIENT_PREFIX + (f.alias or name)).upper() for name, f in Classify.model_fields.items()
+    }
+    unknown = [n for n in os.environ if n.startswith(CLIENT_PREFIX) and n not in known]
+    if unknown:
+        print(f"{', '.join(unknown)}: no setting has this name; see --help", file=sys.stderr)
+        return 2
     try:
         options = CliApp.run(Classify, cli_args=list(arguments))
     except ValidationError as error:
         for problem in error.errors():
-            name = str(problem["loc"][0])
-            print(f"{name}: {problem['msg']}; got {problem['input']!r}", file=sys.stderr)
+            name = str(problem["loc"][0]).replace("_", "-")
+            print(f"--{name}: {problem['msg']}; got {problem['input']!r}", file=sys.stderr)
         return 2
     files = [file for name in options.pictures for file in find(name)]
     if not any(isinstance(file, Path) for file in files):
@@ -102,14 +112,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def find(name: str) -> Sequence[Path | str]:
-    """The files that are meant: a folder's pictures, a pattern's matches, or the name itself.
+    """The files that are meant: all pictures in a folder, a pattern's matches, or the name itself.
 
     A folder or a pattern without any gives itself, as a string: it gets its error beside the
     others' answers, and so does a file that is not there.
     """
     path = Path(name)
     if path.is_dir():
-        return [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES] or [name]
+        return [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES] or [name]
     if path.exists() or not glob.has_magic(name):
         return [path]
     matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
@@ -120,7 +130,9 @@ def ask(file: Path | str, options: Classify) -> Answer:
     """The gateway's answer for one file, with its name; or its name and an `error`."""
     if isinstance(file, str):
         return {"file": file, "error": "no picture is meant by this"}
-    query = {"top_k": str(options.top_k)}
+    query = {}
+    if options.top_k is not None:
+        query["top_k"] = str(options.top_k)
     if options.model is not None:
         query["model"] = options.model
     headers = {"Content-Type": "application/octet-stream"}
@@ -173,5 +185,7 @@ def _away(options: Classify) -> str:
 def _detail(error: urllib.error.HTTPError) -> str:
     """What the gateway says was wrong, or at least the status."""
     with error, contextlib.suppress(ValueError, KeyError, TypeError, TimeoutError):
-        return f"{error.code}: {json.load(error)['detail']}"
+        detail = json.load(error)["detail"]
+        how = "; here: --key KEY, or MIXER_CLIENT_KEY" if error.code == 401 else ""
+        return f"{error.code}: {detail}{how}"
     return f"{error.code} {error.reason}"

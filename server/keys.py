@@ -31,7 +31,14 @@ OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/healthz", "/metrics", "/docs
 
 
 class KeyFileError(ValueError):
-    """The file of keys cannot be used; the message says which line is wrong, without its text."""
+    """The file of keys cannot be used; the message says which line is wrong, without its text.
+
+    `text` is all of the file, None if it could not be read.
+    """
+
+    def __init__(self, message: str, text: str | None = None) -> None:
+        super().__init__(message)
+        self.text = text
 
 
 class KeyFile:
@@ -66,12 +73,15 @@ class KeyFile:
         try:
             self._keys = read(self.path)
         except KeyFileError as error:
-            # A slip of the pen must neither lock everybody out nor let everybody in. Read again at
-            # the next look, whatever the stamp: the right to read a file is not part of that.
+            # A slip of the pen must not lock everybody out, nor keep in who was taken out. Read
+            # again at the next look, whatever the stamp: who may read a file is not part of that.
+            if error.text is not None:
+                known = self._keys.items()
+                self._keys = {name: one for name, one in known if one.decode() in error.text}
             failure = stamp, str(error)
             if failure != self._failure:
                 self._failure = failure
-                logger.error("%s; the keys that were read before stay", error)  # noqa: TRY400 - no trace
+                logger.error("%s; %d keys that were read before stay", error, len(self._keys))  # noqa: TRY400 - no trace
         else:
             self._stamp, self._failure = stamp, None
             logger.info("read %d API keys from %s", len(self._keys), self.path)
@@ -134,13 +144,14 @@ def read(path: Path) -> dict[str, bytes]:
         if found is None:
             raise KeyFileError(
                 f"{path} line {number} is not NAME SHA256 with 64 lower-case hexadecimal digits; "
-                "`python -m server key NAME` makes such a line"
+                "`python -m server key NAME` makes such a line",
+                text,
             )
         if found[1] in keys:
-            raise KeyFileError(f"{path} line {number} names {found[1]!r} a second time")
+            raise KeyFileError(f"{path} line {number} names {found[1]!r} a second time", text)
         keys[found[1]] = found[2].encode()
     if not keys:
-        raise KeyFileError(f"{path} holds no key; `python -m server key NAME` makes one")
+        raise KeyFileError(f"{path} holds no key; `python -m server key NAME` makes one", text)
     return keys
 
 

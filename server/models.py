@@ -7,6 +7,7 @@ by itself.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ AWAY_POLL_SECONDS = 0.2
 # It leaves room for the pause before: a dead Triton must be known within 5 s.
 QUESTION_TIMEOUT = 3.0
 FIRST_INFERENCE_TIMEOUT = 120.0
+# One that has not been there from the beginning may be starting.
+START_SECONDS = 5.0
 # Nobody waits in vain for a model that answered others so lately.
 WORKED_SECONDS = 1.0
 
@@ -80,6 +83,8 @@ class Models:
         self._index: Index = frozenset()
         self._counts: dict[str, tuple[int, int]] = {}
         self._look_again = asyncio.Event()
+        self._has_been_there = False
+        self._patience_ends = time.monotonic() + START_SECONDS  # then its absence is logged
 
     def suspect(self) -> None:
         """A call failed: look at once whether Triton is still there."""
@@ -124,6 +129,12 @@ class Models:
     def _lose(self, problem: TritonAway) -> None:
         if self.away is None:
             logger.warning("Triton at %s is away: %s", self.triton.url, problem.detail)
+        elif not self._has_been_there and time.monotonic() > self._patience_ends:
+            self._patience_ends = math.inf
+            logger.warning(
+                "%s; it is looked for again and again (--with-triton starts one here)",
+                problem.detail,
+            )
         changes = self.away is None or self.away.detail != problem.detail
         self.away = problem
         if changes:
@@ -136,6 +147,7 @@ class Models:
             entries = {name: await self._load(name, index) for name in {m.name for m in found}}
             self.entries, self._index = entries, index
             self.away = None
+            self._has_been_there = True
             self._changed()
             for name in sorted(entries):
                 self._log(entries[name])

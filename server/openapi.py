@@ -187,7 +187,7 @@ PROMETHEUS: Fragment = {
 }
 
 SERVING: tuple[type[Problem], ...] = (ContractBroken, TritonAway, ModelNotReady, DeadlinePassed)
-READINESS: tuple[type[Problem], ...] = (*SERVING, Draining, UnknownModel)
+READINESS: tuple[type[Problem], ...] = (*SERVING, Draining)
 CLASSIFY: tuple[type[Problem], ...] = (
     NoImage,
     Unauthorized,

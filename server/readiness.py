@@ -8,7 +8,7 @@ import asyncio
 import time
 
 from server.contract import Model
-from server.problems import Problem
+from server.problems import ModelNotReady, Problem, UnknownModel
 from server.replicas import Replicas
 
 # A dead backend must be told within 5 s: by a verdict that is not older than this, after a canary
@@ -30,9 +30,13 @@ class Readiness:
         """The default model, after every model gave the answer that it gave when loaded.
 
         One Triton that answers for all of its models is enough. Raises the `Problem` that a request
-        to the default model, or to the one that fails, would get.
+        to the default model, or to the one that fails, would get; if there is no default model,
+        `ModelNotReady`, since it may still come.
         """
-        model = self._models.get(self._models.default)
+        try:
+            model = self._models.get(self._models.default)
+        except UnknownModel as missing:
+            raise ModelNotReady(f"the default model is missing: {missing.detail}") from None
         async with self._lock:
             if time.monotonic() - self._judged > VERDICT_SECONDS:
                 self._failures = await self._failures_of_the_best()

@@ -54,6 +54,7 @@ class Replicas:
         self._teams: dict[Model, Team] = {}
         self._away: TritonAway | None = TritonAway(f"Triton at {url} has not answered yet")
         self._given = 0.0
+        self._lacks_default = False  # has been logged
         self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, name: str) -> Model:
@@ -225,6 +226,15 @@ class Replicas:
             teams[model] = Team(
                 [replica for replica, _ in sound], sum(each.instances for _, each in sound)
             )
+        lacks_default = bool(entries) and self.default not in entries
+        if lacks_default and not self._lacks_default:
+            logger.warning(
+                "there is no default model %r, so this gateway is not ready; there are: %s; "
+                "--default-model chooses one",
+                self.default,
+                ", ".join(sorted(entries)),
+            )
+        self._lacks_default = lacks_default
         self._entries, self._teams = entries, teams
         if present:
             self._away = None

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
 from tritonclient.grpc import model_config_pb2
 
-from export import __main__, commands
+from export import __main__, commands, throughput
 from export.config import TENSORRT_CONFIG
 from export.graph import open_graph
 from export.models import VARIANTS
@@ -263,3 +263,19 @@ def test_the_process_exits_as_promised() -> None:
     assert "torch" not in done.stderr
     failed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--models", "mixer_testing", "mixer_xx"), "unknown mixer_xx; known: "),
+        (("--models", "mixer_testing", "--out", "no/such/x.json"), "there is no folder no/such"),
+    ],
+)
+def test_throughput_refuses_before_it_has_measured(
+    capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], message: str
+) -> None:
+    assert throughput.main(flags) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""

@@ -178,6 +178,21 @@ def test_unknown_paths_and_methods(client: httpx.Client) -> None:
     response = client.get("/classify")
     check_problem(response, 405, "method-not-allowed", "allowed is POST")
     assert response.headers["allow"] == "POST"
+    assert client.post("/livez").headers["allow"] == "GET, HEAD"
+
+
+def test_head_is_get_without_the_body(client: httpx.Client) -> None:
+    for path, status in (
+        ("/", 200),
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/no", 404),
+        ("/classify", 405),
+    ):
+        head, get = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (status, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+        assert abs(int(head.headers["content-length"]) - len(get.content)) < 3
 
 
 def test_every_response_has_the_clients_id_or_a_new_one(client: httpx.Client) -> None:

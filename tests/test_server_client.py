@@ -54,7 +54,7 @@ def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, pictu
     assert [line.get("model") for line in lines] == [DEFAULT_MODEL] * 6 + [None] * 3
     labels = [[p["label"] for p in line.get("predictions", [])] for line in lines]
     assert labels[0] == labels[3]
-    assert [len(found) for found in labels] == [3] * 6 + [0] * 3
+    assert [len(found) for found in labels] == [5] * 6 + [0] * 3
     assert lines[6]["error"].startswith("415: ")
     assert "No such file" in lines[7]["error"]
     assert "no picture is meant" in lines[8]["error"]
@@ -62,11 +62,25 @@ def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, pictu
     assert "Traceback" not in done.stderr
 
 
+def test_a_folder_is_looked_through_and_a_slip_in_a_variable_is_told(
+    gateway: Gateway, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "deep/er/x.jpg").write_bytes((pictures / "0.jpg").read_bytes())
+    done = run(str(tmp_path), "--json", "--url", gateway.url)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["file"].endswith("deep/er/x.jpg")
+    slip = run(str(tmp_path), "--url", gateway.url, MIXER_CLIENT_TOPK="3")
+    assert slip.returncode == 2
+    assert "MIXER_CLIENT_TOPK: no setting has this name" in slip.stderr
+
+
 def test_a_key_is_taken_from_the_environment(guarded: Guarded, pictures: Path) -> None:
     flags = (str(pictures / "0.jpg"), "--url", guarded.gateway.url)
     refused = run(*flags)
     assert refused.returncode == 1
     assert "401" in refused.stdout
+    assert "MIXER_CLIENT_KEY" in refused.stdout
     done = run(*flags, MIXER_CLIENT_KEY=guarded.key)
     assert done.returncode == 0, done.stdout
 

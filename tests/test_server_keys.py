@@ -53,7 +53,7 @@ def test_a_wrong_file_is_refused_without_telling_it(
         assert "cannot be read" in done.stderr
 
 
-def test_a_file_that_was_spoilt_leaves_the_keys_as_they_were(
+def test_a_file_that_was_spoilt_keeps_the_keys_that_stand_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
@@ -61,13 +61,18 @@ def test_a_file_that_was_spoilt_leaves_the_keys_as_they_were(
     file.write_text(f"alice {HASH}\n")
     found = keys.KeyFile(file)
     with caplog.at_level(logging.ERROR):
-        file.write_text("alice\n")
+        file.write_text(f"alice {HASH}\nbob\n")
         assert found.name_of(b"secret") == "alice"
         file.unlink()
         assert found.name_of(b"secret") == "alice"
-    assert "the keys that were read before stay" in caplog.text
+    assert "1 keys that were read before stay" in caplog.text
     file.write_text(f"bob {HASH}\n")
     assert found.name_of(b"secret") == "bob"
+    for without in ("carol\n", "", "# nobody\n"):
+        file.write_text(f"bob {HASH}\n")
+        assert found.name_of(b"secret") == "bob"
+        file.write_text(without)
+        assert found.name_of(b"secret") is None
 
 
 def test_a_file_that_could_not_be_read_for_a_while_is_read_after_it(
@@ -86,7 +91,7 @@ def test_a_file_that_could_not_be_read_for_a_while_is_read_after_it(
         unreadable.setattr(keys, "read", denied)
         for _ in range(3):
             assert found.name_of(b"secret") == "alice"
-    assert caplog.text.count("the keys that were read before stay") == 1
+    assert caplog.text.count("keys that were read before stay") == 1
     # Nothing of what stat(2) tells of it has changed: not by chmod either.
     assert found.name_of(b"secret") is None
 

@@ -15,11 +15,11 @@ from tests.conftest import DEFAULT_MODEL, Gateway, photo, running_gateway
 
 KEY = "correct-horse-battery-staple"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Drops a file made of `base64` onto the page, as a file manager would.
-DROP = """([base64, name, type]) => {
+# Drops files made of `base64` onto the page, as a file manager would.
+DROP = """([base64, name, type, copies]) => {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   const transfer = new DataTransfer();
-  transfer.items.add(new File([bytes], name, {type}));
+  for (let i = 0; i < copies; ++i) transfer.items.add(new File([bytes], name, {type}));
   document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
 }"""
 # Puts a picture, a PNG in `base64`, on the clipboard, as any program would.
@@ -65,8 +65,8 @@ def page(browser: Browser, problems: list[str]) -> Iterator[Page]:
     page.close()
 
 
-def drop(page: Page, data: bytes, name: str, kind: str) -> None:
-    page.evaluate(DROP, [base64.b64encode(data).decode(), name, kind])
+def drop(page: Page, data: bytes, name: str, kind: str, copies: int = 1) -> None:
+    page.evaluate(DROP, [base64.b64encode(data).decode(), name, kind, copies])
 
 
 def test_a_picture_is_dropped_and_its_labels_are_shown(
@@ -118,6 +118,13 @@ def test_an_error_is_said_in_words_and_goes_with_the_next_picture(
     drop(page, photo(0), "photo.jpg", "image/jpeg")
     expect(page.locator("#labels li")).to_have_count(5)
     expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_of_several_pictures_it_says_that_one_was_taken(gateway: Gateway, page: Page) -> None:
+    page.goto(gateway.url)
+    drop(page, photo(0), "photo.jpg", "image/jpeg", copies=2)
+    expect(page.locator("#labels li")).to_have_count(5)
+    expect(page.get_by_role("alert")).to_contain_text("Of 2 files only photo.jpg was taken")
 
 
 def test_the_camera_takes_a_picture(gateway: Gateway, page: Page, problems: list[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from server.local_triton import LocalTriton
 from tests import tiny_models
 from tests.conftest import (
     DEFAULT_MODEL,
@@ -112,9 +113,25 @@ def test_a_gateway_before_its_triton_answers_503_and_finds_it(
             assert response.status_code == 503
             assert response.headers["retry-after"] == "1"
             assert response.json()["type"].endswith(":triton-away")
+        wait_for(lambda: "--with-triton starts one here" in gateway.log.read_text())
         with running_triton(model_repository, grpc_port=int(url.rpartition(":")[2])):
             wait_for(lambda: status(f"{gateway.url}/readyz") == 200, what="a Triton that is found")
             assert classify(gateway).status_code == 200
+
+
+def test_a_default_model_that_is_missing_is_told_and_makes_it_not_ready(
+    triton: LocalTriton, tmp_path: Path
+) -> None:
+    flags = ("--triton-url", triton.grpc_url, "--default-model", "petz")
+    with running_gateway(tmp_path / "log", *flags, ready=False) as gateway:
+        missing = "there is no default model 'petz'"
+        wait_for(lambda: missing in gateway.log.read_text(), what="a warning")
+        response = httpx.get(f"{gateway.url}/readyz", trust_env=False)
+        assert response.status_code == 503
+        assert "there is no model 'petz'" in response.json()["detail"]
+        assert classify(gateway, "?model=linear").status_code == 200
+        assert classify(gateway).status_code == 404
+        assert gateway.log.read_text().count(missing) == 1
 
 
 @pytest.fixture(scope="module")
