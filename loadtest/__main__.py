@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tyro
 
-from loadtest import commands, commands_models, commands_served
+from loadtest import commands, commands_models, commands_served, results
 from loadtest.usage import USER_MISTAKES
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -36,7 +36,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; what had been measured is in the result file", file=sys.stderr)
+        files = ", ".join(map(str, results.written))
+        kept = f"what had been measured is in {files}" if files else "nothing had been measured yet"
+        print(f"stopped; {kept}", file=sys.stderr)
         return 130
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from loadtest import bare as bare_models
-from loadtest import pictures, results
+from loadtest import pictures, report_paper, results
 from loadtest import sweep as growth
-from loadtest.progress import note
+from loadtest.page import Table, Text
+from loadtest.progress import note, show
 from loadtest.usage import RESULTS, UsageError, check_positive, check_some
 
 
@@ -42,6 +43,12 @@ def bare(
         windows=windows,
         out=out,
     )
+    for block in report_paper.bare_blocks(results.read(path)):
+        match block:
+            case Text():
+                print(block.text)
+            case Table():
+                show(block)
     print(path)
     return 0
 

@@ -25,7 +25,8 @@ from loadtest.stack import Stack
 from loadtest.target import Target
 from loadtest.triton_target import Triton, TritonTarget
 
-AGREE = 0.1  # of the median, between the slowest and the fastest of three windows
+AGREE = 0.1  # of the median, between the slowest and the fastest of the last windows
+AGREEING = 3  # so many windows
 DEFAULT_SHARES = (0.4, 0.8)  # of what the slowest model can do, where no rates are given
 
 
@@ -55,9 +56,10 @@ class Point:
 
     @property
     def agrees(self) -> bool:
-        """Whether the last three windows agree."""
-        rates = [each.rate for each in self.visits[-3:]]
-        return len(rates) == 3 and max(rates) - min(rates) <= AGREE * statistics.median(rates)
+        """Whether the last windows agree; fewer than AGREEING say nothing."""
+        rates = [each.rate for each in self.visits[-AGREEING:]]
+        enough = len(rates) == AGREEING
+        return enough and max(rates) - min(rates) <= AGREE * statistics.median(rates)
 
     def document(self) -> dict[str, Any]:
         """As plain data."""

@@ -19,7 +19,7 @@ class Use:
 
     generator: float  # of one core: it has one thread
     decode: float | None  # of the decoding threads, one per core
-    gateway: float | None  # of the event loops, one core for each worker
+    event_loop: float | None  # of the gateway's, one core for each worker
     triton: float | None  # of all cores
     model: float | None  # of the time in which an instance computes
     cores: float | None  # of all cores, all processes
@@ -33,7 +33,7 @@ class Use:
         parts = {
             "model": self.model,
             "decode": self.decode,
-            "gateway": self.gateway,
+            "gateway": self.event_loop,
             "Triton": self.triton,
         }
         used = {name: share for name, share in parts.items() if share is not None}
@@ -54,18 +54,18 @@ def use(point: dict[str, Any], cores: int, workers: int) -> Use:
         return statistics.median(found) if found else None
 
     gateway, triton, model = (per_second(role) for role in ("gateway", "triton", "model"))
+    event_loop = per_second("event_loop")  # older results lack it
     generator = per_second("generator") or 0.0
-    decoding = [w["phases"]["decode"] * w["rate"] / 1e3 for w in windows if w["phases"]]
     # By the clock, not by CPU time: on a machine that is full, threads wait for their core too.
-    decode = statistics.median(decoding) if decoding else 0.0
+    decoding = [w["phases"]["decode"] * w["rate"] / 1e3 for w in windows if w["phases"]]
     busy = [w["busy"] for w in windows if w["busy"] is not None]
     whole = None
     if gateway is not None and triton is not None and model is not None:
         whole = (gateway + triton + model + generator) / cores
     return Use(
         generator=generator,
-        decode=decode / cores if decoding else None,
-        gateway=None if gateway is None else max(0.0, gateway - decode) / workers,
+        decode=statistics.median(decoding) / cores if decoding else None,
+        event_loop=None if event_loop is None else event_loop / workers,
         triton=None if triton is None else triton / cores,
         model=statistics.median(busy) if busy else None,
         cores=whole,

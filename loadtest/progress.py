@@ -4,14 +4,19 @@ stderr, so that stdout holds results alone.
 """
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 
 import rich.table
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtest.page import Table
+
+WIDEST = 10_000  # letters; a table is measured as if a line had so many
+NARROW = 12  # letters of a title's lines where the table does not fit otherwise
 
 console = Console(stderr=True, highlight=False)
 
@@ -37,14 +42,24 @@ def step(title: str) -> Iterator[None]:
 
 
 def show(table: Table) -> None:
-    """A table, on stdout."""
-    shown = rich.table.Table(highlight=False)
-    for column, title in enumerate(table.head):
-        shown.add_column(title, justify="right" if table.is_number(column) else "left")
+    """A table, on stdout; each row as lines of their own where the terminal is too narrow."""
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out = Console(width=180, highlight=False)
+    narrow = [textwrap.fill(title, NARROW, break_long_words=False) for title in table.head]
+    # rich would cut what does not fit, `mod…`, which nobody can read.
+    for head in (table.head, narrow):
+        shown = rich.table.Table(highlight=False)
+        for column, title in enumerate(head):
+            shown.add_column(escape(title), justify="right" if table.is_number(column) else "left")
+        for row in table.rows:
+            shown.add_row(*map(escape, row))
+        if Measurement.get(out, out.options.update(width=WIDEST), shown).maximum <= out.width:
+            out.print(shown)
+            return
     for row in table.rows:
-        shown.add_row(*map(escape, row))
-    out = Console()
-    (out if out.is_terminal else Console(width=180)).print(shown)
+        lines = (f"{title}: {cell}" for title, cell in zip(table.head, row, strict=True) if cell)
+        out.print("\n".join(lines), end="\n\n", markup=False, soft_wrap=True)
 
 
 def note(message: str) -> None:

@@ -8,6 +8,7 @@ import statistics
 from typing import Any
 
 from loadtest import limits, plots
+from loadtest.compare import AGREEING
 from loadtest.page import Block, Facts, Heading, Picture, Table, Text
 from loadtest.results import Result
 
@@ -121,7 +122,7 @@ def throughput(result: Result) -> Table:
             point["way"],
             str(point["concurrency"]),
             f"{point['rate_measured']:.1f}",
-            f"{min(windows):.1f} to {max(windows):.1f}{'' if point['agrees'] else ' unstable'}",
+            f"{min(windows):.1f} to {max(windows):.1f}{_doubt(point)}",
             number(paired_ratio(result, first, point), ".2f"),
             number(statistics.median(batch) if batch else None, ".2f"),
             number(limits.cpu_ms(point, "model"), ".1f"),
@@ -132,6 +133,12 @@ def throughput(result: Result) -> Table:
         *("model's CPU ms/image", f"speed by CPU time ÷ {first}"),
     )
     return Table(head, rows)
+
+
+def _doubt(point: Point) -> str:
+    if point["agrees"]:
+        return ""
+    return " unstable" if len(point["windows"]) >= AGREEING else ", too few windows"
 
 
 def _latency(result: Result) -> Table:
@@ -239,7 +246,7 @@ def limits_reached(result: Result) -> Table:
     rows = []
     for point in result["points"]:
         used = limits.use(point, settings["cores"], settings["workers"])
-        shares = (used.model, used.decode, used.gateway, used.triton, used.cores, used.generator)
+        shares = (used.model, used.decode, used.event_loop, used.triton, used.cores, used.generator)
         rows.append((
             point["model"],
             point["way"],

@@ -14,6 +14,7 @@ from loadtest import conditions
 FORMAT = 1
 KINDS = ("compare", "bare", "sweep", "evaluate", "tune")
 Result = dict[str, Any]
+written: set[Path] = set()  # by this process, so that a command that is stopped can name its file
 
 
 class ResultsError(ValueError):
@@ -32,6 +33,7 @@ def write(path: Path, result: Result) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps({"format": FORMAT, **result}, indent=1) + "\n")
         temporary.replace(path)
+        written.add(path)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -26,6 +26,8 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     Folders that are named as the model's classes are taken by their names; otherwise there must be
     one for each class, in the order of their names.
     """
+    test = folder / "test"  # as `python -m reference evaluate` has it
+    hint = f"; did you mean {test}?" if test.is_dir() else ""
     if not folder.is_dir():
         raise PicturesError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
@@ -37,7 +39,7 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
         strange = sorted(set(names) - set(labels))[:3]
         raise PicturesError(
             f"{folder}: {len(names)} folders, among them {', '.join(strange)}, for a model of "
-            f"{len(labels)} classes; expected names of its classes, or a folder for each"
+            f"{len(labels)} classes; expected names of its classes, or a folder for each{hint}"
         )
     found = [
         Labelled(file, (place,))
@@ -46,7 +48,7 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
         if file.suffix.lower() in SUFFIXES
     ]
     if not found:
-        raise PicturesError(f"{folder}: no pictures; expected {folder}/<class>/*.jpg")
+        raise PicturesError(f"{folder}: no pictures; expected {folder}/<class>/*.jpg{hint}")
     return found
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -21,10 +22,11 @@ from loadtest.measure import Load, visit
 from loadtest.results import read
 from loadtest.triton_target import Triton, TritonTarget
 from server.local_triton import LocalTriton
+from server.triton_process import children
 from tests import sleepy_models
 from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, running_triton, wait_for
 from tests.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in
-from tests.loadtest_runs import loadtest
+from tests.loadtest_runs import loadtest, loadtest_on_terminal
 
 QUICK, SLOW = 0.02, 0.04  # seconds per image
 
@@ -87,10 +89,11 @@ def test_a_comparison_has_everything_that_a_number_depends_on(compared: dict[str
     for found in compared["points"]:
         assert len(found["windows"]) == 3
         for window in found["windows"]:
-            assert set(window["cpu_seconds"]) == {"gateway", "triton", "model", "generator"}
+            roles = {"gateway", "event_loop", "triton", "model", "generator"}
+            assert set(window["cpu_seconds"]) == roles
     busy = point(compared, "quick", "gateway")["windows"][0]
     assert set(busy["phases"]) == {"decode", "queue", "inference", "total"}
-    assert busy["cpu_seconds"]["gateway"] > 0
+    assert 0 < busy["cpu_seconds"]["event_loop"] < busy["cpu_seconds"]["gateway"]
 
 
 def test_straight_at_triton_agrees_with_an_independent_client(sleepy_triton: LocalTriton) -> None:
@@ -161,6 +164,42 @@ def test_a_fault_anywhere_fails_the_run(
     assert f"{DEFAULT_MODEL}, gateway, 8 at once: {shown}" in page.read_text()
 
 
+def test_ctrl_c_before_the_first_window_names_no_file(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "compare.json"
+    out.write_text("an older result")
+    command = (
+        *(sys.executable, "-m", "loadtest", "compare", "--models", "quick"),
+        *("--repository", repository, "--out", out, "--rates", "5", "--warm", "60"),
+    )
+    process = subprocess.Popen(
+        [*map(str, command)], cwd=CHECKOUT, stderr=subprocess.PIPE, start_new_session=True
+    )
+    with process:
+        # The gateway that it starts, and the Triton of that one.
+        wait_for(lambda: [each for pid in children(process.pid) for each in children(pid)])
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.decode().strip() == "stopped; nothing had been measured yet"
+    assert out.read_text() == "an older result"
+
+
+def test_a_narrow_terminal_shows_whole_values(
+    gateway: Gateway, triton: LocalTriton, tmp_path: Path
+) -> None:
+    shown = loadtest_on_terminal(
+        80,
+        *("compare", "--models", DEFAULT_MODEL, "--url", gateway.url, "--triton", triton.grpc_url),
+        *("--concurrency", "1", "--rates", "20", "--seconds", "0.3", "--warm", "0.1"),
+        *("--rounds", "2", "--max-rounds", "2", "--pictures-sent", "2"),
+        *("--out", tmp_path / "compare.json"),
+    )
+    assert f"model: {DEFAULT_MODEL}\nway: gateway\nat once: 1\nimages/s: " in shown
+    assert re.search(r"\nwindows: [\d.]+ to [\d.]+, too few windows\n", shown)
+    assert re.search(r"\ngenerator late, ms: [\d.]+\nlimit: \w+", shown)
+    assert "…" not in shown
+
+
 def test_what_was_measured_before_ctrl_c_can_be_read(repository: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "compare.json", tmp_path / "page.md"
     command = (
@@ -173,12 +212,13 @@ def test_what_was_measured_before_ctrl_c_can_be_read(repository: Path, tmp_path:
     )
     with process:
         wait_for(out.exists, what="the first window")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        started = children(process.pid)
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert children
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert f"stopped; what had been measured is in {out}".encode() in errors
+    assert started
+    assert not any(Path(f"/proc/{child}").exists() for child in started)
     assert not json.loads(out.read_text())["complete"]
     assert loadtest("report", out, "--markdown", page).returncode == 0
     assert "Broken off" in page.read_text()

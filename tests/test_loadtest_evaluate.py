@@ -77,6 +77,22 @@ def test_a_picture_that_is_not_classified_fails_the_run(
     assert read(out)["pictures"] == 1
 
 
+def test_a_folder_too_high_names_the_one_below(
+    gateway: Gateway, pictures: Path, tmp_path: Path
+) -> None:
+    done = loadtest(
+        *("evaluate", "--data", pictures, "--model", DEFAULT_MODEL, "--url", gateway.url),
+        *("--out", tmp_path / "evaluate.json"),
+    )
+    assert done.returncode == 2
+    assert f"; did you mean {pictures}/test?" in done.stderr
+    # Two classes, and the folders train and test: as many, so that names alone tell nothing.
+    for name in ("test", "train"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(PicturesError, match=r"no pictures; .*; did you mean .*/test\?"):
+        truth.from_folders(tmp_path, ["cat", "dog"])
+
+
 def test_folders_are_classes_by_name_or_by_order(tmp_path: Path) -> None:
     labels = ["dog", "cat"]
     for name in labels:

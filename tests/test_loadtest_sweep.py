@@ -1,6 +1,7 @@
 """Growth with resolution: the fit on known laws, the checkpoints, and the command end to end."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,8 @@ def test_bare_models_of_both_frameworks(tmp_path: Path) -> None:
         *("--windows", "2", "--out", out),
     )
     assert done.returncode == 0, done.stderr
+    assert re.search(r"│ mixer_testing@32 │ +[\d.]+ │ +[\d.]+ │", done.stdout)
+    assert done.stdout.endswith(f"{out}\n")
     frameworks = json.loads(out.read_text())["frameworks"]
     for framework in ("pytorch", "jax"):
         (found,) = frameworks[framework]["results"]
