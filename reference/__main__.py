@@ -1,5 +1,6 @@
 """`python -m reference COMMAND`: train, evaluate, time and compile; `--help` explains each."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -12,7 +13,9 @@ def main() -> None:
     _use_huge_pages()
     from reference import commands  # noqa: PLC0415  JAX allocates from its import on
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.addFilter(_is_wanted)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     app = tyro.extras.SubcommandApp()
     app.command(name="train")(commands.train)
     app.command(name="evaluate")(commands.evaluate)
@@ -25,9 +28,19 @@ def main() -> None:
     except commands.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the last checkpoint is whole: go on with --resume", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr)
         sys.exit(130)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Everything but JAX's looking for a TPU in vain, where no library for one is installed.
+
+    It says so at the level INFO, in words that alarm.
+    """
+    text = record.getMessage()
+    in_vain = "Unable to initialize backend 'tpu'" in text and "Failed to open libtpu.so" in text
+    return not in_vain or importlib.util.find_spec("libtpu") is not None
 
 
 def _use_huge_pages() -> None:

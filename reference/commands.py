@@ -54,8 +54,8 @@ def train(
     """
     if distributed or coordinator:
         parallel.join(coordinator, processes, process)
-    accuracy = training.train(config, data, out, resume=resume, refuse_broken=refuse_broken)
-    print(f"{out}: accuracy {accuracy:.2%} on {config.validation} held-back training pictures")
+    found = training.train(config, data, out, resume=resume, refuse_broken=refuse_broken)
+    print(f"{out}: accuracy {found.top1:.2%} on {found.pictures} held-back training pictures")
 
 
 def evaluate(

@@ -8,8 +8,9 @@ from reference import models
 DEFAULT_VARIANT = "mixer_cifar10"
 # Fields that may change when a run goes on: they decide when and how fast, never what is computed.
 FREE = ("save_minutes", "workers")
-# Fields that a run finds out where they are left open ("", 0, "auto").
-FOUND_OUT = ("variant", "image_size", "precision")
+# Fields that a run finds out where they are left open ("", 0, "auto", None).
+FOUND_OUT = ("variant", "image_size", "precision", "batch_size", "validation")
+BATCH_SIZE, VALIDATION = 128, 2000  # where they are left open, and the set is not too small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,9 @@ class TrainConfig:
     """Pixels per side; 0: those of the variant or of start_from. A multiple of the patch size."""
     epochs: int = 40
     """How often each training picture is seen."""
-    batch_size: int = 128
-    """Pictures per step, over all devices."""
+    batch_size: int = 0
+    """Pictures per step, over all devices; 0: 128, or the largest power of two that fits a
+    smaller set; on 3 devices, say, 3 times a power of two."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the matrices, AdamW for the rest. Learns more from each picture."""
     learning_rate: float = 2e-3
@@ -54,8 +56,9 @@ class TrainConfig:
     """Mix pictures in pairs, with a share drawn from Beta(mixup, mixup). 0 turns it off."""
     cutmix: float = 0.0
     """Paste a box of one picture into another, its area drawn from Beta(cutmix, cutmix). 0: off."""
-    validation: int = 2000
-    """How many training pictures are held back to measure accuracy on."""
+    validation: int | None = None
+    """How many training pictures are held back to measure accuracy on; None: 2000, or a tenth of a
+    smaller set."""
     memory_gib: float = 4.0
     """Pictures are kept decoded up to this size; a larger set is decoded as it is needed."""
     seed: int = 0
@@ -67,12 +70,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no run can mean, before anything is read."""
-        above = ("epochs", "batch_size", "learning_rate", "validation", "clip_norm", "save_minutes")
-        for field in above:
+        for field in ("epochs", "learning_rate", "clip_norm", "save_minutes"):
             if not getattr(self, field) > 0:
                 raise ConfigError(f"{field}: {getattr(self, field)} is not above zero")
+        if self.validation is not None and not self.validation > 0:
+            raise ConfigError(
+                f"validation: {self.validation} is not above zero; accuracy is measured on what "
+                "is held back: hold back 1 picture, or leave it out for the default"
+            )
         not_below = ("image_size", "warmup_epochs", "weight_decay", "crop_padding", "workers")
-        augment = ("randaugment_layers", "mixup", "cutmix", "memory_gib", "seed")
+        augment = ("randaugment_layers", "mixup", "cutmix", "memory_gib", "seed", "batch_size")
         for field in (*not_below, *augment):
             if not getattr(self, field) >= 0:
                 raise ConfigError(f"{field}: {getattr(self, field)} is below zero")
@@ -103,6 +110,46 @@ class ConfigError(ValueError):
     """The configuration cannot be run; the message names the field."""
 
 
+def sizes(config: TrainConfig, pictures: int, devices: int) -> tuple[int, int]:
+    """How many of so many pictures are held back, and how many make a batch on so many devices.
+
+    Raises ConfigError, which names all that cannot be.
+    """
+    most = pictures - devices  # each device takes one picture a step, or more
+    if most < 1:
+        raise ConfigError(
+            f"data: {pictures} training pictures are too few; there must be at least "
+            f"{devices + 1}: one for each device, and one to hold back"
+        )
+    tenth = max(1, min(VALIDATION, pictures // 10, most))
+    wrong = []
+    held_back = tenth if config.validation is None else config.validation
+    if held_back > most:
+        wrong.append(
+            f"validation: cannot hold back {held_back} of {pictures} pictures; choose at most "
+            f"{most}, or leave it out for {tenth}"
+        )
+        held_back = tenth  # which the batch is held against
+    rest = pictures - held_back
+    fits = devices
+    while 2 * fits <= min(BATCH_SIZE, rest):
+        fits *= 2
+    batch_size = config.batch_size or fits
+    if batch_size % devices:
+        wrong.append(
+            f"batch_size: {batch_size} cannot be divided among {devices} devices; choose a "
+            f"multiple, or leave it out for {fits}"
+        )
+    if batch_size > rest:
+        wrong.append(
+            f"batch_size: {batch_size} is more than {rest} pictures, which are left to train on; "
+            f"choose at most {rest - rest % devices}, or leave it out for {fits}"
+        )
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    return held_back, batch_size
+
+
 def go_on(config: TrainConfig, before: dict[str, Any]) -> TrainConfig:
     """The configuration of a run that goes on: what it began with, `before`.
 
@@ -112,7 +159,7 @@ def go_on(config: TrainConfig, before: dict[str, Any]) -> TrainConfig:
     # What a record of before these fields existed means.
     old = dataclasses.asdict(TrainConfig(precision="float32")) | before
     for field, value in dataclasses.asdict(config).items():
-        left_open = field in FOUND_OUT and value in ("", 0, "auto")
+        left_open = field in FOUND_OUT and value in ("", 0, "auto", None)
         if old[field] != value and not left_open and field not in FREE:
             raise ConfigError(
                 f"{field}: this run was started with {old[field]!r}, not {value!r}; "

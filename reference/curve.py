@@ -3,7 +3,8 @@
 In: step numbers and losses. Out: `NAME.log.jsonl`, one JSON object a line: step, loss,
 images_per_second, input_wait, and at the end of an epoch also epoch and validation_accuracy.
 `input_wait` is the share of the time in which the loop waited for pictures; the device, which has
-up to two steps queued, is idle for at most that share.
+up to two steps queued, is idle for at most that share. A resumed run goes on in the file after the
+step that it goes on from.
 """
 
 import json
@@ -24,6 +25,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from reference.checkpoint import write_text
+
 LOG_EVERY_SECONDS = 10.0
 T = TypeVar("T")
 
@@ -37,6 +40,8 @@ class Curve:
     def __init__(
         self, file: Path | None, first_step: int, total_steps: int, batch_size: int
     ) -> None:
+        if file and file.exists():
+            _cut(file, first_step)
         self._file = file.open("a") if file else None
         self._total_steps = total_steps
         self._batch_size = batch_size
@@ -113,3 +118,16 @@ class Curve:
             text = "  ".join(f"{name} {value}" for name, value in row.items())
             self._progress.console.print(f"{text}  left {minutes:.1f} min", highlight=False)
         self._since, self._since_step, self._waited = time.monotonic(), step, 0.0
+
+
+def _cut(file: Path, step: int) -> None:
+    """Drop what was logged after `step`, which is done again, and a line that broke off."""
+
+    def stays(line: str) -> bool:
+        try:
+            return bool(json.loads(line)["step"] <= step)
+        except (ValueError, TypeError, KeyError):
+            return False
+
+    lines = file.read_text().splitlines()
+    write_text(file, "".join(f"{line}\n" for line in lines if stays(line)))

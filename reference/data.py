@@ -109,10 +109,12 @@ def load(
     memory_gib: float = 4.0,
     as_files: bool = False,
     workers: int = 0,
+    listed: Callable[[int], object] = lambda _: None,
 ) -> Dataset:
     """Read `split` ("train" or "test") of a folder tree or of the CIFAR-10 archive.
 
-    A folder of more than `memory_gib` (decoded), or any with `as_files`, comes as `Files`. Raises
+    A folder of more than `memory_gib` (decoded), or any with `as_files`, comes as `Files`. Before
+    the first file of a folder is opened, `listed` is told how many there are; it may raise. Raises
     DataError where there is nothing to read, or (with `refuse_broken`) for the first file that is
     no picture; otherwise such files are logged by name and left out.
     """
@@ -127,6 +129,7 @@ def load(
             )
         return Memory(images, labels, classes)
     files, labels, classes = find(source / split)
+    listed(len(files))
     lazy = as_files or len(files) * image_size**2 * 3 > memory_gib * GIB
     images = np.empty((0 if lazy else len(files), image_size, image_size, 3), np.uint8)
     good = np.ones(len(files), bool)
@@ -178,10 +181,6 @@ def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ..
 
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
     """Hold back `count` pictures, drawn with `seed`; returns (rest, held back)."""
-    if not 0 < count < len(dataset):
-        raise DataError(
-            f"cannot hold back {count} of {len(dataset)} pictures; choose --validation below that"
-        )
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.take(order[count:]), dataset.take(order[:count])
 

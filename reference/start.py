@@ -1,7 +1,8 @@
 """Where a training run begins: at random, from pretrained weights, or where it was stopped.
 
 In: a `TrainConfig`, with fields left open, and perhaps the state of an earlier run. Out: the same
-with nothing left open, the network, and the variables of the first step to do.
+with nothing left open but what the number of pictures decides, the network, and the variables of
+the first step to do.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from reference.step import Variables, first_variables
 class Start:
     """Where a run begins; made before any picture is read."""
 
-    config: TrainConfig  # nothing left open
+    config: TrainConfig  # nothing left open but what the number of pictures decides
     saved: Saved | None
     pretrained: models.Pretrained | None
 

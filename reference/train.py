@@ -15,9 +15,9 @@ from pathlib import Path
 import jax
 
 from reference import checkpoint, data, pipeline, state
-from reference.config import ConfigError, TrainConfig
+from reference.config import TrainConfig, sizes
 from reference.curve import Curve
-from reference.evaluate import evaluate
+from reference.evaluate import Accuracy, evaluate
 from reference.parallel import Layout
 from reference.start import start
 from reference.step import Variables, build_optimizer, make_count, make_step
@@ -27,23 +27,30 @@ STEPS_IN_FLIGHT = 2  # queued on the device, so that it never waits for the host
 
 def train(
     config: TrainConfig, source: Path, out: Path, *, resume: bool, refuse_broken: bool
-) -> float:
+) -> Accuracy:
     """Run `config` to its end; returns the accuracy on the held-back training pictures.
 
-    Raises ConfigError, data.DataError or checkpoint.CheckpointError before the first step.
+    Raises ConfigError, data.DataError or checkpoint.CheckpointError before the first step, and
+    KeyboardInterrupt with what to do next.
     """
     files = _Files(out)
+    try:
+        return _train(config, source, files, resume=resume, refuse_broken=refuse_broken)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(files.what_next()) from None
+
+
+def _train(
+    config: TrainConfig, source: Path, files: "_Files", *, resume: bool, refuse_broken: bool
+) -> Accuracy:
     begin = start(config, files.state, resume=resume)
-    config = begin.config
     layout = Layout.over(jax.devices())
-    if config.batch_size % layout.mesh.size:
-        raise ConfigError(
-            f"batch_size: {config.batch_size} cannot be divided among {layout.mesh.size} devices"
-        )
-    training, held_back = _read(config, source, refuse_broken)
-    per_epoch = len(training) // config.batch_size
-    if per_epoch == 0:
-        raise ConfigError(f"batch_size: {config.batch_size} is more than {len(training)} pictures")
+    everything = _read(begin.config, source, refuse_broken, layout)
+    # Once more, and for good: files that are no pictures are left out by now.
+    validation, batch_size = sizes(begin.config, len(everything), layout.mesh.size)
+    config = dataclasses.replace(begin.config, validation=validation, batch_size=batch_size)
+    training, held_back = data.split_validation(everything, validation, config.seed)
+    per_epoch = len(training) // batch_size
     total_steps, num_classes = per_epoch * config.epochs, len(training.classes)
     optimizer = build_optimizer(config, total_steps)
     model = begin.model(num_classes)
@@ -51,18 +58,18 @@ def train(
     step = make_step(model, num_classes, optimizer, config, layout)
     count = make_count(model, layout)
 
-    def measure() -> float:
+    def measure() -> Accuracy:
         params = variables.average or variables.params
-        return evaluate(count, layout, params, held_back, config.workers).top1
+        return evaluate(count, layout, params, held_back, config.workers)
 
     first, done = jax.process_index() == 0, begin.step
     if first:
         files.begin(config, training.classes)
-    accuracy = measure() if done == total_steps else 0.0
+    accuracy = measure() if done == total_steps else Accuracy(0.0, 0.0, len(held_back))
     batches = pipeline.training(training, config, done, jax.process_index(), jax.process_count())
     in_flight: deque[jax.Array] = deque()
     saved_at = time.monotonic()
-    with Curve(files.log if first else None, done, total_steps, config.batch_size) as curve:
+    with Curve(files.log if first else None, done, total_steps, batch_size) as curve:
         for images, labels in curve.count_wait(batches):
             variables, loss = step(variables, done, layout.divide(images), layout.divide(labels))
             done += 1
@@ -70,11 +77,11 @@ def train(
             if len(in_flight) > STEPS_IN_FLIGHT:
                 in_flight.popleft().block_until_ready()
             ended = done % per_epoch == 0
-            # The curve comes first: a run that is killed between the two writes a row twice, or
-            # else it would have never written it.
+            # The curve comes first: a run that is killed between the two goes over the step again,
+            # and writes its row anew; else it would have never written it.
             if ended:
                 accuracy = measure()
-                curve.epoch(done, loss, done // per_epoch, accuracy)
+                curve.epoch(done, loss, done // per_epoch, accuracy.top1)
             else:
                 curve.step(done, loss)
             if first and (ended or time.monotonic() - saved_at > 60 * config.save_minutes):
@@ -83,10 +90,8 @@ def train(
     return accuracy
 
 
-def _read(
-    config: TrainConfig, source: Path, refuse_broken: bool
-) -> tuple[data.Dataset, data.Dataset]:
-    everything = data.load(
+def _read(config: TrainConfig, source: Path, refuse_broken: bool, layout: Layout) -> data.Dataset:
+    return data.load(
         source,
         "train",
         config.image_size,
@@ -94,8 +99,8 @@ def _read(
         memory_gib=config.memory_gib,
         as_files=config.min_crop_area < 1,  # which is cut out of the whole picture
         workers=config.workers,
+        listed=lambda files: sizes(config, files, layout.mesh.size),
     )
-    return data.split_validation(everything, config.validation, config.seed)
 
 
 class _Files:
@@ -108,11 +113,17 @@ class _Files:
 
     def begin(self, config: TrainConfig, classes: tuple[str, ...]) -> None:
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        for file in (self.out, self.state):
+        for file in (self.out, self.state, self.log):
             checkpoint.remove_temporaries(file)
         text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
         checkpoint.write_text(self.out.with_suffix(".json"), text)
         checkpoint.write_text(self.out.with_suffix(".labels.txt"), "\n".join(classes) + "\n")
+
+    def what_next(self) -> str:
+        """What to do after a stop."""
+        if self.state.exists():
+            return "the last checkpoint is whole: go on with --resume"
+        return "nothing had been saved yet: start again, without --resume"
 
     def save(self, done: int, variables: Variables, config: TrainConfig) -> None:
         # The state comes first: it alone decides where a resumed run goes on.

@@ -30,8 +30,13 @@ def write_pictures(root: Path, training: int = 40, test: int = 4, size: int = 32
     return root
 
 
-def start(*arguments: str | Path, devices: int = 1) -> subprocess.Popen[str]:
-    """`python -m reference ...` with so many virtual CPU devices."""
+def start(
+    *arguments: str | Path, devices: int = 1, python_path: Path | None = None
+) -> subprocess.Popen[str]:
+    """`python -m reference ...` with so many virtual CPU devices.
+
+    With a folder whose modules come before the installed ones, JAX looks for all that it knows.
+    """
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         # Half of a test would be spent on making fast what runs for a second.
@@ -40,6 +45,9 @@ def start(*arguments: str | Path, devices: int = 1) -> subprocess.Popen[str]:
         "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+    if python_path is not None:
+        environment |= {"PYTHONPATH": str(python_path), "JAX_PLATFORMS": ""}
+        environment.pop("TPU_LIBRARY_PATH", None)  # which libtpu sets where JAX is imported: here
     return subprocess.Popen(
         [sys.executable, "-m", "reference", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -59,9 +67,11 @@ def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def run(*arguments: str | Path, devices: int = 1) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, devices: int = 1, python_path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Start and finish."""
-    return finish(start(*arguments, devices=devices))
+    return finish(start(*arguments, devices=devices, python_path=python_path))
 
 
 def curve(out: Path) -> list[tuple[int, float]]:
