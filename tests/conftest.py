@@ -143,9 +143,10 @@ def running_gateway(
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(90)  # it waits for calls to a Triton that does not answer, 60 s at most
         finally:
             process.kill()
+            process.wait()
 
 
 def check_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
