@@ -77,7 +77,8 @@ class KeyFile:
             # again at the next look, whatever the stamp: who may read a file is not part of that.
             if error.text is not None:
                 known = self._keys.items()
-                self._keys = {name: one for name, one in known if one.decode() in error.text}
+                lines = "\n".join(map(_content, error.text.splitlines()))
+                self._keys = {name: one for name, one in known if one.decode() in lines}
             failure = stamp, str(error)
             if failure != self._failure:
                 self._failure = failure
@@ -132,12 +133,13 @@ def presented(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
 def read(path: Path) -> dict[str, bytes]:
     """The SHA-256 of each key, in hexadecimal, by its name. Raises `KeyFileError`."""
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise KeyFileError(f"the file of keys {path} cannot be read: {error}") from error
+    text = data.decode("utf-8", "replace")
     keys: dict[str, bytes] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        content = line.partition("#")[0].strip()
+        content = _content(line)
         if not content:
             continue
         found = LINE.fullmatch(content)
@@ -153,6 +155,11 @@ def read(path: Path) -> dict[str, bytes]:
     if not keys:
         raise KeyFileError(f"{path} holds no key; `python -m server key NAME` makes one", text)
     return keys
+
+
+def _content(line: str) -> str:
+    """A line without its comment."""
+    return line.partition("#")[0].strip()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -83,8 +83,8 @@ class Models:
         self._index: Index = frozenset()
         self._counts: dict[str, tuple[int, int]] = {}
         self._look_again = asyncio.Event()
-        self._has_been_there = False
-        self._patience_ends = time.monotonic() + START_SECONDS  # then its absence is logged
+        # When the absence of one that has never been there is logged, once.
+        self._patience_ends = time.monotonic() + START_SECONDS
 
     def suspect(self) -> None:
         """A call failed: look at once whether Triton is still there."""
@@ -129,7 +129,7 @@ class Models:
     def _lose(self, problem: TritonAway) -> None:
         if self.away is None:
             logger.warning("Triton at %s is away: %s", self.triton.url, problem.detail)
-        elif not self._has_been_there and time.monotonic() > self._patience_ends:
+        elif time.monotonic() > self._patience_ends:
             self._patience_ends = math.inf
             logger.warning(
                 "%s; it is looked for again and again (--with-triton starts one here)",
@@ -147,7 +147,7 @@ class Models:
             entries = {name: await self._load(name, index) for name in {m.name for m in found}}
             self.entries, self._index = entries, index
             self.away = None
-            self._has_been_there = True
+            self._patience_ends = math.inf
             self._changed()
             for name in sorted(entries):
                 self._log(entries[name])

@@ -283,7 +283,7 @@ decode(open_header(small, 2**30), rule, 2**30)
 before = peak()
 picture = open_header(large, 2**30)
 decode(picture, rule, 2**30)
-print((peak() - before) * 1024 / 3000**2)
+print((peak() - before) * 1024 / 4000**2)
 """
 
 
@@ -300,8 +300,8 @@ def test_decoding_takes_the_memory_that_docs_serving_md_tells(
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    both = (encode(Image.new(mode, (side, side)), kind, exif=exif, **options) for side in (8, 3000))
+    both = (encode(Image.new(mode, (side, side)), kind, exif=exif, **options) for side in (8, 4000))
     done = subprocess.run(
         [sys.executable, "-c", PEAK], input=b"|||".join(both), capture_output=True, check=True
     )
-    assert float(done.stdout) < most + 1.5  # of which one is what else a process allocates
+    assert float(done.stdout) < most + 1  # what else a process allocates

@@ -68,10 +68,10 @@ def test_a_file_that_was_spoilt_keeps_the_keys_that_stand_in_it(
     assert "1 keys that were read before stay" in caplog.text
     file.write_text(f"bob {HASH}\n")
     assert found.name_of(b"secret") == "bob"
-    for without in ("carol\n", "", "# nobody\n"):
+    for without in (b"carol\n", b"", b"# nobody\n", f"# bob {HASH}\ncarol\n".encode(), b"\xff\n"):
         file.write_text(f"bob {HASH}\n")
         assert found.name_of(b"secret") == "bob"
-        file.write_text(without)
+        file.write_bytes(without)
         assert found.name_of(b"secret") is None
 
 

@@ -29,7 +29,7 @@ PICTURE = photo(0, 64, 48)
 DEADLINE = 2.0
 # Documented are 5 s until /readyz tells and 10 s until it is well again; a loaded machine that runs
 # the tests may take its time.
-PATIENCE = 60.0
+PATIENCE = 20.0
 
 
 def classify(gateway: Gateway) -> httpx.Response:

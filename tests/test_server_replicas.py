@@ -30,7 +30,7 @@ from tests.conftest import (
 )
 
 PICTURE = photo(0, 64, 48)
-PATIENCE = 60.0  # 5 s are what is documented; a loaded machine may take its time
+PATIENCE = 30.0  # 5 s are what is documented; a loaded machine may take its time
 pytestmark = pytest.mark.timeout(300)
 
 
