@@ -157,7 +157,10 @@ def decode(image: Image.Image, rule: ResizeRule, max_pixels: int) -> Pixels:
             turned = image.transpose(turn)
             image.close()
             image, size = turned, None
-        return rule.apply(_rgb(image), size)
+        rgb = _rgb(image)
+        if rgb is not image:
+            image.close()
+        return rule.apply(rgb, size)
     except (MemoryError, UnreadableImage, TooManyPixels):
         raise
     except Exception as error:  # Pillow's readers raise anything on hostile bytes
