@@ -21,7 +21,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench.overload import Clients, at_rate
+from bench.load import Clients, at_rate
 from bench.served import Served, family, served
 
 NOT_READY_SECONDS = 5.0

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from bench.overload import Clients, peak
+from bench.load import Clients, peak
 from bench.simulation import Fleet, Simulation
 
 LOADS = (0.3, 0.5, 0.7)  # of the peak

@@ -28,7 +28,7 @@ import numpy as np
 import uvloop
 
 from bench.balanced import balanced
-from bench.overload import Clients
+from bench.load import Clients
 from bench.rolling import Backend, exchange
 from bench.served import free_port, until
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench.overload import Clients, at_rate, peak, percentiles
+from bench.load import Clients, at_rate, peak, percentiles
 from bench.served import Served, family, served
 
 DRIFT = 0.05
