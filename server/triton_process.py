@@ -84,12 +84,16 @@ class TritonProcess:
 
     async def _died_before(self, event: asyncio.Event) -> bool:
         """Wait until tritonserver dies or `event` is set; whether it died first."""
-        tasks = (asyncio.create_task(self._process.wait()), asyncio.create_task(event.wait()))
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
+        died = asyncio.Event()
+        # Not `wait` of the process: that ends only when nobody holds its output any more, and a
+        # stub may wait for ever for a lock that tritonserver held when it was killed.
+        with set_when_one_dies(died, [self.pid]):
+            tasks = (asyncio.create_task(died.wait()), asyncio.create_task(event.wait()))
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
         if event.is_set():
             return False
         self.kill()

@@ -3,6 +3,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,24 @@ def test_comes_back_on_the_same_address(model_repository: Path, harm: Break) -> 
         assert np.array_equal(before, after)
         assert not any(map(is_alive, processes))
     assert not list(SHARED_MEMORY.glob(f"mixer_serving_{os.getpid()}_{triton.grpc_port}_*"))
+
+
+def test_comes_back_although_its_stubs_stay(model_repository: Path) -> None:
+    """One that waits for a lock which tritonserver held when it was killed stays for ever."""
+    with running_triton(model_repository) as triton:
+        pid = triton.pid
+        assert pid is not None
+        stubs = children(pid)
+        # Without a member that has its parent elsewhere the kernel wakes a group that loses its
+        # leader (setpgid(2), orphaned process groups).
+        member = subprocess.Popen(["sleep", "600"], process_group=pid)
+        for stub in stubs:
+            os.kill(stub, signal.SIGSTOP)
+        kill_server(triton)
+        wait_for(lambda: triton.pid not in (None, pid), what="another tritonserver")
+        assert infer(triton.grpc_url) is not None
+        assert not any(map(is_alive, stubs))
+        assert member.wait(10) == -signal.SIGKILL
 
 
 def test_gives_up_on_one_that_keeps_dying(
