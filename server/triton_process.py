@@ -131,7 +131,7 @@ async def tritonserver(
             # -I -S: none of the caller's Python settings, and no site-packages to look through.
             # The leash makes a group of it, so that Ctrl-C does not reach Triton: the launcher ends
             # it in order.
-            *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid())),
+            *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), prefix),
             *command(
                 found,
                 repository,

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,14 @@ from server.local_triton import ENVIRONMENT, LocalTriton, LocalTritonError, free
 from server.triton_log import TritonLog
 from server.triton_process import SHARED_MEMORY, children
 from tests import tiny_models
-from tests.conftest import DEFAULT_MODEL, Gateway, running_gateway, running_triton, wait_for
+from tests.conftest import (
+    CHECKOUT,
+    DEFAULT_MODEL,
+    Gateway,
+    running_gateway,
+    running_triton,
+    wait_for,
+)
 
 IMAGE = np.arange(32 * 32 * 3).astype(np.uint8).reshape(1, 32, 32, 3)
 Break = Callable[[LocalTriton], None]
@@ -63,6 +71,18 @@ def kill_server(triton: LocalTriton) -> None:
 def kill_stub(triton: LocalTriton) -> None:
     assert triton.pid is not None
     os.kill(children(triton.pid)[0], signal.SIGKILL)
+
+
+def stop_for_good(server: int) -> "subprocess.Popen[bytes]":
+    """Stop its stubs: like one that waits for a lock which tritonserver held when it was killed.
+
+    Gives a process to be waited for, which the kernel needs: without a member that has its parent
+    elsewhere it wakes a group that loses its leader (setpgid(2), orphaned process groups).
+    """
+    member = subprocess.Popen(["sleep", "600"], process_group=server)
+    for stub in children(server):
+        os.kill(stub, signal.SIGSTOP)
+    return member
 
 
 def test_answers_on_loopback_alone(triton: LocalTriton) -> None:
@@ -140,16 +160,11 @@ def test_comes_back_on_the_same_address(model_repository: Path, harm: Break) -> 
 
 
 def test_comes_back_although_its_stubs_stay(model_repository: Path) -> None:
-    """One that waits for a lock which tritonserver held when it was killed stays for ever."""
     with running_triton(model_repository) as triton:
         pid = triton.pid
         assert pid is not None
         stubs = children(pid)
-        # Without a member that has its parent elsewhere the kernel wakes a group that loses its
-        # leader (setpgid(2), orphaned process groups).
-        member = subprocess.Popen(["sleep", "600"], process_group=pid)
-        for stub in stubs:
-            os.kill(stub, signal.SIGSTOP)
+        member = stop_for_good(pid)
         kill_server(triton)
         wait_for(lambda: triton.pid not in (None, pid), what="another tritonserver")
         assert infer(triton.grpc_url) is not None
@@ -267,6 +282,24 @@ def test_leaves_nothing_behind(
         wait_for(lambda: not any(map(is_alive, (server, *stubs))), what="no process")
         wait_for(lambda: not shared_memory(gateway.pid), what="no shared memory")
         assert not list(scratch.iterdir())
+
+
+def test_a_killed_launcher_leaves_no_stub_that_hangs(model_repository: Path) -> None:
+    ports = {name: str(free_port()) for name in ("grpc", "metrics", "http")}
+    flags = [part for name, port in ports.items() for part in (f"--{name}-port", port)]
+    command = [sys.executable, "-m", "server.triton_alone", "--repository", str(model_repository)]
+    with subprocess.Popen([*command, *flags], cwd=CHECKOUT) as launcher:
+        try:
+            url = f"127.0.0.1:{ports['grpc']}"
+            wait_for(lambda: infer(url) is not None, what="an answer")
+            (server,) = children(launcher.pid)
+            stubs = children(server)
+            member = stop_for_good(server)
+        finally:
+            launcher.kill()
+    wait_for(lambda: not any(map(is_alive, (server, *stubs))), what="no process")
+    wait_for(lambda: not shared_memory(launcher.pid), what="no shared memory")
+    assert member.wait(10) == -signal.SIGKILL
 
 
 def end(gateway: Gateway, number: signal.Signals) -> None:
