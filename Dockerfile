@@ -95,6 +95,7 @@ USER mixer
 FROM runtime AS triton
 COPY --from=triton-build /opt/mixer-serving/.venv-triton .venv-triton
 COPY deploy/triton/health.py ./
+COPY contracts contracts
 COPY server server
 EXPOSE 8001 8002
 # gRPC and metrics listen on every network of the container: let only the gateway reach them.
@@ -120,6 +121,7 @@ HEALTHCHECK --interval=5s --timeout=30s --start-period=300s --retries=3 \
 
 FROM runtime AS export
 COPY --from=export-build /opt/mixer-serving/.venv .venv
+COPY contracts contracts
 COPY export export
 ENTRYPOINT [".venv/bin/python", "-m", "export", "--repository", "/models"]
 CMD ["--help"]
@@ -127,6 +129,7 @@ CMD ["--help"]
 
 FROM runtime AS loadtest
 COPY --from=loadtest-build /opt/mixer-serving/.venv .venv
+COPY contracts contracts
 COPY loadtest loadtest
 ENV PYTHONPATH=/opt/mixer-serving
 EXPOSE 8089
@@ -138,6 +141,7 @@ CMD ["--host", "http://gateway:8000"]
 FROM runtime AS gateway
 COPY --from=gateway-build /opt/mixer-serving/.venv .venv
 COPY deploy/gateway/health.py ./
+COPY contracts contracts
 COPY server server
 ENV MIXER_HOST=0.0.0.0 MIXER_TRITON_URL=triton:8001
 EXPOSE 8000

@@ -20,7 +20,7 @@ test: .venv/.test .venv-triton/.triton ## Lint, type-check and run every test bu
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --ignore-glob='*/test_compose*'
+	$(BIN)/python -m pytest --ignore=tests/compose
 
 .PHONY: up
 up: ## Build and start the containers, wait until they serve on http://127.0.0.1:8000
@@ -36,11 +36,11 @@ reload: ## Let the Triton in its container read the model repository again, losi
 
 .PHONY: compose-test
 compose-test: .venv/.test .venv-triton/.triton ## Run the tests of the containers; needs a Docker Engine
-	$(BIN)/python -m pytest tests/test_compose*.py
+	$(BIN)/python -m pytest tests/compose
 
 .PHONY: bench
 bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside a plain server (12 minutes)
-	$(BIN)/python -m bench.serving
+	$(BIN)/python -m loadtest.bench.serving
 
 .PHONY: export
 export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)

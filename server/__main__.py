@@ -17,10 +17,13 @@ import uvloop
 # gRPC would log a warning whenever a local Triton is started; that child calls no gRPC of ours.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from server import client, gateway, keys, logs
-from server.local_triton import LocalTriton, LocalTritonError
+from server import client
+from server.local_triton.supervisor import LocalTriton, LocalTritonError
+from server.observability import logs
+from server.process import gateway
+from server.process.workers import Workers, WorkersError, quiet
 from server.settings import Settings, SettingsError, read
-from server.workers import Workers, WorkersError, quiet
+from server.web import api_keys as keys
 
 logger = logging.getLogger("server")
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.local_triton import LocalTriton
+from server.local_triton.supervisor import LocalTriton
 from tests import tiny_models
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -1,0 +1,1 @@
+"""What the rooms agree on, once: plain code that imports none of the rooms."""

@@ -1,0 +1,1 @@
+"""The seam: what serving asks of an inference engine."""

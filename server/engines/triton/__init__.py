@@ -1,0 +1,1 @@
+"""Triton as the engine: client, catalogue of models, replicas, balancer."""

@@ -1,0 +1,233 @@
+"""The models that one Triton serves, kept up to date in the background.
+
+In: Triton, asked once a second. Out: each of its models, as a `Model` or with the `Problem` that
+says why it cannot be served; or why Triton is away. A Triton that starts later, or again, is found
+by itself.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from server.engines.triton.client import TritonClient
+from server.engines.triton.model import (
+    Model,
+    canary,
+    check_distribution,
+    instances_of,
+    parameters_of,
+    rule_of,
+    shape_of,
+)
+from server.observability import metrics
+from server.problems import (
+    ContractBroken,
+    DeadlinePassed,
+    ModelNotReady,
+    Problem,
+    TritonAway,
+)
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+AWAY_POLL_SECONDS = 0.2
+# A question about a model is answered in milliseconds; a first inference may take much longer.
+# It leaves room for the pause before: a dead Triton must be known within 5 s.
+QUESTION_TIMEOUT = 3.0
+FIRST_INFERENCE_TIMEOUT = 120.0
+# One that has not been there from the beginning may be starting.
+START_SECONDS = 5.0
+# Nobody waits in vain for a model that answered others so lately.
+WORKED_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A model that Triton lists and the gateway cannot serve."""
+
+    name: str
+    version: str
+    problem: Problem
+
+    def summary(self) -> dict[str, object]:
+        """What GET /models tells."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "state": "unavailable",
+            "reason": self.problem.detail,
+        }
+
+
+Entry = Model | Unusable
+Index = frozenset[tuple[str, str, str, str]]
+
+
+class Models:
+    """What one Triton serves now. `watch` runs as long as it may be used."""
+
+    def __init__(
+        self, triton: TritonClient, average_batch: dict[str, float], changed: Callable[[], None]
+    ) -> None:
+        """`average_batch` gets the pictures per execution; `changed` is called at every change."""
+        self.triton = triton
+        self.average_batch = average_batch
+        self.worked: dict[str, float] = {}  # when each model answered last, time.monotonic()
+        self.entries: dict[str, Entry] = {}
+        self.away: TritonAway | None = TritonAway(f"Triton at {triton.url} has not answered yet")
+        self._changed = changed
+        self._index: Index = frozenset()
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._look_again = asyncio.Event()
+        # When the absence of one that has never been there is logged, once.
+        self._patience_ends = time.monotonic() + START_SECONDS
+
+    def suspect(self) -> None:
+        """A call failed: look at once whether Triton is still there."""
+        self._look_again.set()
+
+    def loaded(self) -> list[Model]:
+        """The models that can be served."""
+        return [entry for entry in self.entries.values() if isinstance(entry, Model)]
+
+    def works(self, name: str, patience: float = 0.0) -> bool:
+        """Whether the model has answered a request just now, or `patience` seconds ago."""
+        silent = time.monotonic() - self.worked.get(name, float("-inf"))
+        return silent < max(WORKED_SECONDS, patience)
+
+    async def watch(self) -> None:
+        """Keep the list up to date, for ever."""
+        while True:
+            self._look_again.clear()
+            try:
+                await self._look()
+            except (TritonAway, ModelNotReady, DeadlinePassed, ContractBroken) as problem:
+                # A Triton that answers pictures meanwhile is only busy.
+                if not isinstance(problem, DeadlinePassed):
+                    self._lose(TritonAway(problem.detail))
+                elif not any(map(self.works, self.worked)):
+                    self.triton.reconnect()
+                    self._lose(TritonAway(problem.detail))
+            except Exception as error:
+                # The list must survive whatever a Triton answers; the log has the cause.
+                logger.exception("the models of Triton at %s cannot be read", self.triton.url)
+                self._lose(TritonAway(f"Triton's answer cannot be read: {error}"))
+            metrics.tasks.set(len(asyncio.all_tasks()))
+            pause = POLL_SECONDS if self.away is None else AWAY_POLL_SECONDS
+            try:
+                async with asyncio.timeout(pause):
+                    await self._look_again.wait()
+                # One look for a burst of failed calls.
+                await asyncio.sleep(AWAY_POLL_SECONDS / 4)
+            except TimeoutError:
+                pass
+
+    def _lose(self, problem: TritonAway) -> None:
+        if self.away is None:
+            logger.warning("Triton at %s is away: %s", self.triton.url, problem.detail)
+        elif time.monotonic() > self._patience_ends:
+            self._patience_ends = math.inf
+            logger.warning(
+                "%s; it is looked for again and again (--with-triton starts one here)",
+                problem.detail,
+            )
+        changes = self.away is None or self.away.detail != problem.detail
+        self.away = problem
+        if changes:
+            self._changed()
+
+    async def _look(self) -> None:
+        found = await self.triton.index(QUESTION_TIMEOUT)
+        index = frozenset((m.name, m.version, m.state, m.reason) for m in found)
+        if self.away is not None or index != self._index:
+            entries = {name: await self._load(name, index) for name in {m.name for m in found}}
+            self.entries, self._index = entries, index
+            self.away = None
+            self._patience_ends = math.inf
+            self._changed()
+            for name in sorted(entries):
+                self._log(entries[name])
+            for m in found:
+                # Triton's reason can hold a backend's stack and server paths: for the log alone.
+                if m.state != "READY" and m.reason:
+                    logger.warning("Triton says of model %s: %s", m.name, m.reason)
+        for name, entry in self.entries.items():
+            if isinstance(entry, Unusable) and isinstance(entry.problem, ModelNotReady):
+                self.entries[name] = again = await self._load(name, index)
+                if isinstance(again, Model):
+                    self._changed()
+                    self._log(again)
+        await self._count_batches()
+
+    async def _load(self, name: str, index: Index) -> Entry:
+        # Of several versions Triton serves the latest that is ready.
+        ready = [version for n, version, state, _ in index if (n, state) == (name, "READY")]
+        if not ready:
+            return Unusable(
+                name,
+                "",
+                ModelNotReady(
+                    f"Triton has not loaded model {name!r}: a model that was added needs a restart "
+                    "of Triton, one that failed has its reason in the gateway's log"
+                ),
+            )
+        version = max(ready, key=lambda text: (len(text), text))
+        try:
+            return await self._probe(name)
+        except DeadlinePassed as problem:
+            return Unusable(name, version, ModelNotReady(problem.detail))
+        except (ContractBroken, ModelNotReady) as problem:
+            return Unusable(name, version, problem)
+
+    async def _probe(self, name: str) -> Model:
+        """Ask Triton all about a model that it calls ready, and let it answer once."""
+        metadata = await self.triton.metadata(name, QUESTION_TIMEOUT)
+        config = await self.triton.config(name, QUESTION_TIMEOUT)
+        height, width, classes = shape_of(name, metadata)
+        rule = rule_of(name, height, width, config)
+        image = canary(height, width)
+        answers, version = await self.triton.infer(name, [image], FIRST_INFERENCE_TIMEOUT)
+        check_distribution(name, answers[0])
+        if len(answers[0]) != classes:
+            raise ContractBroken(
+                f"model {name!r} declares {classes} classes and answers {len(answers[0])}"
+            )
+        labels = await self.triton.labels(name, image, classes, FIRST_INFERENCE_TIMEOUT)
+        return Model(
+            name=name,
+            version=version,
+            rule=rule,
+            classes=classes,
+            max_batch_size=config.max_batch_size,
+            instances=instances_of(config),
+            parameters=parameters_of(config),
+            labels=[label or str(i) for i, label in enumerate(labels)],
+            expected=answers[0],
+        )
+
+    async def _count_batches(self) -> None:
+        """Average batch of each model since the last look at which it had worked."""
+        try:
+            counts = await self.triton.statistics(QUESTION_TIMEOUT)
+        except Problem as problem:
+            # An operator may have closed Triton's statistics; nothing else needs them.
+            logger.debug("no statistics from Triton: %s", problem.detail)
+            return
+        for name, (inferences, executions) in counts.items():
+            past_inferences, past_executions = self._counts.get(name, (0, 0))
+            if executions > past_executions:
+                self.average_batch[name] = (inferences - past_inferences) / (
+                    executions - past_executions
+                )
+            self._counts[name] = (inferences, executions)
+
+    def _log(self, entry: Entry) -> None:
+        name, version, url = entry.name, entry.version, self.triton.url
+        if isinstance(entry, Unusable):
+            logger.warning("model %s on %s is unavailable: %s", name, url, entry.problem.detail)
+        else:
+            logger.info("model %s version %s is ready on %s", name, version, url)

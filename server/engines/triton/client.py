@@ -1,0 +1,218 @@
+"""The one gRPC client of the process: Triton's protocol (KServe v2), spoken with raw tensors.
+
+In: uint8 batches and questions about models. Out: float32 probabilities and Triton's own messages;
+what goes wrong on the way comes out as a `Problem`.
+
+Triton before 24.12 can crash when a call is cancelled or carries a deadline of gRPC's. So no call
+is ever given up: the caller stops waiting when its time (`seconds`) is over, the call itself runs
+to its end.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from contracts.resizing import Pixels
+from server.observability import tracing
+from server.problems import ContractBroken, DeadlinePassed, ModelNotReady, TritonAway
+
+INPUT = "image"
+OUTPUT = "probabilities"
+Probabilities = npt.NDArray[np.float32]
+
+# A Triton that comes back, perhaps on another address, must be found within a second or so; gRPC's
+# defaults take up to two minutes. A tensor has no limit here: Triton's max_batch_size sets it.
+AGAIN = {
+    "maxAttempts": 2,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.05s",
+    "backoffMultiplier": 1,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Channels to one address would share a connection, also one that answers no more.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A call that a dying Triton dropped is sent once more: where another Triton has taken its
+    # place (docs/docker.md), nobody notices. It costs nothing but time, since an inference changes
+    # nothing.
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": AGAIN}]})),
+    ("grpc.per_rpc_retry_buffer_size", 2**26),
+)
+AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
+
+
+class TritonClient:
+    """Made once, inside the running event loop. Connects by itself, and again after a loss."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._left: set[asyncio.Task[None]] = set()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._channel = grpc.aio.insecure_channel(self.url, options=CHANNEL_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def reconnect(self) -> None:
+        """Leave a connection on which nothing comes back; the calls on it are not cut off.
+
+        When the network swallows packets, the connection stays up for many minutes and, after the
+        network has come back, waits for longer and longer before it tries again.
+        """
+        if self._channel.get_state() is grpc.ChannelConnectivity.READY:
+            task = asyncio.create_task(_leave(self._channel, set(self._calls)))
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+            self._connect()
+
+    async def close(self, patience: float) -> None:
+        """Let the calls under way end, for at most `patience` seconds, then disconnect."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=patience)
+        for task in self._left:
+            task.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
+        await self._channel.close()
+
+    async def infer(
+        self, model: str, images: Sequence[Pixels], seconds: float
+    ) -> tuple[Probabilities, str]:
+        """Probabilities float32[N, K] of N pictures uint8[H, W, 3], and the version that answered.
+
+        Raises `TritonAway`, `ModelNotReady`, `DeadlinePassed`, or `ContractBroken` if the answer
+        has another shape.
+        """
+        response = await self._call(self._stub.ModelInfer, _request(model, images), seconds)
+        output = _output(response)
+        if output.datatype != "FP32" or len(output.shape) != 2 or output.shape[0] != len(images):
+            raise ContractBroken(
+                f"model {model!r} answered {OUTPUT} {output.datatype}{list(output.shape)}, "
+                f"expected FP32[{len(images)}, classes]"
+            )
+        probabilities = np.frombuffer(response.raw_output_contents[0], np.float32)
+        if probabilities.size != output.shape[0] * output.shape[1]:
+            raise ContractBroken(f"model {model!r} answered {probabilities.size} numbers")
+        return probabilities.reshape(output.shape[0], output.shape[1]), response.model_version
+
+    async def labels(self, model: str, image: Pixels, classes: int, seconds: float) -> list[str]:
+        """The label of each class, by its index; "" where the model has none.
+
+        Triton's classification extension answers `value:index:label`, so that no label file needs
+        to be shared. `image` is uint8[H, W, 3].
+        """
+        request = _request(model, [image])
+        request.outputs[0].parameters["classification"].int64_param = classes
+        response = await self._call(self._stub.ModelInfer, request, seconds)
+        labels = [""] * classes
+        for entry in _strings(response.raw_output_contents[0]):
+            _value, index, *label = entry.split(":", 2)
+            labels[int(index)] = label[0] if label else ""
+        return labels
+
+    async def index(self, seconds: float) -> list[service_pb2.RepositoryIndexResponse.ModelIndex]:
+        """Every model of the repository: name, version, state and reason."""
+        request = service_pb2.RepositoryIndexRequest()
+        response = await self._call(self._stub.RepositoryIndex, request, seconds)
+        return list(response.models)
+
+    async def config(self, model: str, seconds: float) -> model_config_pb2.ModelConfig:
+        """The model's config.pbtxt as Triton uses it."""
+        request = service_pb2.ModelConfigRequest(name=model)
+        return (await self._call(self._stub.ModelConfig, request, seconds)).config
+
+    async def metadata(self, model: str, seconds: float) -> service_pb2.ModelMetadataResponse:
+        """The model's inputs and outputs, shapes with the batch dimension."""
+        request = service_pb2.ModelMetadataRequest(name=model)
+        return await self._call(self._stub.ModelMetadata, request, seconds)
+
+    async def statistics(self, seconds: float) -> dict[str, tuple[int, int]]:
+        """For each model: the inferences so far, and the executions (batches) they took."""
+        request = service_pb2.ModelStatisticsRequest()
+        response = await self._call(self._stub.ModelStatistics, request, seconds)
+        return {
+            model.name: (model.inference_count, model.execution_count)
+            for model in response.model_stats
+        }
+
+    async def _call(
+        self, method: Callable[..., Awaitable[Any]], request: object, seconds: float
+    ) -> Any:  # noqa: ANN401 - protobuf's messages have no types
+        task = asyncio.ensure_future(_finish(method, request))
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise DeadlinePassed(f"Triton did not answer within {seconds:.3g} s") from None
+        except grpc.aio.AioRpcError as error:
+            raise self._problem(error) from None
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: asyncio logs one that nobody waited for
+
+    def _problem(self, error: grpc.aio.AioRpcError) -> Exception:
+        code, details = error.code(), error.details() or ""
+        # Triton draining says NOT_FOUND "no available versions". A Python-based backend whose
+        # process died says INTERNAL "... is not healthy"; the supervisor starts it again.
+        if code == grpc.StatusCode.NOT_FOUND or "not ready" in details or "healthy" in details:
+            return ModelNotReady(f"Triton does not serve the model now: {details}")
+        if code in AWAY:
+            return TritonAway(f"Triton at {self.url} does not answer: {details}")
+        return ContractBroken(f"Triton refused the request: {code.name}: {details}")
+
+
+async def _leave(channel: grpc.aio.Channel, calls: set[asyncio.Task[Any]]) -> None:
+    try:
+        if calls:
+            await asyncio.wait(calls)
+    finally:
+        await channel.close()
+
+
+async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any:  # noqa: ANN401
+    return await method(request, metadata=tracing.metadata())
+
+
+def _request(model: str, images: Sequence[Pixels]) -> service_pb2.ModelInferRequest:
+    request = service_pb2.ModelInferRequest(model_name=model)
+    request.inputs.add(name=INPUT, datatype="UINT8", shape=(len(images), *images[0].shape))
+    request.outputs.add(name=OUTPUT)
+    request.raw_input_contents.append(b"".join(image.data for image in images))
+    return request
+
+
+def _output(
+    response: service_pb2.ModelInferResponse,
+) -> service_pb2.ModelInferResponse.InferOutputTensor:
+    if len(response.outputs) != 1 or response.outputs[0].name != OUTPUT:
+        names = [output.name for output in response.outputs]
+        raise ContractBroken(f"the model answered the outputs {names}, expected [{OUTPUT!r}]")
+    if len(response.raw_output_contents) != 1:
+        raise ContractBroken(f"the model answered no tensor for {OUTPUT}")
+    return response.outputs[0]
+
+
+def _strings(raw: bytes) -> list[str]:
+    """The elements of a BYTES tensor: each is its length in 4 bytes, little-endian, then itself."""
+    strings, at = [], 0
+    while at < len(raw):
+        length = int.from_bytes(raw[at : at + 4], "little")
+        strings.append(raw[at + 4 : at + 4 + length].decode("utf-8", "replace"))
+        at += 4 + length
+    return strings

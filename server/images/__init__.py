@@ -1,0 +1,1 @@
+"""From encoded bytes to pixels, with limits on what a file may cost."""

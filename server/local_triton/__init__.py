@@ -1,0 +1,1 @@
+"""A Triton on this machine: installation, command line, process, supervisor, backends."""

@@ -1,0 +1,1 @@
+"""Gateway processes: one, several workers, signals, memory."""

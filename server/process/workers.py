@@ -1,0 +1,179 @@
+"""Several gateway processes on one port: started, replaced when one dies, stopped.
+
+In: `Settings` and a listening socket, which all workers share; the kernel gives each connection to
+one that waits. Out: `serve_on` returns when told to stop and all have finished. The metrics of the
+workers meet in a temporary folder (server/observability/metrics.py).
+"""
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import socket
+import tempfile
+import time
+import warnings
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+import uvloop
+from prometheus_client.multiprocess import mark_process_dead
+
+from server.observability import logs, metrics
+from server.process import gateway
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+QUICK_S = 10.0  # a life shorter than this counts as a quick death
+QUICK_DEATHS = 5  # as many in a row, of one worker, end the gateway
+PAUSE_S = 0.5  # before the next life after a quick death
+HURRY = b"hurry"  # what a worker is sent at the second stop
+
+
+class WorkersError(RuntimeError):
+    """The workers do not stay alive; the message says what was seen."""
+
+
+class Workers:
+    """The workers of one gateway."""
+
+    def __init__(self, settings: Settings, triton_url: str) -> None:
+        self._settings = settings
+        self._triton_url = triton_url
+        # Never fork: gRPC and the threads of this process would not survive it.
+        self._context = multiprocessing.get_context("spawn")
+        self._stopping = asyncio.Event()
+        self._listener: socket.socket | None = None
+        self._pipes: set[Connection] = set()  # one to each worker
+
+    def stop(self) -> None:
+        """Let every worker finish what it has begun, then `serve_on` returns.
+
+        Told a second time, they wait for no more clients to notice.
+        """
+        if self._stopping.is_set():
+            for pipe in self._pipes:
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    pipe.send_bytes(HURRY)
+        self._stopping.set()
+        if self._listener is not None:
+            # The workers have theirs. Were this one open after theirs, connections would go on
+            # being made that nobody takes.
+            self._listener.close()
+
+    async def serve_on(self, listener: socket.socket) -> None:
+        """Run until `stop`. Raises `WorkersError` when a worker cannot stay alive."""
+        self._listener = listener
+        with tempfile.TemporaryDirectory(prefix="mixer-serving-metrics-") as folder:
+            # The workers read it when they import prometheus_client.
+            os.environ[metrics.FOLDER_VARIABLE] = folder
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(self._settings.workers):
+                        group.create_task(self._keep_one(listener))
+            except* WorkersError as errors:
+                raise errors.exceptions[0] from None
+
+    async def _keep_one(self, listener: socket.socket) -> None:
+        deaths = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            theirs, ours = self._context.Pipe(duplex=False)
+            process = self._context.Process(
+                target=work, args=(self._settings, listener, self._triton_url, theirs)
+            )
+            process.start()
+            theirs.close()
+            self._pipes.add(ours)
+            try:
+                await self._life(process)
+            finally:
+                await self._end(process)
+                self._pipes.remove(ours)
+                ours.close()
+            if self._stopping.is_set():
+                return
+            quick = time.monotonic() - began < QUICK_S
+            deaths = deaths + 1 if quick else 0
+            logger.error("worker %s died (exit code %s)", process.pid, process.exitcode)
+            if deaths == QUICK_DEATHS:
+                self.stop()
+                raise WorkersError(f"a worker died {deaths} times in a row; the log says why")
+            if quick:
+                await asyncio.sleep(PAUSE_S)
+
+    async def _life(self, process: SpawnProcess) -> None:
+        """Wait until the worker has died, or is to stop."""
+        died = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(process.sentinel, died.set)
+        waits = [asyncio.create_task(event.wait()) for event in (died, self._stopping)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(process.sentinel)
+            for wait in waits:
+                wait.cancel()
+
+    async def _end(self, process: SpawnProcess) -> None:
+        """See the worker off: it ends by itself after SIGTERM, or is killed."""
+        process.terminate()
+        grace = self._settings.grace + 5
+        await asyncio.to_thread(process.join, grace)
+        if process.exitcode is None:
+            logger.error("worker %s does not end and is killed", process.pid)
+            process.kill()
+            await asyncio.to_thread(process.join)
+        if process.pid is not None:
+            mark_process_dead(process.pid)  # type: ignore[no-untyped-call] # it has no types
+
+
+def work(settings: Settings, listener: socket.socket, triton_url: str, parent: Connection) -> None:
+    """What a worker process does: serve until a signal, or until told to hurry or left alone.
+
+    Signals only let it begin to stop, however many come: one to the whole process group (Ctrl-C in
+    a terminal, systemd's stop) arrives here beside the one that the parent then sends. Not to wait
+    for clients to notice is told through `parent`.
+    """
+    logs.set_up(settings.log_level, settings.log_format)
+    quiet()
+
+    async def run() -> None:
+        this = gateway.make(settings, triton_url)
+        loop = asyncio.get_running_loop()
+        stopping = False
+
+        def stop() -> None:
+            nonlocal stopping
+            if not stopping:
+                stopping = True
+                this.stop()
+
+        def hurry() -> None:
+            loop.remove_reader(parent.fileno())  # without a parent it stays readable
+            stop()
+            # It ends when the parent dies, however it dies: nobody would look after this worker.
+            with contextlib.suppress(EOFError):
+                parent.recv_bytes()
+                this.stop()
+
+        loop.add_reader(parent.fileno(), hurry)
+        gateway.stop_on_signals(stop)
+        await this.serve_on(listener)
+
+    # Ctrl-C before the signal handlers are there.
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(run())
+
+
+def quiet() -> None:
+    """Silence what others say without need."""
+    # It would tell again, in more lines, that the gateway starts and stops.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Hostile pictures make Pillow warn thousands of times; what matters becomes a 4xx.
+    warnings.filterwarnings("ignore", module=r"PIL\.")

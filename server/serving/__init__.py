@@ -1,0 +1,1 @@
+"""One image's way: admission, decoding pool, batching, deadlines, predictions."""

@@ -1,0 +1,103 @@
+"""Pictures that wait for the same model go to Triton together.
+
+In: one picture at a time. Out: its probabilities. Triton's dynamic batcher joins requests anyway;
+joining them here first costs one call instead of many, and a call costs more than a small model.
+Nothing waits for company: a picture goes at once unless every instance of the model has a batch to
+work on. Then one more batch goes ahead, so that an instance finds it when it is done, as soon as it
+is as large as those; and what has gathered otherwise goes as soon as one returns.
+"""
+
+import asyncio
+import math
+from collections import deque
+from contextvars import Context, copy_context
+
+from contracts.resizing import Pixels
+from server.engines.triton.balancer import Replicas
+from server.engines.triton.client import Probabilities
+from server.engines.triton.model import Model
+from server.observability import tracing
+from server.problems import Problem
+from server.serving.admission import Gate
+
+Answer = tuple[Probabilities, str]
+# The context is that of the request, for the log and for traces.
+Waiting = tuple[Pixels, asyncio.Future[Answer], Context]
+
+
+class Batcher:
+    """The queue in front of one model."""
+
+    def __init__(self, triton: Replicas, model: Model, seconds: float) -> None:
+        """`seconds` bounds each call to Triton; afterwards it no longer counts as under way."""
+        self.model = model
+        self.gate = Gate(model.name)
+        self._triton = triton
+        self._seconds = seconds
+        self._waiting: deque[Waiting] = deque()
+        self._under_way: dict[asyncio.Task[None], int] = {}  # the pictures of each call
+        self._will_send = False
+
+    async def infer(self, image: Pixels) -> Answer:
+        """Probabilities float32[K] of uint8[H, W, 3], and the version that answered.
+
+        Raises as `Replicas.infer`.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((image, future, copy_context()))
+        if self.gate.waiting == 1:
+            self._send()  # no other could join
+        elif not self._will_send:
+            # Not at once: what else is ready in this turn of the event loop joins.
+            self._will_send = True
+            loop.call_soon(self._send)
+        try:
+            return await future
+        finally:
+            del future  # it holds its failure, whose traceback holds this frame
+
+    def _send(self) -> None:
+        self._will_send = False
+        most = max(1, self.model.max_batch_size)
+        while len(self._waiting) >= self._enough(most):
+            batch: list[Waiting] = []
+            while self._waiting and len(batch) < most:
+                image, future, context = self._waiting.popleft()
+                if not future.done():  # its request has not been given up
+                    batch.append((image, future, context))
+            if batch:
+                task = asyncio.create_task(self._run(batch), context=batch[0][2])
+                self._under_way[task] = len(batch)
+
+    def _enough(self, most: int) -> float:
+        """How many pictures have to wait for a call to be made now."""
+        calls = len(self._under_way)
+        if calls < self._triton.instances(self.model):
+            return 1
+        if calls < self._triton.slots(self.model):
+            # Small batches one after the other would cost more than they save.
+            return min(most, sum(self._under_way.values()) / calls)
+        return math.inf
+
+    async def _run(self, batch: list[Waiting]) -> None:
+        try:
+            images = [image for image, _, _ in batch]
+            with tracing.call(self.model.name, len(images)):
+                rows, version = await self._triton.infer(self.model, images, self._seconds)
+        except Exception as error:
+            if isinstance(error, Problem):
+                error.forget()
+            # Whatever it is, it is the answer of each request in the batch.
+            for _, future, _ in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future, _), row in zip(batch, rows, strict=True):
+                if not future.done():
+                    future.set_result((row, version))
+        finally:
+            task = asyncio.current_task()
+            if task is not None:
+                self._under_way.pop(task, None)
+            self._send()

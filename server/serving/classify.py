@@ -1,0 +1,233 @@
+"""From the bytes of pictures to predictions: the way every request to /classify takes.
+
+In: encoded pictures, a `Model` and the seconds they may take. Out: predictions as plain data for
+JSON. What cannot be done in time is refused before anything is done for it. Decoding happens in a
+bounded pool of threads; the rest waits in the event loop, where pictures for the same model meet.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+
+import numpy as np
+
+from contracts.resizing import Pixels, ResizeRule
+from server.engines.triton.balancer import Replicas
+from server.engines.triton.client import Probabilities
+from server.engines.triton.model import Model, check_distribution
+from server.images.decoding import decode, is_quick, open_header
+from server.observability import metrics
+from server.problems import DeadlinePassed, NoImage, Problem
+from server.serving.admission import Ticket
+from server.serving.batching import Batcher
+from server.settings import Settings
+from server.web.bodies import Hold, Upload
+from server.web.middleware import Timings
+
+# For a picture this small the hop to a thread and back costs more than decoding it.
+INLINE_BYTES = 16 * 2**10
+INLINE_PIXELS = 128 * 128
+# Added to the process's own, which leaves a tenth of the event loop's share where both want a core.
+DECODE_NICENESS = 10
+
+Predictions = list[dict[str, object]]
+
+
+class Classifier:
+    """Classifies pictures; holds the pool of decoding threads. Close it at the end."""
+
+    def __init__(self, settings: Settings, models: Replicas) -> None:
+        self.models = models
+        self._longest = settings.longest_request
+        self._max_pixels = settings.max_pixels
+        self._batchers: dict[str, Batcher] = {}
+        self._threads = ThreadPoolExecutor(
+            settings.decode_threads, thread_name_prefix="decode", initializer=_give_way
+        )
+
+    def close(self) -> None:
+        """End the threads, after the pictures that they have begun."""
+        self._threads.shutdown(cancel_futures=True)
+
+    async def one(
+        self,
+        data: bytes,
+        model: Model,
+        top_k: int,
+        seconds: float,
+        timings: Timings,
+        *,
+        hold: Hold,
+    ) -> tuple[Predictions, str]:
+        """The predictions for one picture, best first, and the version that made them.
+
+        Given up, it keeps `hold` until a thread that has begun to decode the picture is done.
+        Raises the `Problem` of whatever fails: `TooBusy` at once when `seconds` will not do,
+        `DeadlinePassed` when they did not.
+        """
+        with self._admit(model, 1, seconds, timings) as ticket:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._one(data, model, top_k, timings, ticket, hold=hold)
+            except TimeoutError:
+                raise _late(seconds, timings) from None
+
+    async def many(
+        self,
+        uploads: list[Upload],
+        model: Model,
+        top_k: int,
+        seconds: float,
+        timings: Timings,
+        *,
+        hold: Hold,
+    ) -> tuple[list[Predictions | Problem], str]:
+        """For each picture its predictions or its own problem, and the version that answered.
+
+        Raises the `Problem` of what concerns them all. Keeps `hold` as `one` does.
+        """
+        version = model.version
+
+        async def result(upload: Upload, ticket: Ticket) -> Predictions | Problem:
+            nonlocal version
+            try:
+                if not upload.data:
+                    raise NoImage("the picture has 0 bytes")
+                answer, version = await self._one(
+                    upload.data, model, top_k, timings, ticket, hold=hold
+                )
+            except Problem as problem:
+                if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                return problem
+            return answer
+
+        with self._admit(model, len(uploads), seconds, timings) as ticket:
+            try:
+                async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(result(upload, ticket)) for upload in uploads]
+            except TimeoutError:
+                raise _late(seconds, timings) from None
+            except ExceptionGroup as failures:
+                # All wait for the same Triton: one reason speaks for all.
+                raise failures.exceptions[0] from None
+        return [task.result() for task in tasks], version
+
+    def check(self, model: Model, pictures: int, seconds: float) -> None:
+        """Raise `TooBusy` or `ModelNotReady` if so many pictures would be refused now."""
+        self._batcher(model).gate.check(pictures, seconds)
+
+    def _admit(self, model: Model, pictures: int, seconds: float, timings: Timings) -> Ticket:
+        began = time.perf_counter()
+        try:
+            return self._batcher(model).gate.enter(pictures, seconds)
+        finally:
+            timings.admission = time.perf_counter() - began
+
+    async def _one(
+        self,
+        data: bytes,
+        model: Model,
+        top_k: int,
+        timings: Timings,
+        ticket: Ticket,
+        *,
+        hold: Hold,
+    ) -> tuple[Predictions, str]:
+        try:
+            pixels = await self._pixels(data, model.rule, timings, hold)
+        except Problem:
+            ticket.done()
+            raise
+        began = time.perf_counter()
+        try:
+            probabilities, version = await self._batcher(model).infer(pixels)
+        finally:
+            timings.inference = time.perf_counter() - began
+            timings.average_batch = self.models.average_batch.get(model.name)
+        ticket.done()
+        check_distribution(model.name, probabilities)
+        return predictions(model, probabilities, top_k), version
+
+    def _batcher(self, model: Model) -> Batcher:
+        batcher = self._batchers.get(model.name)
+        if batcher is None or batcher.model is not model:
+            batcher = Batcher(self.models, model, self._longest)
+            self._batchers[model.name] = batcher
+        return batcher
+
+    async def _pixels(self, data: bytes, rule: ResizeRule, timings: Timings, hold: Hold) -> Pixels:
+        submitted = time.perf_counter()
+        if len(data) <= INLINE_BYTES and is_quick(data):
+            image = open_header(data, self._max_pixels)
+            if image.width * image.height <= INLINE_PIXELS:
+                metrics.image_pixels.observe(image.width * image.height)
+                pixels = decode(image, rule, self._max_pixels)
+                _add(timings, decode=time.perf_counter() - submitted, queue=0.0)
+                return pixels
+
+        waiting = [data]  # until a thread begins with it
+
+        def work() -> tuple[Pixels, float, float]:
+            began = time.perf_counter()
+            image = open_header(waiting.pop(), self._max_pixels)
+            metrics.image_pixels.observe(image.width * image.height)
+            pixels = decode(image, rule, self._max_pixels)
+            return pixels, began, time.perf_counter()
+
+        job = self._threads.submit(work)
+        try:
+            pixels, began, ended = await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            if job.cancel():
+                # No thread will begin, but `work` stays in the queue until one comes to it there.
+                waiting.clear()
+            else:
+                loop = asyncio.get_running_loop()
+                hold.keep()
+                job.add_done_callback(lambda _: loop.call_soon_threadsafe(hold.release))
+            raise
+        _add(timings, decode=ended - began, queue=began - submitted)
+        return pixels
+
+
+def _give_way() -> None:
+    """Let the event loop go before this thread when cores are scarce: refusals come at once.
+
+    On Linux each thread has its own niceness (sched(7)). The backends of the models have the same.
+    """
+    thread = threading.get_native_id()
+    own = os.getpriority(os.PRIO_PROCESS, thread)
+    os.setpriority(os.PRIO_PROCESS, thread, own + DECODE_NICENESS)  # 19 at most: the kernel cuts it
+
+
+def _late(seconds: float, timings: Timings) -> DeadlinePassed:
+    where = "waiting for inference" if timings.decode is not None else "waiting to be decoded"
+    return DeadlinePassed(
+        f"the request was still {where} after {seconds:g} s; try again when the server is less busy"
+    )
+
+
+def predictions(model: Model, probabilities: Probabilities, top_k: int) -> Predictions:
+    """The `top_k` most probable of float32[K] classes, best first; of equals the first index."""
+    classes = np.arange(len(probabilities))
+    if top_k < len(classes):
+        classes = np.argpartition(probabilities, -top_k)[-top_k:]
+    best = classes[np.lexsort((classes, -probabilities[classes]))]
+    # Seven digits are what a float32 has; its digits as a float64 would claim more.
+    return [
+        {
+            "label": model.labels[index],
+            "index": index,
+            "probability": float(f"{probabilities[index]:.7g}"),
+        }
+        for index in best.tolist()
+    ]
+
+
+def _add(timings: Timings, *, decode: float, queue: float) -> None:
+    timings.decode = (timings.decode or 0.0) + decode
+    timings.queue = (timings.queue or 0.0) + queue

@@ -1,0 +1,1 @@
+"""The HTTP edge: connections, limits, API keys, endpoints, the page."""

@@ -1,0 +1,101 @@
+"""A checkpoint becomes a served model, with containers alone."""
+
+import contextlib
+import functools
+import http.server
+import ipaddress
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compose.stack import Stack, missing, run, running_stack
+from tests.conftest import check_same, photo
+
+LACKING = missing()
+pytestmark = [pytest.mark.skipif(bool(LACKING), reason=LACKING), pytest.mark.timeout(900)]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Lists a folder, as pip's --find-links reads it."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def torch_wheels() -> Iterator[list[str]]:
+    """Build arguments: where pip of this machine finds PyTorch in a folder, so does the image's."""
+    command = (sys.executable, "-m", "pip", "config", "get", "global.find-links")
+    folder = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    folder = folder or os.environ.get("PIP_FIND_LINKS", "")
+    if not folder or not list(Path(folder).glob("torch-*+cpu-*.whl")):
+        yield []  # the address in the Dockerfile
+        return
+    form = "{{(index .IPAM.Config 0).Subnet}}"
+    subnet = run("docker", "network", "inspect", "bridge", "--format", form).stdout.strip()
+    bridge = str(next(ipaddress.ip_network(subnet).hosts()))  # this machine, as a build sees it
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer((bridge, 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            url = f"http://{bridge}:{server.server_port}/"
+            yield [
+                "--build-arg",
+                f"TORCH_WHEELS={url}",
+                "--build-arg",
+                f"PIP_TRUSTED_HOST={bridge}",
+            ]
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running stack whose repository belongs to the user of the container `export`."""
+    owner = f"{os.getuid() or 1000}:{os.getgid() or 1000}"
+    with running_stack(tmp_path_factory.mktemp("export"), EXPORT_USER=owner) as running:
+        if not os.getuid():
+            for path in [*Path(running.variables["MODEL_REPOSITORY"]).rglob("*")]:
+                os.chown(path, 1000, 1000)
+            os.chown(running.variables["MODEL_REPOSITORY"], 1000, 1000)
+        with torch_wheels() as arguments:
+            running.compose("build", *arguments, "export")
+        yield running
+
+
+def test_a_checkpoint_becomes_a_served_model(stack: Stack) -> None:
+    """The shipped checkpoint, published anew under another name, answers as the shipped model."""
+    done = stack.compose(
+        *("run", "--rm", "--no-TTY", "export", "--name", "second"),
+        *("--checkpoint", "/checkpoints/mixer_cifar10.npz"),
+        *("--labels", "/checkpoints/mixer_cifar10.labels.txt"),
+    )
+    assert "published /models/second" in done.stdout
+    run("deploy/reload.sh", variables=stack.environment)
+    check_same(stack.classify(photo(3), "second"), stack.classify(photo(3)))
+    published = Path(stack.variables["MODEL_REPOSITORY"]) / "second"
+    shutil.rmtree(published)
+
+
+def test_what_goes_wrong_is_said(stack: Stack) -> None:
+    command = ("run", "--rm", "--no-TTY", "export", "--name", "third", "--checkpoint")
+    absent = stack.compose(*command, "/checkpoints/absent.npz", check=False)
+    assert absent.returncode == 2
+    assert "absent.npz" in absent.stderr
+    stranger = ("run", "--rm", "--no-TTY", "--user", "1234", *command[3:])
+    refused = stack.compose(*stranger, "/checkpoints/mixer_cifar10.npz", check=False)
+    assert refused.returncode == 2
+    assert "/models: cannot write there (Permission denied)" in refused.stderr
+
+
+def test_the_image_has_no_cuda(stack: Stack) -> None:
+    code = "import torch; print(torch.version.cuda)"
+    image = f"{stack.project}-export"
+    python = ("--entrypoint", "/opt/mixer-serving/.venv/bin/python")
+    assert run("docker", "run", "--rm", *python, image, "-c", code).stdout == "None\n"

@@ -1,0 +1,252 @@
+"""`python -m loadtest compare`, against a real Triton and a real gateway, also faulty ones."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tritonclient import grpc as triton_grpc
+
+from loadtest import pictures
+from loadtest.measure import Load, visit
+from loadtest.results import read
+from loadtest.triton_target import Triton, TritonTarget
+from server.local_triton.process import children
+from server.local_triton.supervisor import LocalTriton
+from tests import sleepy_models
+from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, running_triton, wait_for
+from tests.loadtest.runs import loadtest, loadtest_on_terminal
+from tests.server.engines.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in
+
+QUICK, SLOW = 0.02, 0.04  # seconds per image
+
+pytestmark = pytest.mark.timeout(300)  # windows that hold many batches take their time
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sleepy")
+    sleepy_models.publish(folder, "quick", QUICK)
+    sleepy_models.publish(folder, "slow", SLOW)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sleepy_triton(repository: Path) -> Iterator[LocalTriton]:
+    with running_triton(repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def compared(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A comparison that started its own servers."""
+    out = tmp_path_factory.mktemp("results") / "compare.json"
+    done = loadtest(
+        *("compare", "--models", "quick", "slow", "--repository", repository, "--out", out),
+        *("--concurrency", "4", "--rates", "8", "--seconds", "2.5", "--warm", "0.2"),
+        *("--rounds", "3", "--max-rounds", "3", "--pictures-sent", "4"),
+    )
+    assert done.returncode == 0, done.stderr
+    return read(out)
+
+
+def point(result: dict[str, Any], model: str, way: str, rate: float = 0.0) -> dict[str, Any]:
+    """The point of a result that has this load."""
+    wanted = (model, way, rate)
+    (found,) = (p for p in result["points"] if (p["model"], p["way"], p["rate"]) == wanted)
+    return dict(found)
+
+
+@pytest.mark.parametrize("way", ["gateway", "triton"])
+def test_half_the_speed_shows_as_half(compared: dict[str, Any], way: str) -> None:
+    quick, slow = (point(compared, model, way) for model in ("quick", "slow"))
+    assert quick["rate_measured"] / slow["rate_measured"] == pytest.approx(2, rel=0.1)
+    assert quick["milliseconds"]["50"] * 2 == pytest.approx(slow["milliseconds"]["50"], rel=0.1)
+    # What Triton says of itself agrees: a sleeping model computes for the time that it sleeps.
+    for found, seconds in ((quick, QUICK), (slow, SLOW)):
+        per_image = [each["compute_ms"] / each["average_batch"] for each in found["windows"]]
+        assert statistics.median(per_image) == pytest.approx(1e3 * seconds, rel=0.15)
+
+
+def test_a_comparison_has_everything_that_a_number_depends_on(compared: dict[str, Any]) -> None:
+    assert compared["complete"]
+    assert compared["ok"]
+    assert {"cpu", "gpu", "date", "Triton", "onnxruntime in the local Triton"} <= set(
+        compared["conditions"]
+    )
+    open_loop = point(compared, "quick", "gateway", 8.0)
+    assert open_loop["rate_measured"] == pytest.approx(8, rel=0.3)
+    for found in compared["points"]:
+        assert len(found["windows"]) == 3
+        for window in found["windows"]:
+            roles = {"gateway", "event_loop", "triton", "model", "generator"}
+            assert set(window["cpu_seconds"]) == roles
+    busy = point(compared, "quick", "gateway")["windows"][0]
+    assert set(busy["phases"]) == {"decode", "queue", "inference", "total"}
+    assert 0 < busy["cpu_seconds"]["event_loop"] < busy["cpu_seconds"]["gateway"]
+
+
+def test_straight_at_triton_agrees_with_an_independent_client(sleepy_triton: LocalTriton) -> None:
+    """Four threads with Triton's own blocking client, counted by hand."""
+    sent = pictures.load(None, 4)
+
+    async def ours() -> float:
+        triton = Triton(sleepy_triton.grpc_url)
+        target = await TritonTarget.prepare(triton, "quick", sent, "fp32")
+        found, window = await visit(
+            target, Load("triton", 4), model="quick", number=0, warm=0.3, seconds=1.5,
+            triton=triton, instances=1, pid=None,
+        )  # fmt: skip
+        await triton.close()
+        assert not window.errors
+        return found.rate
+
+    def theirs() -> float:
+        answers: list[float] = []
+        end = time.perf_counter() + 1.8
+
+        def client() -> None:
+            connection = triton_grpc.InferenceServerClient(sleepy_triton.grpc_url)
+            tensor = triton_grpc.InferInput("image", (1, 32, 32, 3), "UINT8")
+            tensor.set_data_from_numpy(sent[0].pixels(32, 32)[None])
+            while time.perf_counter() < end:
+                connection.infer("quick", [tensor])
+                answers.append(time.perf_counter())
+            connection.close()
+
+        threads = [threading.Thread(target=client) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        inside = [at for at in sorted(answers) if at > end - 1.5]
+        return (len(inside) - 1) / (inside[-1] - inside[0])
+
+    # A machine that stumbles spoils one pair of windows; a client that counts wrongly spoils all.
+    ratios = [asyncio.run(ours()) / theirs() for _ in range(3)]
+    assert statistics.median(ratios) == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [
+        pytest.param(drop_one_in(100), "no answer", id="drops 1 %"),
+        pytest.param(lie_one_in(50), "wrong answer: place 1: 'not ", id="a wrong answer"),
+    ],
+)
+def test_a_fault_anywhere_fails_the_run(
+    gateway: Gateway, triton: LocalTriton, tmp_path: Path, fault: Fault, shown: str
+) -> None:
+    out = tmp_path / "compare.json"
+    with faulty_proxy(gateway.url, fault) as url:
+        done = loadtest(
+            *("compare", "--models", DEFAULT_MODEL, "--url", url, "--triton", triton.grpc_url),
+            *("--concurrency", "8", "--rates", "100", "--seconds", "1.2", "--warm", "0.1"),
+            *("--rounds", "1", "--max-rounds", "1", "--pictures-sent", "2", "--out", out),
+        )
+    assert done.returncode == 1
+    assert "FAILED" in done.stderr
+    assert shown in done.stderr
+    result = read(out)
+    assert not result["ok"]
+    page = tmp_path / "page.md"
+    assert loadtest("report", out, "--markdown", page).returncode == 0
+    assert f"{DEFAULT_MODEL}, gateway, 8 at once: {shown}" in page.read_text()
+
+
+def test_ctrl_c_before_the_first_window_names_no_file(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "compare.json"
+    out.write_text("an older result")
+    command = (
+        *(sys.executable, "-m", "loadtest", "compare", "--models", "quick"),
+        *("--repository", repository, "--out", out, "--rates", "5", "--warm", "60"),
+    )
+    process = subprocess.Popen(
+        [*map(str, command)], cwd=CHECKOUT, stderr=subprocess.PIPE, start_new_session=True
+    )
+    with process:
+        # The gateway that it starts, and the Triton of that one.
+        wait_for(lambda: [each for pid in children(process.pid) for each in children(pid)])
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.decode().strip() == "stopped; nothing had been measured yet"
+    assert out.read_text() == "an older result"
+
+
+def test_a_narrow_terminal_shows_whole_values(
+    gateway: Gateway, triton: LocalTriton, tmp_path: Path
+) -> None:
+    shown = loadtest_on_terminal(
+        80,
+        *("compare", "--models", DEFAULT_MODEL, "--url", gateway.url, "--triton", triton.grpc_url),
+        *("--concurrency", "1", "--rates", "20", "--seconds", "0.3", "--warm", "0.1"),
+        *("--rounds", "2", "--max-rounds", "2", "--pictures-sent", "2"),
+        *("--out", tmp_path / "compare.json"),
+    )
+    assert f"model: {DEFAULT_MODEL}\nway: gateway\nat once: 1\nimages/s: " in shown
+    assert re.search(r"\nwindows: [\d.]+ to [\d.]+, too few windows\n", shown)
+    assert re.search(r"\ngenerator late, ms: [\d.]+\nlimit: \w+", shown)
+    assert "…" not in shown
+
+
+def test_what_was_measured_before_ctrl_c_can_be_read(repository: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "compare.json", tmp_path / "page.md"
+    command = (
+        *(sys.executable, "-m", "loadtest", "compare", "--models", "quick"),
+        *("--repository", repository, "--out", out, "--seconds", "0.3", "--warm", "0.1"),
+        *("--rates", "5", "--rounds", "100", "--max-rounds", "100", "--pictures-sent", "2"),
+    )
+    process = subprocess.Popen(
+        [*map(str, command)], cwd=CHECKOUT, stderr=subprocess.PIPE, start_new_session=True
+    )
+    with process:
+        wait_for(out.exists, what="the first window")
+        started = children(process.pid)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"stopped; what had been measured is in {out}".encode() in errors
+    assert started
+    assert not any(Path(f"/proc/{child}").exists() for child in started)
+    assert not json.loads(out.read_text())["complete"]
+    assert loadtest("report", out, "--markdown", page).returncode == 0
+    assert "Broken off" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        (("--models", "quick", "quick"), "one is there twice"),
+        (("--models", "no_such_model"), "no_such_model"),
+        (("--models", "../quick"), "expected letters, digits"),
+        (("--models", "quick", "--concurrency"), "--concurrency: expected at least one"),
+        (("--models", "quick", "--seconds", "nan"), "--seconds nan: expected more than 0"),
+        (("--models", "quick", "--url", "http://127.0.0.1:9"), "belong together"),
+        (("--models", "quick", "--seconds", "0"), "--seconds 0: expected more than 0"),
+        (("--models", "quick", "--images", "/no/such/folder"), "/no/such/folder"),
+        (
+            ("--models", "quick", "--url", "http://127.0.0.1:9", "--triton", "127.0.0.1:9"),
+            "127.0.0.1:9",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(
+    repository: Path, tmp_path: Path, flags: tuple[str, ...], shown: str
+) -> None:
+    out = tmp_path / "compare.json"
+    done = loadtest("compare", *flags, "--repository", repository, "--out", out)
+    assert done.returncode == 2
+    assert shown in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()

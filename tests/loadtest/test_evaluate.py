@@ -1,0 +1,119 @@
+"""`python -m loadtest evaluate`: the accuracy that users get, against the JAX reference's."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest import truth
+from loadtest.pictures import PicturesError
+from loadtest.results import read
+from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, photo
+from tests.loadtest.runs import loadtest
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """test/<class>/*.png, 60 pictures, in folders for the model's classes in order."""
+    root = tmp_path_factory.mktemp("pictures")
+    with np.load(CHECKOUT / f"tests/golden/{DEFAULT_MODEL}/checkpoint.npz") as arrays:
+        classes = len(arrays["head/bias"])
+    for number in range(60):
+        folder = root / f"test/class_{number % classes}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(photo(number, 60 + number, 50, "PNG"))
+    return root
+
+
+def percentages(text: str) -> list[float]:
+    """Top-1 and top-5 accuracy, as both programs print them."""
+    found = re.search(r"top-1 accuracy ([\d.]+)%, top-5 ([\d.]+)%", text)
+    assert found, text
+    return [float(found[1]), float(found[2])]
+
+
+def test_the_accuracy_is_that_of_the_reference(
+    gateway: Gateway, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "evaluate.json"
+    done = loadtest(
+        *("evaluate", "--data", pictures / "test", "--model", DEFAULT_MODEL, "--url", gateway.url),
+        *("--batch", "8", "--parallel", "3", "--out", out),
+    )
+    assert done.returncode == 0, done.stderr
+    reference = subprocess.run(
+        [
+            *(sys.executable, "-m", "reference", "evaluate", "--data", str(pictures)),
+            *("--checkpoint", f"tests/golden/{DEFAULT_MODEL}/checkpoint.npz"),
+        ],
+        cwd=CHECKOUT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert percentages(done.stdout) == pytest.approx(percentages(reference.stdout), abs=0.1)
+    result = read(out)
+    assert result["pictures"] == 60
+    wrong = round(60 * (1 - result["top1"]))
+    assert 0 < sum(each["count"] for each in result["confused"]) <= wrong
+
+
+def test_a_picture_that_is_not_classified_fails_the_run(
+    gateway: Gateway, pictures: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "data"
+    for folder in sorted((pictures / "test").iterdir()):
+        (broken / folder.name).mkdir(parents=True)
+    (broken / "class_0/good.png").write_bytes(photo(1, 50, 50, "PNG"))
+    (broken / "class_0/broken.png").write_bytes(b"not a picture")
+    out = tmp_path / "evaluate.json"
+    done = loadtest(
+        *("evaluate", "--data", broken, "--model", DEFAULT_MODEL, "--url", gateway.url),
+        *("--out", out),
+    )
+    assert done.returncode == 1
+    assert "class_0/broken.png" in done.stderr
+    assert read(out)["pictures"] == 1
+
+
+def test_a_folder_too_high_names_the_one_below(
+    gateway: Gateway, pictures: Path, tmp_path: Path
+) -> None:
+    done = loadtest(
+        *("evaluate", "--data", pictures, "--model", DEFAULT_MODEL, "--url", gateway.url),
+        *("--out", tmp_path / "evaluate.json"),
+    )
+    assert done.returncode == 2
+    assert f"; did you mean {pictures}/test?" in done.stderr
+    # Two classes, and the folders train and test: as many, so that names alone tell nothing.
+    for name in ("test", "train"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(PicturesError, match=r"no pictures; .*; did you mean .*/test\?"):
+        truth.from_folders(tmp_path, ["cat", "dog"])
+
+
+def test_folders_are_classes_by_name_or_by_order(tmp_path: Path) -> None:
+    labels = ["dog", "cat"]
+    for name in labels:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    assert [each.classes for each in truth.from_folders(tmp_path, labels)] == [(1,), (0,)]
+    assert [each.classes for each in truth.from_folders(tmp_path, ["a", "b"])] == [(0,), (1,)]
+    with pytest.raises(PicturesError, match="among them cat, dog, for a model of 3 classes"):
+        truth.from_folders(tmp_path, ["a", "b", "c"])
+
+
+def test_imagenet_with_the_original_and_the_real_labels(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"ILSVRC2012_val_{number:08d}.JPEG").touch()
+    labels, real = tmp_path / "val.txt", tmp_path / "real.json"
+    labels.write_text("".join(f"ILSVRC2012_val_{n:08d}.JPEG {n + 60}\n" for n in (1, 2, 3)))
+    found = truth.imagenet(tmp_path, labels, None)
+    assert [each.classes for each in found] == [(61,), (62,), (63,)]
+    real.write_text(json.dumps([[61, 5], [], [63]]))
+    found = truth.imagenet(tmp_path, None, real)
+    assert [(each.file.stem[-1], each.classes) for each in found] == [("1", (61, 5)), ("3", (63,))]
+    labels.write_text("490\n361\n171\n")
+    with pytest.raises(PicturesError, match=r"val\.txt, line 1: expected NAME\.JPEG CLASS"):
+        truth.imagenet(tmp_path, labels, None)

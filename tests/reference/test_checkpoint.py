@@ -1,0 +1,84 @@
+"""Reading and writing the published format: what is refused, in which words, and what survives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reference import checkpoint, models
+
+GOLDEN = Path(__file__).parents[1] / "golden/mixer_tiny/checkpoint.npz"
+
+
+def arrays() -> checkpoint.Arrays:
+    return checkpoint.read_arrays(GOLDEN)
+
+
+def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
+    path = tmp_path / "new/copy.npz"
+    checkpoint.write_arrays(path, arrays() | {"file": np.ones(3)})
+    with np.load(path, allow_pickle=False) as copy:
+        assert set(copy.files) == arrays().keys() | {"file"}
+        for key, value in arrays().items():
+            np.testing.assert_array_equal(copy[key], value)
+    assert [entry.name for entry in path.parent.iterdir()] == ["copy.npz"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    checkpoint.write_arrays(path, arrays())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        checkpoint.write_arrays(path, {"a": np.ones(2), "b": np.array([object()])})
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_optimiser_state_files_are_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    prefixed = {f"opt/target/{key}": value for key, value in arrays().items()}
+    checkpoint.write_arrays(path, prefixed | {"opt/state/step": np.asarray(7)})
+    assert models.read(path).config == models.read(GOLDEN).config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head/kernel": None}, r"head/kernel with 2 dimensions; found no such key"),
+        ({"head/bias": None}, r"head/bias: expected shape \(10,\), found no such key"),
+        ({"cls": np.ones((1, 1, 32))}, r"cls: expected no such key, found shape \(1, 1, 32\)"),
+        ({"stem/bias": np.ones(31)}, r"stem/bias: expected shape \(32,\), found shape \(31,\)"),
+        (
+            {"MixerBlock_2/LayerNorm_1/scale": None},
+            r"MixerBlock_2/LayerNorm_1/scale: expected shape \(32,\), found no such key",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_by_key(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "wrong.npz"
+    changed = {k: np.asarray(v) for k, v in (arrays() | change).items() if v is not None}
+    checkpoint.write_arrays(path, changed)
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        models.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip archive", GOLDEN.read_bytes()[:5000]])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "foreign.npz"
+    path.write_bytes(content)
+    with pytest.raises(checkpoint.CheckpointError, match=r"foreign\.npz: expected an \.npz file"):
+        models.read(path)
+
+
+def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "pickle.npz"
+    np.savez(path, payload=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(checkpoint.CheckpointError, match=r"expected an \.npz file of plain arrays"):
+        models.read(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(checkpoint.CheckpointError, match=r"absent\.npz: no such file"):
+        models.read(tmp_path / "absent.npz")

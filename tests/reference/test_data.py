@@ -1,0 +1,122 @@
+"""Reading pictures: in memory and as they are needed, broken files, CIFAR-10's own archive."""
+
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reference import data
+from tests.reference.runs import write_pictures
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"), training=6, size=40)
+
+
+def test_files_give_the_pixels_that_memory_has(pictures: Path) -> None:
+    memory = data.load(pictures, "train", 32)
+    files = data.load(pictures, "train", 32, memory_gib=0)
+    assert isinstance(memory, data.Memory)
+    assert isinstance(files, data.Files)
+    assert files.labels.tolist() == memory.labels.tolist() == [0] * 6 + [1] * 6
+    for row in range(len(files)):
+        np.testing.assert_array_equal(files.square(row), memory.images[row])
+    rest, held_back = data.split_validation(files, 4, seed=0)
+    assert (len(rest), len(held_back)) == (8, 4)
+    np.testing.assert_array_equal(
+        held_back.square(2), data.split_validation(memory, 4, seed=0)[1].square(2)
+    )
+
+
+def test_a_file_that_breaks_off_is_replaced_by_another_of_its_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_pictures(tmp_path, training=3)
+    cut = tmp_path / "train/dark/1.png"
+    cut.write_bytes(cut.read_bytes()[:1500])  # the header is whole
+    files = data.load(tmp_path, "train", 32, memory_gib=0)
+    assert len(files) == 6
+    for _ in range(2):
+        np.testing.assert_array_equal(files.square(1), files.square(2))
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"{cut}: replaced by another")
+    with pytest.raises(data.DataError, match=r"1\.png: not a picture that can be read"):
+        data.load(tmp_path, "train", 32, memory_gib=0, refuse_broken=True)
+    for name in ("0", "2"):
+        file = tmp_path / f"train/dark/{name}.png"
+        file.write_bytes(file.read_bytes()[:1500])
+    with pytest.raises(data.DataError, match="dark: no picture in it can be read any more"):
+        data.load(tmp_path, "train", 32, memory_gib=0).square(0)
+
+
+def test_a_turned_photograph_is_read_upright_and_a_large_one_at_a_fraction(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    picture = Image.new("RGB", (1600, 800))
+    picture.paste((255, 255, 255), (0, 0, 800, 800))  # the left half is white
+    picture.save(tmp_path / "photo.jpg", exif=exif)
+    upright = data.open_upright(tmp_path / "photo.jpg", 64)
+    assert upright.width < upright.height < 800
+    assert np.asarray(upright)[:10].min() > 240  # and is above now
+    assert np.asarray(upright)[-10:].max() < 15
+
+
+def test_broken_pictures_are_named_and_skipped_or_refused(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "train/dark"
+    folder.mkdir(parents=True)
+    whole = pictures / "train/dark/0.png"
+    (folder / "good.png").write_bytes(whole.read_bytes())
+    (folder / "cut.png").write_bytes(whole.read_bytes()[:200])
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "notes.txt").write_text("not even called one")
+    dataset = data.load(tmp_path, "train", 32)
+    assert len(dataset) == 1
+    assert {"cut.png", "text.jpg"} == {
+        Path(m.removeprefix("skipped ").split(":")[0]).name for m in caplog.messages
+    }
+    with pytest.raises(data.DataError, match=r"(cut\.png|text\.jpg): not a picture"):
+        data.load(tmp_path, "train", 32, refuse_broken=True)
+
+
+def test_the_published_cifar10_archive_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    planes = np.random.default_rng(0).integers(0, 256, (6, 3072), np.uint8)
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "data_batch_1", {b"data": planes[:4], b"labels": [3, 1, 0, 1]})
+        add(archive, "test_batch", {b"data": planes[4:], b"labels": [2, 0]})
+        add(archive, "batches.meta", {b"label_names": [b"airplane", b"bird", b"cat", b"frog"]})
+    training = data.load(path, "train", 32)
+    assert isinstance(training, data.Memory)
+    assert training.classes == ("airplane", "bird", "cat", "frog")
+    assert training.labels.tolist() == [3, 1, 0, 1]
+    np.testing.assert_array_equal(training.images[2, :, :, 1], planes[2, 1024:2048].reshape(32, 32))
+    assert len(data.load(path, "test", 32)) == 2
+
+
+def test_an_archive_with_code_inside_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path}/executed",)
+
+    path = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "data_batch_1", Evil())
+    with pytest.raises(data.DataError, match=r"refused to load posix\.system"):
+        data.load(path, "train", 32)
+    assert not (tmp_path / "executed").exists()
+
+
+def add(archive: tarfile.TarFile, name: str, content: object) -> None:
+    """Add a pickle with the module name that NumPy 1 wrote into CIFAR-10."""
+    body = pickle.dumps(content, protocol=3).replace(b"numpy._core.", b"numpy.core.")
+    member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+    member.size = len(body)
+    archive.addfile(member, io.BytesIO(body))

@@ -1,0 +1,69 @@
+"""Data parallelism: the same curve on one device, on eight, and on eight in two processes."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.reference.runs import arrays, curve, finish, run, start, write_pictures
+
+pytestmark = pytest.mark.timeout(600)  # programs are compiled, on however busy a machine
+# An epoch is one step here, so the curve has the loss of every step.
+STEPS = 20
+FLAGS = ["--variant", "mixer_testing", "--batch-size", "64", "--validation", "16"]
+FLAGS += ["--epochs", str(STEPS), "--mixup", "0.2", "--cutmix", "1", "--ema-decay", "0.9"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def one_device(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one") / "model.npz"
+    done = run("train", *FLAGS, "--data", pictures, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def assert_same_curve(found: Path, expected: Path) -> None:
+    steps, losses = zip(*curve(found), strict=True)
+    expected_steps, expected_losses = zip(*curve(expected), strict=True)
+    assert steps == expected_steps == tuple(range(1, STEPS + 1))
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+
+
+def test_eight_devices_draw_the_curve_of_one(
+    pictures: Path, one_device: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.npz"
+    done = run("train", *FLAGS, "--data", pictures, "--out", out, devices=8)
+    assert done.returncode == 0, done.stderr
+    assert_same_curve(out, one_device)
+
+
+def test_two_processes_with_four_devices_each_draw_the_curve_of_one(
+    pictures: Path, one_device: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    out = tmp_path / "model.npz"
+    together = ["--coordinator", address, "--processes", "2", "--process"]
+    flags: list[str | Path] = ["train", *FLAGS, "--data", pictures, "--out", out]
+    both = [start(*flags, *together, str(process), devices=4) for process in range(2)]
+    for process in both:
+        done = finish(process)
+        assert done.returncode == 0, done.stderr
+    assert_same_curve(out, one_device)
+    assert arrays(out).keys() == arrays(one_device).keys()
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(pictures: Path, tmp_path: Path) -> None:
+    flags = ["--variant", "mixer_testing", "--batch-size", "12", "--validation", "16"]
+    done = run("train", *flags, "--data", pictures, "--out", tmp_path / "model.npz", devices=8)
+    assert done.returncode == 2
+    assert "error: batch_size: 12 cannot be divided among 8 devices" in done.stderr

@@ -1,0 +1,317 @@
+"""Training as a user runs it: `python -m reference train` on small folders, stopped and resumed."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reference import commands, models
+from reference.config import ConfigError, TrainConfig, sizes
+from tests.reference.runs import CLASSES, FLAGS, arrays, curve, finish, run, start, write_pictures
+
+pytestmark = pytest.mark.timeout(400)  # programs are compiled, on however busy a machine
+SMALL = TrainConfig(variant="mixer_testing", batch_size=8, validation=16)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run of 20 epochs that nothing interrupted."""
+    out = tmp_path_factory.mktemp("unbroken") / "model.npz"
+    done = run("train", *FLAGS, "--epochs", "20", "--data", pictures, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "held-back training pictures" in done.stdout
+    return out
+
+
+def assert_equal_runs(found: Path, expected: Path) -> None:
+    one, other = arrays(found), arrays(expected)
+    assert one.keys() == other.keys()
+    for key, value in other.items():
+        np.testing.assert_array_equal(one[key], value, err_msg=key)
+    assert curve(found) == curve(expected)  # each step once
+
+
+def stop_when(
+    process: subprocess.Popen[str],
+    condition: Callable[[], object],
+    by: signal.Signals = signal.SIGKILL,
+) -> subprocess.CompletedProcess[str]:
+    """A signal at the moment at which the condition holds."""
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline, "nothing to stop came about"
+        assert process.poll() is None, "the run ended before it could be stopped"
+    process.send_signal(by)
+    return finish(process)
+
+
+def test_a_killed_and_resumed_run_ends_in_the_parameters_of_an_unbroken_one(
+    pictures: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "model.npz"
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    state = broken.with_suffix(".state.npz")
+    stop_when(start("train", *flags), lambda: state.exists() and curve(broken))
+    assert 0 < len(curve(broken)) < 20
+    again = run("train", *flags, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert_equal_runs(broken, unbroken)
+
+
+def test_killed_while_a_checkpoint_is_written_a_run_goes_on_from_the_one_before(
+    pictures: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "model.npz"
+    state = broken.with_suffix(".state.npz")
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+
+    def writing_the_second() -> bool:
+        return state.exists() and any(tmp_path.glob(f".{state.name}.*.tmp"))
+
+    stop_when(start("train", *flags), writing_the_second)
+    for _ in range(20):
+        if any(tmp_path.glob(f".{state.name}.*.tmp")):
+            break
+        # The kill came just after the renaming; so once more.
+        stop_when(start("train", *flags, "--resume"), writing_the_second)
+    else:
+        pytest.fail("never killed while the temporary file was there")
+    assert int(arrays(state)["step"]) % 8 == 0  # whole, and of an epoch's end
+    again = run("train", *flags, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert not list(tmp_path.glob(".*.tmp")), "what the killed run left behind is still there"
+    assert_equal_runs(broken, unbroken)
+
+
+def test_saved_within_an_epoch_too(pictures: Path, unbroken: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "model.npz"
+    state = broken.with_suffix(".state.npz")
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    often = ("--save-minutes", "0.000001")
+    stop_when(start("train", *flags, *often), broken.exists)
+    assert int(arrays(state)["step"]) % 8 > 0
+    assert models.read(broken).num_classes == 2
+    again = run("train", *flags, "--resume")  # and saves as often as usual from now on
+    assert again.returncode == 0, again.stderr
+    assert_equal_runs(broken, unbroken)
+
+
+def test_a_trained_checkpoint_has_learnt_and_is_evaluated(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.npz"
+    flags = ["--epochs", "8", "--crop-padding", "0", "--learning-rate", "0.01"]
+    done = run("train", *FLAGS, *flags, "--data", pictures, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert out.with_suffix(".labels.txt").read_text().split() == list(CLASSES)
+    assert json.loads(out.with_suffix(".json").read_text())["variant"] == "mixer_testing"
+    assert models.read(out).num_classes == 2
+    result = run("evaluate", "--checkpoint", out, "--data", pictures)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("top-1 accuracy 100.00%, top-5 100.00%, on 8 pictures")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variant": "mixer_b17"}, "variant: no 'mixer_b17'; did you mean mixer_b16"),
+        ({"image_size": 33}, "image_size: 33 is no multiple of the patch size 8"),
+        ({"batch_size": 65}, "batch_size: 65 is more than 64 pictures.* at most 64.* for 64"),
+        ({"validation": 80}, "validation: cannot hold back 80 of 80 pictures; choose at most 79"),
+        ({"validation": 80, "batch_size": 75}, "back 80 of 80 .*; batch_size: 75 is more than 72"),
+        ({"validation": 0}, "validation: 0 is not above zero; .* hold back 1 picture"),
+        ({"epochs": 0}, "epochs: 0 is not above zero"),
+        ({"learning_rate": -1.0}, "learning_rate: -1.0 is not above zero"),
+    ],
+)
+def test_a_configuration_that_cannot_run_is_refused_by_field(
+    pictures: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    def attempt() -> None:
+        commands.train(
+            dataclasses.replace(SMALL, **change), data=pictures, out=tmp_path / "model.npz"
+        )
+
+    with pytest.raises(commands.UserError, match=message):
+        attempt()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_do_not_fit_are_refused_before_a_picture_is_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "train/dark"
+    folder.mkdir(parents=True)
+    for index in range(48):
+        (folder / f"{index}.png").write_text("to open it would be another error")
+    flags: list[str | Path] = ["--data", tmp_path, "--out", tmp_path / "model.npz"]
+    done = run("train", *flags, "--validation", "2000", "--batch-size", "128")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: validation: cannot hold back 2000 of 48 pictures; choose at most 47, or leave it "
+        "out for 4; batch_size: 128 is more than 44 pictures, which are left to train on; choose "
+        "at most 44, or leave it out for 32"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "devices", "expected"),
+    [
+        (50_000, 1, (2000, 128)),
+        (50_000, 8, (2000, 128)),
+        (50_000, 256, (2000, 256)),
+        (300, 1, (30, 128)),
+        (48, 1, (4, 32)),
+        (48, 8, (4, 32)),
+        (48, 3, (4, 24)),
+        (9, 8, (1, 8)),
+        (2, 1, (1, 1)),
+    ],
+)
+def test_what_is_left_out_fits_the_pictures_and_the_devices(
+    pictures: int, devices: int, expected: tuple[int, int]
+) -> None:
+    assert sizes(TrainConfig(), pictures, devices) == expected
+    with pytest.raises(ConfigError, match=f"data: {devices} training pictures are too few"):
+        sizes(TrainConfig(), devices, devices)
+
+
+def test_a_small_folder_trains_without_any_numbers_and_resumes_with_those_it_had(
+    tmp_path: Path,
+) -> None:
+    pictures, out = write_pictures(tmp_path / "pets", training=24), tmp_path / "model.npz"
+    (pictures / "train/dark/0.png").write_text("47 are left")
+    flags: list[str | Path] = ["--variant", "mixer_testing", "--epochs", "1", "--data", pictures]
+    done = run("train", *flags, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("on 4 held-back training pictures\n")
+    config = json.loads(out.with_suffix(".json").read_text())
+    assert (config["validation"], config["batch_size"]) == (4, 32)
+    write_pictures(tmp_path / "more", training=100)
+    flags[-1] = tmp_path / "more"  # would have more of both now
+    again = run("train", *flags, "--out", out, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(out.with_suffix(".json").read_text()) == config
+    other = run("train", *flags, "--out", out, "--resume", "--batch-size", "16")
+    assert "error: batch_size: this run was started with 32, not 16" in other.stderr
+
+
+def test_a_stop_says_what_to_do_next(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.npz"
+    # Programs of its own, which take a while to compile: it is stopped before the first step.
+    flags: list[str | Path] = ["--variant", "mixer_cifar10", "--batch-size", "8", "--epochs", "200"]
+    flags += ["--validation", "16", "--data", pictures, "--out", out]
+    log, state = out.with_suffix(".log.jsonl"), out.with_suffix(".state.npz")
+    early = stop_when(start("train", *flags), log.exists, signal.SIGINT)
+    assert not state.exists(), "stopped too late"
+    assert early.returncode == 130
+    last = early.stderr.splitlines()[-1]
+    assert last == "stopped; nothing had been saved yet: start again, without --resume"
+    late = stop_when(start("train", *flags), state.exists, signal.SIGINT)
+    assert late.returncode == 130
+    last = late.stderr.splitlines()[-1]
+    assert last == "stopped; the last checkpoint is whole: go on with --resume"
+
+
+def test_a_resumed_run_drops_what_was_logged_after_the_save(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.npz"
+    log = out.with_suffix(".log.jsonl")
+    log.write_text('{"step": 3, "loss": 1.0}\n')  # of a run that never came to a save
+    flags: list[str | Path] = [*FLAGS, "--epochs", "2", "--data", pictures, "--out", out]
+    done = run("train", *flags)
+    assert done.returncode == 0, done.stderr
+    saved = log.read_text()
+    assert [json.loads(line)["step"] for line in saved.splitlines()] == [8, 16]
+    with log.open("a") as file:
+        file.write('{"step": 17, "loss": 1.0}\n{"ste')
+    again = run("train", *flags, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert log.read_text() == saved
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_that_there_is_no_tpu_is_said_only_where_its_library_is_installed(
+    tmp_path: Path, installed: bool
+) -> None:
+    if installed:  # without its shared object
+        (tmp_path / "libtpu.py").write_text("def get_library_path(): return None\n")
+    else:
+        hide = 'import sys\n\nsys.modules["libtpu"] = None\n'
+        (tmp_path / "sitecustomize.py").write_text(hide)
+    flags = ["--models", "mixer_testing", "--batch-sizes", "1"]
+    flags += ["--windows", "1", "--seconds", "0.1"]
+    done = run("throughput", *flags, python_path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("Unable to initialize backend 'tpu'" in done.stderr) is installed, done.stderr
+
+
+def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = run("train", "--data", tmp_path / "nowhere", "--out", tmp_path / "model.npz")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/nowhere/train: no such folder; expected")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_in_the_way_is_not_overwritten_nor_resumed_under_another_configuration(
+    pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.npz"
+    once = dataclasses.replace(SMALL, epochs=1)
+    with pytest.raises(commands.UserError, match="resume: there is no"):
+        commands.train(once, data=pictures, out=out, resume=True)
+    commands.train(once, data=pictures, out=out)
+    before = out.read_bytes()
+    with pytest.raises(commands.UserError, match="go on with --resume"):
+        commands.train(once, data=pictures, out=out)
+    with pytest.raises(commands.UserError, match="epochs: this run was started with 1, not 2"):
+        commands.train(dataclasses.replace(SMALL, epochs=2), data=pictures, out=out, resume=True)
+    assert out.read_bytes() == before
+
+
+def test_with_every_augmentation_and_an_average_a_run_resumes_bit_for_bit(
+    pictures: Path, tmp_path: Path
+) -> None:
+    flags: list[str | Path] = [*FLAGS, "--epochs", "4", "--data", pictures, "--ema-decay", "0.9"]
+    flags += ["--mixup", "0.2", "--cutmix", "1", "--randaugment-layers", "2", "--optimizer", "muon"]
+    flags += ["--min-crop-area", "0.3", "--precision", "bfloat16", "--workers", "2"]
+    whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
+    done = run("train", *flags, "--out", whole)
+    assert done.returncode == 0, done.stderr
+    stop_when(start("train", *flags, "--out", broken), broken.exists)
+    again = run("train", *flags, "--out", broken, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert_equal_runs(broken, whole)
+    state = arrays(whole.with_suffix(".state.npz"))
+    assert np.any(state["params/head/kernel"] != state["average/head/kernel"])
+    np.testing.assert_array_equal(arrays(whole)["head/kernel"], state["average/head/kernel"])
+
+
+def test_fine_tuning_starts_from_a_published_file_at_a_higher_resolution(
+    pictures: Path, tmp_path: Path
+) -> None:
+    golden = Path(__file__).parents[1] / "golden/mixer_tiny/checkpoint.npz"
+    out = tmp_path / "tuned.npz"
+    flags: list[str | Path] = ["--start-from", golden, "--image-size", "64", "--batch-size", "8"]
+    flags += ["--validation", "16", "--epochs", "4", "--learning-rate", "1e-3", "--data", pictures]
+    done = run("train", *flags, "--out", out)
+    assert done.returncode == 0, done.stderr
+    tuned = models.read(out)
+    assert (tuned.num_classes, tuned.image_size) == (2, 64)
+    assert json.loads(out.with_suffix(".json").read_text())["image_size"] == 64
+    # The body is where it came from, but for a few small steps.
+    assert (
+        np.corrcoef(arrays(golden)["stem/kernel"].ravel(), arrays(out)["stem/kernel"].ravel())[0, 1]
+        > 0.9
+    )
+    result = run("evaluate", "--checkpoint", out, "--data", pictures)
+    assert result.stdout.startswith("top-1 accuracy 100.00%"), result.stderr
+    again = run("train", *flags, "--out", out, "--resume")  # done already, and says so
+    assert again.returncode == 0, again.stderr

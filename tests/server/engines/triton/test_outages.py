@@ -1,0 +1,184 @@
+"""Readiness and requests while Triton's backend dies or hangs, or the network swallows all."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from server.local_triton.process import children
+from server.local_triton.supervisor import LocalTriton
+from tests.conftest import (
+    DEFAULT_MODEL,
+    Gateway,
+    check_same,
+    frozen,
+    photo,
+    running_gateway,
+    running_triton,
+    status,
+    wait_for,
+)
+
+PICTURE = photo(0, 64, 48)
+DEADLINE = 2.0
+# Documented are 5 s until /readyz tells and 10 s until it is well again; a loaded machine that runs
+# the tests may take its time.
+PATIENCE = 20.0
+
+
+def classify(gateway: Gateway) -> httpx.Response:
+    return httpx.post(
+        f"{gateway.url}/classify",
+        content=PICTURE,
+        headers={"Content-Type": "image/jpeg", "X-Request-Timeout": str(DEADLINE)},
+        trust_env=False,
+        timeout=60,
+    )
+
+
+@contextlib.contextmanager
+def load(gateway: Gateway, clients: int = 4) -> Iterator[list[tuple[int, float]]]:
+    """Requests one after another from each client; their statuses and seconds."""
+    answers: list[tuple[int, float]] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        while not enough.is_set():
+            began = time.monotonic()
+            code = classify(gateway).status_code
+            answers.append((code, time.monotonic() - began))
+            enough.wait(0.02)
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: len(answers) > 2 * clients, what="answers")
+        yield answers
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+
+
+def check(answers: list[tuple[int, float]]) -> None:
+    """Only what was promised, and no request beyond its deadline."""
+    assert {code for code, _ in answers} <= {200, 503, 504}
+    assert {code for code, _ in answers} & {503, 504}
+    assert max(seconds for _, seconds in answers) < DEADLINE + 5
+
+
+def not_ready_then_ready(gateway: Gateway, mend: contextlib.AbstractContextManager[object]) -> None:
+    ready = f"{gateway.url}/readyz"
+    with mend:
+        wait_for(lambda: status(ready) == 503, PATIENCE, "not ready")
+        assert status(f"{gateway.url}/livez") == 200
+    wait_for(lambda: status(ready) == 200, PATIENCE, "ready again")
+
+
+def stub_of(triton: LocalTriton, model: str) -> int:
+    """The process that runs a model, as soon as there is one."""
+
+    def found() -> int | None:
+        stubs = children(triton.pid) if triton.pid else []
+        for pid in stubs:
+            with contextlib.suppress(OSError):
+                if model.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        return None
+
+    return wait_for(found, what=f"a process of {model}")
+
+
+def test_a_killed_and_a_hanging_backend(model_repository: Path, tmp_path: Path) -> None:
+    with (
+        running_triton(model_repository) as triton,
+        running_gateway(
+            tmp_path / "log", "--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL
+        ) as gateway,
+    ):
+        right = classify(gateway).json()["predictions"]
+        # Not the default model: each one counts.
+        not_ready_then_ready(gateway, frozen(stub_of(triton, "linear")))
+        with load(gateway) as answers:
+            os.kill(stub_of(triton, DEFAULT_MODEL), signal.SIGKILL)
+            not_ready_then_ready(gateway, contextlib.nullcontext())
+        check(answers)
+        again = classify(gateway)
+        assert again.status_code == 200
+        check_same(again.json()["predictions"], right)
+
+
+class Relay:
+    """A network between gateway and Triton that can swallow everything.
+
+    Connections that it swallowed once stay dead afterwards, as those of a real network do for
+    minutes: TCP doubles the time between its attempts.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._sockets: list[socket.socket] = []
+        self._dead: set[socket.socket] = set()
+        self.swallows = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                triton = socket.create_connection(self._target)
+                self._sockets += [client, triton]
+                for pair in ((client, triton), (triton, client)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self.swallows:
+                    self._dead |= {source, sink}
+                if source not in self._dead:
+                    sink.sendall(data)
+        if source not in self._dead:
+            sink.close()
+
+    @contextlib.contextmanager
+    def swallowing(self) -> Iterator[None]:
+        self._dead |= set(self._sockets)
+        self.swallows = True
+        try:
+            yield
+        finally:
+            self.swallows = False
+
+    def close(self) -> None:
+        for each in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+def test_a_network_that_swallows_everything(triton: LocalTriton, tmp_path: Path) -> None:
+    relay = Relay(triton.grpc_url)
+    try:
+        with running_gateway(
+            tmp_path / "log", "--triton-url", relay.url, "--default-model", DEFAULT_MODEL
+        ) as gateway:
+            right = classify(gateway).json()["predictions"]
+            with load(gateway) as answers:
+                not_ready_then_ready(gateway, relay.swallowing())
+            check(answers)
+            check_same(classify(gateway).json()["predictions"], right)
+            # Its stop does not wait for what was swallowed.
+            relay.close()
+    finally:
+        relay.close()

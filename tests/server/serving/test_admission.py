@@ -1,0 +1,121 @@
+"""server/serving/admission.py: queues on a clock of the test's own."""
+
+import heapq
+from collections import deque
+
+import pytest
+
+from server.problems import ModelNotReady, TooBusy
+from server.serving.admission import MARGIN, UNMEASURED, Gate, Ticket
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def served(gate: Gate, clock: Clock, pictures: int, seconds_each: float) -> None:
+    """Let `pictures` be answered one after another."""
+    for _ in range(pictures):
+        with gate.enter(1, 1000) as ticket:
+            clock.now += seconds_each
+            ticket.done()
+
+
+def test_a_lone_request_is_always_admitted() -> None:
+    clock = Clock()
+    gate = Gate("m", clock)
+    served(gate, clock, 10, 5.0)
+    with gate.enter(64, 0.001):
+        assert gate.waiting == 64
+    assert gate.waiting == 0
+
+
+def test_what_cannot_be_in_time_is_refused_with_the_seconds_to_wait() -> None:
+    clock = Clock()
+    gate = Gate("m", clock)
+    served(gate, clock, 100, 0.1)  # 10 per second
+    tickets = [gate.enter(1, 5.0) for _ in range(int(10 * 5 * MARGIN))]
+    with pytest.raises(TooBusy, match="answers 10 per second") as refusal:
+        gate.enter(1, 5.0)
+    assert refusal.value.retry_after == 1
+    # 25 wait: a picture that may only take 1 s fits in when 4 are left, after 2.1 s.
+    with pytest.raises(TooBusy) as refusal:
+        gate.enter(1, 1.0)
+    assert refusal.value.retry_after == 3
+    assert (b"retry-after", b"3") in refusal.value.headers()
+    tickets.append(gate.enter(1, 6.0))
+    for ticket in tickets:
+        ticket.done()
+    assert gate.waiting == 0
+
+
+def test_the_rate_follows_what_is_measured() -> None:
+    clock = Clock()
+    gate = Gate("m", clock)
+    served(gate, clock, 1000, 0.01)
+    clock.now += 3600  # an idle hour is not counted
+    served(gate, clock, 1, 0.01)
+    gate.enter(79, 1.0)
+    with pytest.raises(TooBusy, match="answers 100 per second"):
+        gate.enter(1, 1.0)
+    gate = Gate("m", clock)
+    served(gate, clock, 1000, 0.01)
+    served(gate, clock, 50, 0.1)
+    gate.enter(8, 1.0)
+    with pytest.raises(TooBusy, match=r"answers 1[0-9](\.[0-9]+)? per second"):
+        gate.enter(10, 1.0)
+
+
+def test_before_the_first_answer_only_so_many_are_admitted() -> None:
+    gate = Gate("m", Clock())
+    ticket = gate.enter(UNMEASURED, 1.0)
+    with pytest.raises(TooBusy):
+        gate.enter(1, 1.0)
+    ticket.done()
+
+
+def test_a_queue_that_does_not_move_is_no_overload() -> None:
+    clock = Clock()
+    gate = Gate("m", clock)
+    served(gate, clock, 100, 0.01)
+    gate.enter(100, 2.0)
+    clock.now += 30
+    with pytest.raises(ModelNotReady, match=r"not answered anything for 30\.0 s"):
+        gate.enter(100, 1.0)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_at_three_times_the_capacity_the_server_stays_busy_and_all_are_in_time(batch: int) -> None:
+    clock = Clock()
+    gate = Gate("m", clock)
+    deadline, service, arrivals, total = 1.0, 0.01, 0.01 / 3, 6000
+    waiting: deque[float] = deque()
+    tickets: deque[Ticket] = deque()
+    events = [(number * arrivals, "arrival") for number in range(total)]
+    heapq.heapify(events)
+    latencies: list[float] = []
+    refused = in_service = 0
+    while events:
+        clock.now, what = heapq.heappop(events)
+        if what == "done":
+            for _ in range(in_service):
+                tickets.popleft().done()
+                latencies.append(clock.now - waiting.popleft())
+            in_service = 0
+        else:
+            try:
+                tickets.append(gate.enter(1, deadline))
+                waiting.append(clock.now)
+            except TooBusy:
+                refused += 1
+        if waiting and not in_service:
+            in_service = min(batch, len(waiting))
+            heapq.heappush(events, (clock.now + service * in_service, "done"))
+    assert len(latencies) + refused == total
+    # 20 s of arrivals and what waits at their end, at 100 per second.
+    assert len(latencies) >= 0.95 * 2000
+    assert max(latencies) <= deadline
+    assert gate.waiting == 0

@@ -1,0 +1,132 @@
+"""`python -m server` as a process: settings, ports, signals, and a Triton of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.local_triton.supervisor import LocalTriton
+from tests.conftest import (
+    CHECKOUT,
+    DEFAULT_MODEL,
+    photo,
+    running_gateway,
+    status,
+    wait_for,
+)
+
+
+def run(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "server", *flags],
+        cwd=CHECKOUT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_names_every_setting() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for flag in ("--host", "--port", "--triton-url", "--with-triton", "--request-timeout"):
+        assert flag in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "message"),
+    [
+        (["--port", "http"], {}, "--port (MIXER_PORT): "),
+        ([], {"MIXER_MAX_PIXELS": "0"}, "--max-pixels (MIXER_MAX_PIXELS): "),
+        ([], {"MIXER_PROT": "1"}, "MIXER_PROT: no setting has this name"),
+        (["--prot", "1"], {}, "unrecognized arguments: --prot"),
+    ],
+)
+def test_a_bad_setting_ends_with_2_and_its_name(
+    flags: list[str], environment: dict[str, str], message: str
+) -> None:
+    done = run(*flags, **environment)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_and_an_unknown_host_end_with_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        done = run("--port", port)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert "--port" in done.stderr
+    done = run("--host", "192.0.2.1")
+    assert done.returncode == 1
+    assert "cannot listen on 192.0.2.1" in done.stderr
+
+
+def test_an_unusable_repository_ends_with_1(tmp_path: Path) -> None:
+    done = run("--port", "0", "--with-triton", "--repository", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert str(tmp_path / "none") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_request_under_way_finish(
+    number: signal.Signals, triton: LocalTriton, tmp_path: Path
+) -> None:
+    picture = photo(0, 100, 100)
+    flags = ("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL)
+    with running_gateway(tmp_path / "log", *flags) as gateway:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        head = f"POST /classify HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\n"
+        with socket.create_connection((host, int(port)), 20) as client:
+            client.sendall(f"{head}Content-Length: {len(picture)}\r\n\r\n".encode())
+            client.sendall(picture[:1000])
+            # The gateway has begun with the request once it has answered a later one.
+            assert status(f"{gateway.url}/livez") == 200
+            gateway.process.send_signal(number)
+            wait_for(lambda: status(f"{gateway.url}/livez") is None, what="a closed door")
+            assert gateway.process.poll() is None
+            client.sendall(picture[1000:])
+            answer = b""
+            while chunk := client.recv(65536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b'"predictions":[{' in answer
+        assert gateway.process.wait(20) == 0
+        assert "Traceback" not in gateway.log.read_text()
+
+
+def test_with_triton_it_serves_on_its_own_and_leaves_nothing(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    flags = ("--with-triton", "--repository", str(model_repository))
+    with running_gateway(tmp_path / "log", *flags, "--default-model", DEFAULT_MODEL) as gateway:
+        family = descendants(gateway.pid)
+        assert len(family) >= 2  # tritonserver and the processes of its models
+        response = httpx.post(
+            f"{gateway.url}/classify",
+            content=photo(0),
+            headers={"Content-Type": "image/jpeg"},
+            trust_env=False,
+        )
+        assert response.status_code == 200, response.text
+        gateway.process.send_signal(signal.SIGINT)
+        assert gateway.process.wait(20) == 0
+        assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process under `pid`."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found

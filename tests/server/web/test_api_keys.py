@@ -1,0 +1,176 @@
+"""server/web/api_keys.py: the file, and what a gateway with one lets pass."""
+
+import hashlib
+import logging
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.web import api_keys as keys
+from tests.conftest import CHECKOUT, Gateway, Guarded, photo, wait_for
+
+HASH = hashlib.sha256(b"secret").hexdigest()
+
+
+def test_a_file_of_keys_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# the team\n\nalice {HASH}  # until May\nbob\t{'0' * 64}\n")
+    assert keys.read(file) == {"alice": HASH.encode(), "bob": b"0" * 64}
+    found = keys.KeyFile(file)
+    assert found.name_of(b"secret") == "alice"
+    assert found.name_of(b"") is None
+    assert found.name_of(HASH.encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no key"),
+        ("alice secret", "line 1 is not NAME SHA256"),
+        (f"alice {HASH.upper()}", "line 1 is not NAME SHA256"),
+        (f"a b {HASH}", "line 1 is not NAME SHA256"),
+        (f"alice {HASH}\nalice {HASH}", "line 2 names 'alice' a second time"),
+    ],
+)
+def test_a_wrong_file_is_refused_without_telling_it(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text(text)
+    with pytest.raises(keys.KeyFileError, match=message) as caught:
+        keys.read(file)
+    assert "secret" not in str(caught.value)
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "--keys-file", str(tmp_path / "none")],
+        cwd=CHECKOUT, capture_output=True, text=True, check=False,
+    ) if not text else None  # fmt: skip
+    if done is not None:
+        assert done.returncode == 2
+        assert "cannot be read" in done.stderr
+
+
+def test_a_file_that_was_spoilt_keeps_the_keys_that_stand_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
+    file = tmp_path / "keys"
+    file.write_text(f"alice {HASH}\n")
+    found = keys.KeyFile(file)
+    with caplog.at_level(logging.ERROR):
+        file.write_text(f"alice {HASH}\nbob\n")
+        assert found.name_of(b"secret") == "alice"
+        file.unlink()
+        assert found.name_of(b"secret") == "alice"
+    assert "1 keys that were read before stay" in caplog.text
+    file.write_text(f"bob {HASH}\n")
+    assert found.name_of(b"secret") == "bob"
+    for without in (b"carol\n", b"", b"# nobody\n", f"# bob {HASH}\ncarol\n".encode(), b"\xff\n"):
+        file.write_text(f"bob {HASH}\n")
+        assert found.name_of(b"secret") == "bob"
+        file.write_bytes(without)
+        assert found.name_of(b"secret") is None
+
+
+def test_a_file_that_could_not_be_read_for_a_while_is_read_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
+    file = tmp_path / "keys"
+    file.write_text(f"alice {HASH}\n")
+    found = keys.KeyFile(file)
+
+    def denied(path: Path) -> dict[str, bytes]:  # not by chmod: root reads everything
+        raise keys.KeyFileError(f"the file of keys {path} cannot be read: Permission denied")
+
+    file.write_text(f"bob {'0' * 64}\n")
+    with monkeypatch.context() as unreadable, caplog.at_level(logging.ERROR):
+        unreadable.setattr(keys, "read", denied)
+        for _ in range(3):
+            assert found.name_of(b"secret") == "alice"
+    assert caplog.text.count("keys that were read before stay") == 1
+    # Nothing of what stat(2) tells of it has changed: not by chmod either.
+    assert found.name_of(b"secret") is None
+
+
+def classify(guarded: Guarded, headers: dict[str, str]) -> httpx.Response:
+    return httpx.post(
+        f"{guarded.gateway.url}/classify",
+        content=photo(0, 60, 60),
+        headers=headers,
+        trust_env=False,
+        timeout=30,
+    )
+
+
+def test_only_a_key_opens(guarded: Guarded) -> None:
+    for headers in ({"Authorization": f"Bearer {guarded.key}"}, {"X-API-Key": guarded.key}):
+        assert classify(guarded, headers).status_code == 200
+    for headers in (
+        {},
+        {"X-API-Key": ""},
+        {"X-API-Key": guarded.key[:-1]},
+        {"Authorization": guarded.key},
+        {"Authorization": f"Basic {guarded.key}"},
+        {"Authorization": "Bearer"},
+    ):
+        response = classify(guarded, headers)
+        assert response.status_code == 401, headers
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert response.json()["type"].endswith(":unauthorized")
+        assert response.headers["x-request-id"] == response.json()["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *((path, 200) for path in ("/", "/livez", "/readyz", "/healthz", "/metrics")),
+        *((path, 200) for path in ("/docs", "/openapi.json")),
+        *((path, 401) for path in ("/models", "/models/linear", "/classify", "/nothing")),
+        *((path, 401) for path in ("//models", "/livez/", "/metrics/../models", "/%6dodels")),
+    ],
+)
+def test_what_is_open_without_a_key(guarded: Guarded, path: str, status: int) -> None:
+    # By hand: a client library would tidy the path up.
+    host, port = guarded.gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 20) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert int(client.recv(12).split()[1]) == status
+
+
+def test_keys_change_without_a_restart(guarded: Guarded) -> None:
+    before = guarded.keys_file.read_text()
+    other = {"X-API-Key": "another-key"}
+    assert classify(guarded, other).status_code == 401
+
+    def each_worker(status: int) -> bool:
+        return all(classify(guarded, other).status_code == status for _ in range(8))
+
+    try:
+        guarded.keys_file.write_text(f"{before}bob {hashlib.sha256(b'another-key').hexdigest()}\n")
+        wait_for(lambda: each_worker(200), what="a key that was added")
+    finally:
+        guarded.keys_file.write_text(before)
+    wait_for(lambda: each_worker(401), what="a key that was taken away")
+
+
+def test_other_origins_only_where_they_are_let_in(guarded: Guarded, gateway: Gateway) -> None:
+    asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+    for server, allowed in ((guarded.gateway, "https://example.org"), (gateway, None)):
+        preflight = httpx.options(f"{server.url}/classify", headers=asked, trust_env=False)
+        assert preflight.headers.get("access-control-allow-origin") == allowed
+    # An error can be read from there as well, a stranger's origin cannot read anything.
+    refused = classify(guarded, {"Origin": "https://example.org"})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "https://example.org"
+    stranger = classify(guarded, {"Origin": "https://example.com", "X-API-Key": guarded.key})
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+def test_the_program_needs_a_name() -> None:
+    for arguments in ([], ["a b"], ["alice", "bob"]):
+        assert keys.main(arguments) == 2
+    assert keys.main(["--help"]) == 0
