@@ -1,6 +1,6 @@
-"""How a model wants its pictures resized, and the resizing.
+"""How a model wants its images resized, and the resizing.
 
-In: an RGB picture of any size and a `ResizeRule`, which a model states in the `parameters` of its
+In: an RGB image of any size and a `ResizeRule`, which a model states in the `parameters` of its
 config.pbtxt. Out: uint8[H, W, 3] of the model's input size.
 """
 
@@ -19,13 +19,13 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 @dataclass(frozen=True)
 class ResizeRule:
-    """One model's way from a picture to its input.
+    """One model's way from an image to its input.
 
     height, width: of the model's input, in pixels.
     resize: "squash" goes straight to the target and ignores the aspect; "shortest" brings the
         short side to the target and keeps the aspect.
     interpolation: "bilinear" or "bicubic".
-    antialias: whether the filter widens when it shrinks a picture. False is TensorFlow's default
+    antialias: whether the filter widens when it shrinks an image. False is TensorFlow's default
         (`tf.image.resize`, half-pixel centres), which Google's own evaluations use.
     crop_fraction: resize to round(size / crop_fraction), then cut the central height × width.
     """
@@ -55,7 +55,7 @@ class ResizeRule:
             crop_fraction = float(fraction)
         except ValueError:
             crop_fraction = 0.0
-        # Below a tenth the picture would be blown up to a hundred times the model's input.
+        # Below a tenth the image would be blown up to a hundred times the model's input.
         if not 0.1 <= crop_fraction <= 1.0:
             raise ValueError(f"parameter crop_fraction is {fraction!r}, expected 0.1 to 1.0")
         rule = cls(
@@ -71,7 +71,7 @@ class ResizeRule:
         return rule
 
     def target(self, width: float, height: float) -> tuple[int, int]:
-        """Width and height that a picture of `width` × `height` is resized to, before the crop."""
+        """Width and height that an image of `width` × `height` is resized to, before the crop."""
         to_width = round(self.width / self.crop_fraction)
         to_height = round(self.height / self.crop_fraction)
         if self.resize == "squash":
@@ -80,9 +80,9 @@ class ResizeRule:
         return max(to_width, round(width * scale)), max(to_height, round(height * scale))
 
     def apply(self, image: Image.Image, size: tuple[float, float] | None = None) -> Pixels:
-        """The RGB picture as contiguous uint8[height, width, 3].
+        """The RGB image as contiguous uint8[height, width, 3].
 
-        `size` is how much of it, from the upper left, is the picture: of one that was decoded at a
+        `size` is how much of it, from the upper left, is the image: of one that was decoded at a
         fraction of its size the last column and row can lie half beyond its edge.
         """
         width, height = size or image.size
@@ -95,7 +95,7 @@ class ResizeRule:
         if image.size == (to_width, to_height):
             image = image.crop((left, top, left + self.width, top + self.height))
         else:
-            # Only the crop is computed, of which a very long picture is a tiny part. The filter
+            # Only the crop is computed, of which a very long image is a tiny part. The filter
             # still sees beyond the box, so this is what resizing all and cropping gives.
             across, down = width / to_width, height / to_height
             image = image.resize(

@@ -1,6 +1,6 @@
-"""Calibration: the scale of each activation that INT8 arithmetic will use, from real pictures.
+"""Calibration: the scale of each activation that INT8 arithmetic will use, from real images.
 
-In: an ONNX file, the names of activations, pictures. Out: for each activation the largest
+In: an ONNX file, the names of activations, images. Out: for each activation the largest
 magnitude that 127 stands for. Scales are static, so that an answer never depends on the other
 images of its batch.
 """

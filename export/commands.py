@@ -27,9 +27,9 @@ from export.options import Options, Precision, UsageError
 from export.parity import ParityError, check_parity
 from export.precision import (
     GateError,
+    Images,
     Judgement,
-    Pictures,
-    gather_pictures,
+    gather_images,
     has_vnni,
     judge,
     reduce_precision,
@@ -97,7 +97,7 @@ def _publish(options: Options, precision: Precision) -> None:
     rule = _preprocessing(classifier, options)
     pictures = None
     if precision != "fp32":
-        pictures = gather_pictures(options.calibration, rule, classifier.image_size)
+        pictures = gather_images(options.calibration, rule, classifier.image_size)
     # The answers of random weights mean nothing.
     asked_for = options.precision == precision
     may_miss = asked_for and (options.force or classifier.random_weights)
@@ -134,7 +134,7 @@ def _publish(options: Options, precision: Precision) -> None:
 def _write_graph(
     classifier: Classifier,
     precision: Precision,
-    pictures: Pictures | None,
+    pictures: Images | None,
     path: Path,
     *,
     may_miss: bool,
@@ -189,7 +189,7 @@ def _parameters(
     parity: float,
     judgement: Judgement | None,
 ) -> dict[str, str]:
-    """What the gateway must know of the pictures, and where the model came from."""
+    """What the gateway must know of the images, and where the model came from."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxruntime"))
     parameters = {
         "family": classifier.family,

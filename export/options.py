@@ -51,10 +51,10 @@ class Options:
     """Of the random weights of a --model."""
     precision: PrecisionChoice = "auto"
     """Of the arithmetic in the graph. fp16 is for GPUs; int8 for GPUs and for CPUs with VNNI. auto:
-    int8 where there are --calibration pictures, this CPU has VNNI (x86-64) and the gate is passed,
+    int8 where there are --calibration images, this CPU has VNNI (x86-64) and the gate is passed,
     else fp32."""
     calibration: Path | None = None
-    """A folder of typical pictures, needed for int8: one half sets its scales, the other judges
+    """A folder of typical images, needed for int8: one half sets its scales, the other judges
     it. fp16 is judged by them too."""
     force: bool = False
     """Publish the reduced precision that was asked for even when it misses its gate; the report
@@ -102,7 +102,7 @@ class Options:
         if self.num_classes is not None and (self.model is None or self.num_classes < 1):
             raise UsageError("--num-classes is for --model only, and at least 1")
         if self.precision == "int8" and self.calibration is None:
-            raise UsageError("--precision int8 needs --calibration: a folder of typical pictures")
+            raise UsageError("--precision int8 needs --calibration: a folder of typical images")
         if self.calibration is not None:
             if self.precision == "fp32":
                 raise UsageError("--calibration is for --precision auto, int8 and fp16")

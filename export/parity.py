@@ -1,7 +1,7 @@
 """The parity gate: the exported graph must compute what the PyTorch module computes.
 
 In: a module and its `model.onnx`. Out: the largest difference of a logit, over batch sizes that
-were not traced, on photo-like pictures and on noise; or `ParityError`.
+were not traced, on photo-like images and on noise; or `ParityError`.
 """
 
 import numpy as np
@@ -68,7 +68,7 @@ def softmax(logits: Logits) -> Logits:
 
 
 def probe_images(size: int, count: int = 32) -> Pixels:
-    """Seeded pictures, uint8 [count, size, size, 3]: uniform noise first, then photo-like ones.
+    """Seeded images, uint8 [count, size, size, 3]: uniform noise first, then photo-like ones.
 
     Photographs have most of their energy in low frequencies: amplitudes fall with 1/f.
     """

@@ -1,7 +1,7 @@
 """Reduced precision and its gate: a faster model that gives other answers is not published.
 
-In: the traced FP32 graph, its classifier, typical pictures. Out: the graph in FP16 or INT8, and a
-`Judgement` of it against the FP32 classifier on pictures that it was not calibrated with.
+In: the traced FP32 graph, its classifier, typical images. Out: the graph in FP16 or INT8, and a
+`Judgement` of it against the FP32 classifier on images that it was not calibrated with.
 """
 
 import dataclasses
@@ -17,17 +17,17 @@ from export.graph import INPUT, LOGITS
 from export.half import to_half
 from export.options import Precision, UsageError
 from export.parity import Logits, Pixels, probe_images, torch_logits
-from export.pictures import find_pictures, read_picture
+from export.pictures import find_images, read_image
 from export.preprocessing import Preprocessing
 from export.progress import note, track
 from export.quantization import activations, quantize
 
-# The share of pictures whose first class must stay the same. Rounding to 11 bits moves hardly
+# The share of images whose first class must stay the same. Rounding to 11 bits moves hardly
 # anything; to 8 bits it decides between classes that were as good as equal.
 GATES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
 VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
-# More pictures than this cost time and change nothing; fewer tell nothing.
-MOST_PICTURES, LEAST_PICTURES = 256, 20
+# More images than this cost time and change nothing; fewer tell nothing.
+MOST_IMAGES, LEAST_IMAGES = 256, 20
 
 
 class GateError(Exception):
@@ -35,7 +35,7 @@ class GateError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class Images:
     """uint8 [N, H, W, 3], shared out: nothing is judged on what it was calibrated with."""
 
     calibration: Pixels
@@ -48,17 +48,17 @@ class Judgement:
 
     precision: Precision
     pictures: int
-    same_class: int  # pictures whose first class is the same
+    same_class: int  # images whose first class is the same
     max_abs_logit_diff: float
 
     @property
     def agreement(self) -> float:
-        """The share of pictures whose first class is the same."""
+        """The share of images whose first class is the same."""
         return self.same_class / self.pictures
 
     @property
     def passed(self) -> bool:
-        """One other answer among a few pictures is chance; NaN never passes."""
+        """One other answer among a few images is chance; NaN never passes."""
         allowed = max(1, int((1 - GATES[self.precision]) * self.pictures))
         finite = bool(np.isfinite(self.max_abs_logit_diff))
         return finite and self.pictures - self.same_class <= allowed
@@ -66,7 +66,7 @@ class Judgement:
     def __str__(self) -> str:
         return (
             f"{self.precision}: the same first class as FP32 on {self.same_class} of "
-            f"{self.pictures} pictures ({self.agreement:.1%}, the gate is at "
+            f"{self.pictures} images ({self.agreement:.1%}, the gate is at "
             f"{GATES[self.precision]:.1%}), logits within {self.max_abs_logit_diff:.2g}"
         )
 
@@ -79,36 +79,33 @@ def has_vnni(cpu_info: Path) -> bool:
         return False
 
 
-def gather_pictures(folder: Path | None, rule: Preprocessing, image_size: int) -> Pictures:
-    """Every second picture calibrates, the others judge; synthetic ones where there is no folder.
+def gather_images(folder: Path | None, rule: Preprocessing, image_size: int) -> Images:
+    """Every second image calibrates, the others judge; synthetic ones where there is no folder.
 
-    Raises UsageError where the folder has too few pictures.
+    Raises UsageError where the folder has too few images.
     """
     if folder is None:
-        return Pictures(
-            np.empty((0, image_size, image_size, 3), np.uint8), probe_images(image_size)
-        )
-    paths = find_pictures(folder)
+        return Images(np.empty((0, image_size, image_size, 3), np.uint8), probe_images(image_size))
+    paths = find_images(folder)
     chosen = sorted(
-        {round(i) for i in np.linspace(0, len(paths) - 1, MOST_PICTURES)} if paths else []
+        {round(i) for i in np.linspace(0, len(paths) - 1, MOST_IMAGES)} if paths else []
     )
     images = []
-    for path in track([paths[index] for index in chosen], "reading pictures"):
-        image = read_picture(path, rule, image_size)
+    for path in track([paths[index] for index in chosen], "reading images"):
+        image = read_image(path, rule, image_size)
         if image is None:
-            note(f"{path} is skipped: it is no picture")
+            note(f"{path} is skipped: it is no image")
         else:
             images.append(image)
-    if len(images) < LEAST_PICTURES:
+    if len(images) < LEAST_IMAGES:
         raise UsageError(
-            f"--calibration {folder}: expected at least {LEAST_PICTURES} pictures, "
-            f"found {len(images)}"
+            f"--calibration {folder}: expected at least {LEAST_IMAGES} images, found {len(images)}"
         )
-    return Pictures(np.stack(images[::2]), np.stack(images[1::2]))
+    return Images(np.stack(images[::2]), np.stack(images[1::2]))
 
 
 def reduce_precision(
-    model: ir.Model, precision: Precision, pictures: Pictures, scratch: Path
+    model: ir.Model, precision: Precision, pictures: Images, scratch: Path
 ) -> None:
     """Change the graph in place; `scratch` is a folder for temporary files."""
     if precision == "fp16":

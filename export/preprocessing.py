@@ -1,4 +1,4 @@
-"""How a picture of any size becomes a model's input: a property of the weights, not of a server.
+"""How an image of any size becomes a model's input: a property of the weights, not of a server.
 
 In: what a checkpoint's publisher says, for timm its `config.json`. Out: a `Preprocessing`.
 """

@@ -1,7 +1,7 @@
-"""Whether an answer is right: what it says must be what was recorded for that picture.
+"""Whether an answer is right: what it says must be what was recorded for that image.
 
 In: JSON documents of `POST /classify` and `/classify/batch`, or rows of probabilities. Out: a
-sentence that says what is wrong, or "". Rounding differs with the batch that a picture shares, so
+sentence that says what is wrong, or "". Rounding differs with the batch that an image shares, so
 probabilities may differ by a small share of themselves, and labels that close may change places.
 """
 
@@ -20,7 +20,7 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """The right answer for one picture: classes, the most probable first, with probabilities."""
+    """The right answer for one image: classes, the most probable first, with probabilities."""
 
     model: str
     order: tuple[int, ...]
@@ -67,7 +67,7 @@ def misshapen_predictions(predictions: list[object]) -> str:
 
 
 def wrong(document: Any, right: Recorded) -> str:  # noqa: ANN401 - JSON
-    """What is wrong with the answer to a picture; "" if it is right."""
+    """What is wrong with the answer to an image; "" if it is right."""
     if problem := misshapen(document):
         return problem
     if document["model"] != right.model:
@@ -76,7 +76,7 @@ def wrong(document: Any, right: Recorded) -> str:  # noqa: ANN401 - JSON
 
 
 def wrong_predictions(predictions: list[dict[str, Any]], right: Recorded) -> str:
-    """What is wrong with the predictions for a picture; "" if they are right."""
+    """What is wrong with the predictions for an image; "" if they are right."""
     if len(predictions) != right.top_k:
         return f"{len(predictions)} predictions, expected {right.top_k}"
     if len({prediction["index"] for prediction in predictions}) < len(predictions):

@@ -9,8 +9,8 @@ from pathlib import Path
 import tyro
 
 from loadtest import compare as comparing
-from loadtest import pictures, report_compare, results, stack
 from loadtest import report as reporting
+from loadtest import report_compare, results, sample_images, stack
 from loadtest.compare import Comparison, Plan
 from loadtest.progress import note, show, step
 from loadtest.usage import RESULTS, UsageError, check_positive, check_some
@@ -27,7 +27,7 @@ def compare(
     max_rounds: int = 6,
     limit_minutes: float = 8.0,
     images: Path | None = None,
-    pictures_sent: int = 16,
+    images_sent: int = 16,
     repository: Path = Path("model_repository"),
     workers: int = 1,
     url: str = "",
@@ -49,8 +49,8 @@ def compare(
         rounds: The fewest windows of each point.
         max_rounds: The most, where the last three do not agree within 10 %.
         limit_minutes: No round begins that would end later.
-        images: A folder of pictures to send; without, photo-like ones are made.
-        pictures_sent: How many different ones.
+        images: A folder of images to send; without, photo-like ones are made.
+        images_sent: How many different ones.
         repository: Triton's model repository.
         workers: Processes of the gateway.
         url: Address of a gateway that runs already, which must serve these models.
@@ -60,12 +60,12 @@ def compare(
     began = time.monotonic()
     check_some(models=models, concurrency=concurrency)
     check_positive(concurrency=concurrency, seconds=(seconds,), rounds=(rounds,), rates=rates)
-    check_positive(pictures_sent=(pictures_sent,), workers=(workers,))
+    check_positive(images_sent=(images_sent,), workers=(workers,))
     if max_rounds < rounds:
         raise UsageError(f"--max-rounds {max_rounds} is less than --rounds {rounds}")
     if len(set(models)) < len(models):
         raise UsageError("--models: one is there twice")
-    sent = pictures.load(images, pictures_sent)
+    sent = sample_images.load(images, images_sent)
     plan = Plan(
         models=models,
         concurrency=concurrency,
@@ -75,10 +75,10 @@ def compare(
         min_rounds=rounds,
         max_rounds=max_rounds,
         until=began + 60 * limit_minutes,
-        pictures=tuple(sent),
+        sample_images=tuple(sent),
     )
     settings = {
-        "pictures": pictures.describe(sent, images),
+        "pictures": sample_images.describe(sent, images),
         "seconds_per_window": seconds,
         "warm_seconds": warm,
         "rounds": f"{rounds} to {max_rounds}",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from loadtest import bare as bare_models
-from loadtest import pictures, report_paper, results
+from loadtest import report_paper, results, sample_images
 from loadtest import sweep as growth
 from loadtest.page import Table, Text
 from loadtest.progress import note, show
@@ -81,7 +81,7 @@ def sweep(
         models,
         sizes,
         repository=repository,
-        pictures=pictures.load(None, 4),
+        sample_images=sample_images.load(None, 4),
         seconds=seconds,
         rounds=rounds,
         out=path,

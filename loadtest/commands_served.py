@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from loadtest import evaluate as accuracy
-from loadtest import pictures, results, truth
+from loadtest import results, sample_images, truth
 from loadtest import tune as tuner
 from loadtest.progress import note
 from loadtest.usage import RESULTS, UsageError, check_positive, check_some
@@ -28,13 +28,13 @@ def evaluate(
 
     Args:
         data: A folder with <class>/*.jpg inside; with one of the next two, ImageNet's validation
-            pictures by their own names.
+            images by their own names.
         model: Which one of the gateway's.
         url: Address of the gateway.
-        imagenet_labels: File with a line NAME.JPEG CLASS for each picture, classes from 0 in the
+        imagenet_labels: File with a line NAME.JPEG CLASS for each image, classes from 0 in the
             order of the WordNet ids.
-        real: ReaL's real.json; a picture counts as right when any of its labels is hit.
-        batch: Pictures per request.
+        real: ReaL's real.json; an image counts as right when any of its labels is hit.
+        batch: Images per request.
         parallel: Requests under way at once.
         out: The result file; by default docs/results/ with the conditions in its name.
     """
@@ -43,7 +43,7 @@ def evaluate(
         raise UsageError("--imagenet-labels or --real, not both")
     labels = "ReaL" if real else "ImageNet" if imagenet_labels else "folders"
     path = out or RESULTS / results.file_name("evaluate", model, data.name, labels)
-    settings = {"data": data.name, "labels": labels, "pictures per request": batch}
+    settings = {"data": data.name, "labels": labels, "images per request": batch}
 
     async def ask() -> results.Result:
         evaluation = accuracy.Evaluation(url, model, path, settings)
@@ -62,7 +62,7 @@ def evaluate(
         print(f"{each['count']:>6} × {each['true']} called {each['said']}")
     print(
         f"top-1 accuracy {result['top1']:.2%}, top-5 {result['top5']:.2%}, on {result['pictures']} "
-        f"pictures, {result['pictures_per_second']:.0f} per second; {path}"
+        f"images, {result['pictures_per_second']:.0f} per second; {path}"
     )
     return 0 if result["ok"] else 1
 
@@ -89,14 +89,14 @@ def tune(
         concurrency: Requests at once that are tried, while the answers come in time.
         knobs: What is tried, one after the other.
         seconds: How long a window is.
-        images: A folder of pictures to send; without, photo-like ones are made.
+        images: A folder of images to send; without, photo-like ones are made.
         out: The result file; by default docs/results/ with the conditions in its name.
     """
     check_some(concurrency=concurrency)
     check_positive(slo_p99=(slo_p99,), seconds=(seconds,), concurrency=concurrency)
-    sent = pictures.load(images, 8)
+    sent = sample_images.load(images, 8)
     path = out or RESULTS / results.file_name("tune", model, f"p99-{slo_p99:g}-ms")
-    settings = {"pictures": pictures.describe(sent, images), "seconds_per_window": seconds}
+    settings = {"pictures": sample_images.describe(sent, images), "seconds_per_window": seconds}
     tuning = tuner.Tuning(
         repository,
         model,

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from loadtest import conditions, pictures, processes, results, usage
+from loadtest import conditions, processes, results, sample_images, usage
 from loadtest.engine import MOST_FAILURES
 from loadtest.http_target import GatewayTarget, Http
 from loadtest.measure import Load, Visit, failures, percentiles, visit
@@ -42,7 +42,7 @@ class Plan:
     min_rounds: int
     max_rounds: int
     until: float  # on time.monotonic: no round begins that would end later
-    pictures: tuple[pictures.Picture, ...]
+    sample_images: tuple[sample_images.SampleImage, ...]
 
 
 @dataclasses.dataclass
@@ -120,8 +120,8 @@ class Comparison:
                 **dataclasses.asdict(settings),
             }
             targets: tuple[Target, Target] = (
-                await GatewayTarget.prepare(http, model, plan.pictures, about),
-                await TritonTarget.prepare(triton, model, plan.pictures, precision),
+                await GatewayTarget.prepare(http, model, plan.sample_images, about),
+                await TritonTarget.prepare(triton, model, plan.sample_images, precision),
             )
             self._targets[model, "gateway"], self._targets[model, "triton"] = targets
             if not plan.rates:

@@ -1,7 +1,7 @@
 """Accuracy of a served model, over HTTP: what users get, decoding and resizing with it.
 
-In: labelled pictures and a running gateway. Out: a result with top-1 and top-5 accuracy and what is
-confused with what. Forms of many pictures, several under way at once, keep the server busy.
+In: labelled images and a running gateway. Out: a result with top-1 and top-5 accuracy and what is
+confused with what. Forms of many images, several under way at once, keep the server busy.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from typing import Any
 
 from loadtest import conditions, forms, results
 from loadtest.http_target import Http
-from loadtest.pictures import Picture, PicturesError
 from loadtest.progress import bar
+from loadtest.sample_images import ImagesError, SampleImage
 from loadtest.target import BusyError, TargetError
 from loadtest.truth import Labelled
 
@@ -52,21 +52,23 @@ class Evaluation:
             self.result["settings"][key] = provenance.get(key, "")
         return found
 
-    async def run(self, pictures: Sequence[Labelled], batch: int, parallel: int) -> None:
+    async def run(self, sample_images: Sequence[Labelled], batch: int, parallel: int) -> None:
         """Ask for all of them; the result is written every few seconds, and at the end.
 
-        Raises PicturesError when the model lacks a class.
+        Raises ImagesError when the model lacks a class.
         """
-        largest = max(place for each in pictures for place in each.classes)
+        largest = max(place for each in sample_images for place in each.classes)
         if largest >= len(self._labels):
-            raise PicturesError(
-                f"a picture is of class {largest}, {self._model} has {len(self._labels)} classes"
+            raise ImagesError(
+                f"an image is of class {largest}, {self._model} has {len(self._labels)} classes"
             )
-        groups = iter([pictures[at : at + batch] for at in range(0, len(pictures), batch)])
+        groups = iter(
+            [sample_images[at : at + batch] for at in range(0, len(sample_images), batch)]
+        )
         self._began = time.monotonic()
         try:
             with bar() as progress:
-                task = progress.add_task("classifying", total=len(pictures))
+                task = progress.add_task("classifying", total=len(sample_images))
 
                 async def client() -> None:
                     written = time.monotonic()
@@ -139,5 +141,5 @@ class Evaluation:
         results.write(self._out, self.result)
 
 
-def _read(group: Sequence[Labelled]) -> list[Picture]:
-    return [Picture(each.file.name, each.file.read_bytes()) for each in group]
+def _read(group: Sequence[Labelled]) -> list[SampleImage]:
+    return [SampleImage(each.file.name, each.file.read_bytes()) for each in group]

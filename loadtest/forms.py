@@ -1,12 +1,12 @@
-"""What goes over HTTP: a form with several pictures, and the phases that come back.
+"""What goes over HTTP: a form with several images, and the phases that come back.
 
-In: encoded pictures; the header `Server-Timing`. Out: a body of multipart/form-data; milliseconds.
+In: encoded images; the header `Server-Timing`. Out: a body of multipart/form-data; milliseconds.
 """
 
 import re
 from collections.abc import Sequence
 
-from loadtest.pictures import Picture
+from loadtest.sample_images import SampleImage
 
 BOUNDARY = "mixer-loadtest-5f2c9d71b0"
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -14,14 +14,14 @@ PHASE = re.compile(r"(\w+);dur=([\d.]+)")
 PHASES = ("decode", "queue", "inference", "total")
 
 
-def form(pictures: Sequence[Picture]) -> bytes:
+def form(sample_images: Sequence[SampleImage]) -> bytes:
     """The body of a request to /classify/batch, of the type FORM_TYPE."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; '
         f'filename="{number}.jpg"\r\n\r\n'.encode()
-        + picture.data
+        + image.data
         + b"\r\n"
-        for number, picture in enumerate(pictures)
+        for number, image in enumerate(sample_images)
     ]
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 

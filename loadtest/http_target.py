@@ -1,6 +1,6 @@
 """The gateway as a target, spoken to with as little CPU time as Python allows.
 
-In: the gateway's address, a model, pictures. Out: checked answers. The bytes of each request are
+In: the gateway's address, a model, images. Out: checked answers. The bytes of each request are
 made once; connections are kept, one request at a time on each, and none is ever repeated.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from loadtest import answers, forms
-from loadtest.pictures import Picture
+from loadtest.sample_images import SampleImage
 from loadtest.target import PATIENCE, Answered, BusyError, TargetError
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -104,25 +104,27 @@ class GatewayTarget:
 
     @classmethod
     async def prepare(
-        cls, http: Http, model: str, pictures: Sequence[Picture], about: dict[str, Any]
+        cls, http: Http, model: str, sample_images: Sequence[SampleImage], about: dict[str, Any]
     ) -> "GatewayTarget":
         """Record the right answers; `about` is what GET /models/MODEL says. Raises TargetError."""
         tolerance = answers.TOLERANCE.get(about["provenance"].get("precision", "fp32"), 1e-3)
         most = min(answers.RECORDED, about["classes"])
         right = []
-        for picture in pictures:
+        for image in sample_images:
             path = f"/classify?model={model}&top_k={most}"
-            document = await http.json(http.request(path, picture.data, "application/octet-stream"))
+            document = await http.json(http.request(path, image.data, "application/octet-stream"))
             try:
                 right.append(answers.record(document, tolerance))
             except ValueError as error:
-                raise TargetError(f"model {model!r}, {picture.name}: {error}") from error
+                raise TargetError(f"model {model!r}, {image.name}: {error}") from error
         path = f"/classify?model={model}&top_k={right[0].top_k}"
-        requests = [http.request(path, each.data, "application/octet-stream") for each in pictures]
+        requests = [
+            http.request(path, each.data, "application/octet-stream") for each in sample_images
+        ]
         return cls(http, requests, right)
 
     async def ask(self, number: int) -> Answered:
-        """One picture."""
+        """One image."""
         place = number % len(self._requests)
         try:
             async with asyncio.timeout(PATIENCE):

@@ -1,4 +1,4 @@
-"""The load test for locust: real pictures, every answer checked.
+"""The load test for locust: real images, every answer checked.
 
     locust -f loadtest/locustfile.py --host http://127.0.0.1:8000
 
@@ -24,7 +24,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtest import answers, forms, pictures
+from loadtest import answers, forms, sample_images
 
 MOST_UNDER_WAY = 1000  # of one user, at a fixed rate
 RANDOM = np.random.default_rng()
@@ -35,7 +35,7 @@ class Plan:
 
     def __init__(self, options: Namespace, host: str) -> None:
         folder = Path(options.images) if options.images else None
-        self.pictures = pictures.load(folder, options.pictures, options.picture_seed)
+        self.sample_images = sample_images.load(folder, options.pictures, options.picture_seed)
         self.headers = {"X-API-Key": options.api_key} if options.api_key else {}
         self.batch = options.batch
         with httpx.Client(base_url=host, headers=self.headers, trust_env=False) as client:
@@ -45,20 +45,20 @@ class Plan:
             recorded = min(answers.RECORDED, about["classes"])
             self.right = [
                 answers.record(
-                    _get(client, f"/classify?model={self.model}&top_k={recorded}", picture.data),
+                    _get(client, f"/classify?model={self.model}&top_k={recorded}", image.data),
                     answers.TOLERANCE.get(precision, 1e-3),
                 )
-                for picture in self.pictures
+                for image in self.sample_images
             ]
         top_k = self.right[0].top_k
         self.path = f"/classify{'/batch' if self.batch else ''}?model={self.model}&top_k={top_k}"
-        # One form from each picture on, made once: making it costs more than sending it.
-        count = len(self.pictures)
+        # One form from each image on, made once: making it costs more than sending it.
+        count = len(self.sample_images)
         self.groups = [[(n + i) % count for i in range(max(1, self.batch))] for n in range(count)]
         self.bodies: list[Any] = [  # locust takes bytes, but does not say so
-            forms.form([self.pictures[number] for number in group])
+            forms.form([self.sample_images[number] for number in group])
             if self.batch
-            else self.pictures[group[0]].data
+            else self.sample_images[group[0]].data
             for group in self.groups
         ]
 
@@ -71,14 +71,14 @@ class Plan:
             case {"model": self.model, "results": [*results]} if len(results) == len(right):
                 for result, expected in zip(results, right, strict=True):
                     if "predictions" not in result:
-                        return f"a picture was not classified: {result}"
+                        return f"an image was not classified: {result}"
                     problem = answers.misshapen_predictions(result["predictions"])
                     if problem := problem or answers.wrong_predictions(
                         result["predictions"], expected
                     ):
                         return problem
                 return ""
-        return f"not an answer for {len(right)} pictures: {str(document)[:200]}"
+        return f"not an answer for {len(right)} images: {str(document)[:200]}"
 
 
 _plan: Plan | None = None
@@ -95,11 +95,11 @@ def _get(client: httpx.Client, path: str, body: bytes | None = None) -> Any:  # 
 
 
 def _options(parser: LocustArgumentParser) -> None:
-    parser.add_argument("--images", default="", help="Folder of pictures; without, made ones")
-    parser.add_argument("--pictures", type=int, default=16, help="How many different pictures")
-    parser.add_argument("--picture-seed", type=int, default=0, help="Of pictures that are made")
+    parser.add_argument("--images", default="", help="Folder of images; without, made ones")
+    parser.add_argument("--pictures", type=int, default=16, help="How many different images")
+    parser.add_argument("--picture-seed", type=int, default=0, help="Of images that are made")
     parser.add_argument("--model", default="", help="Model to ask; default: the gateway's")
-    parser.add_argument("--batch", type=int, default=0, help="Pictures per form; 0: /classify")
+    parser.add_argument("--batch", type=int, default=0, help="Images per form; 0: /classify")
     parser.add_argument(
         "--arrival-rate",
         type=float,
@@ -141,8 +141,8 @@ def _report(environment: Environment, **_: object) -> None:
         Path(options.samples).write_text("".join(f"{value:.4f}\n" for value in _samples))
 
 
-class PictureUser(FastHttpUser):
-    """Sends pictures."""
+class ImageUser(FastHttpUser):
+    """Sends images."""
 
     concurrency = MOST_UNDER_WAY  # connections of one user
 

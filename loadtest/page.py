@@ -1,6 +1,6 @@
 """A page as blocks, written as Markdown or as one HTML file that needs nothing else.
 
-In: headings, paragraphs, lists, tables, pictures (SVG). Out: text. In Markdown a picture is a file
+In: headings, paragraphs, lists, tables, images (SVG). Out: text. In Markdown an image is a file
 beside the page; in HTML it is part of it.
 """
 
@@ -57,7 +57,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class SampleImage:
     """A plot; `name` is its file without a suffix."""
 
     name: str
@@ -65,11 +65,11 @@ class Picture:
     svg: str = dataclasses.field(repr=False)
 
 
-Block = Heading | Text | Facts | Table | Picture
+Block = Heading | Text | Facts | Table | SampleImage
 
 
 def markdown(blocks: Sequence[Block], folder: str) -> str:
-    """Markdown; pictures are referred to as files of `folder`."""
+    """Markdown; images are referred to as files of `folder`."""
     return "\n\n".join(_markdown(block, folder) for block in blocks) + "\n"
 
 
@@ -81,7 +81,7 @@ def _markdown(block: Block, folder: str) -> str:
             return f"**{block.text}**" if block.wrong else block.text
         case Facts():
             return "\n".join(f"- {line}" for line in block.lines)
-        case Picture():
+        case SampleImage():
             return f"![{block.about}]({folder}/{block.name}.svg)"
         case Table():
             rows = [
@@ -113,7 +113,7 @@ def _html(block: Block) -> str:
             return f"<p{kind}>{_inline(block.text)}</p>"
         case Facts():
             return "<ul>" + "".join(f"<li>{_inline(line)}</li>" for line in block.lines) + "</ul>"
-        case Picture():
+        case SampleImage():
             data = base64.b64encode(block.svg.encode()).decode()
             return f'<img alt="{html.escape(block.about)}" src="data:image/svg+xml;base64,{data}">'
         case Table():

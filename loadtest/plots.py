@@ -1,6 +1,6 @@
-"""The report's pictures, as SVG text: the same data give the same text.
+"""The report's images, as SVG text: the same data give the same text.
 
-Text stays text, so that a picture can be searched and is small.
+Text stays text, so that an image can be searched and is small.
 """
 
 import io

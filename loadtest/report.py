@@ -1,6 +1,6 @@
 """`report`: results to a page of Markdown with its plots, and to one HTML file.
 
-In: result files. Out: `results.md`, its pictures in a folder beside it, and the HTML page. The same
+In: result files. Out: `results.md`, its images in a folder beside it, and the HTML page. The same
 results give the same page.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loadtest import page, report_compare, report_paper
-from loadtest.page import Block, Heading, Picture, Table, Text
+from loadtest.page import Block, Heading, SampleImage, Table, Text
 from loadtest.results import Result, ResultsError
 
 TITLE = "Measured"
@@ -74,14 +74,14 @@ def _evaluate(result: Result) -> list[Block]:
         *report_compare.conditions(result),
         Text(
             f"Top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%}, of {result['pictures']} "
-            f"pictures, {result['pictures_per_second']:.0f} per second."
+            f"images, {result['pictures_per_second']:.0f} per second."
         ),
         Table(("is", "was called", "times"), confused),
     ]
 
 
 def write(results: Sequence[Result], markdown: Path | None, html: Path | None) -> None:
-    """Write the pages that have a path, the pictures of Markdown into a folder beside it.
+    """Write the pages that have a path, the images of Markdown into a folder beside it.
 
     Raises ResultsError.
     """
@@ -90,7 +90,7 @@ def write(results: Sequence[Result], markdown: Path | None, html: Path | None) -
         if markdown is not None:
             folder = f"{markdown.stem}/plots"
             for block in content:
-                if isinstance(block, Picture):
+                if isinstance(block, SampleImage):
                     path = markdown.parent / folder / f"{block.name}.svg"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     _write(path, block.svg)

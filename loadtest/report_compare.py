@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtest import limits, plots
 from loadtest.compare import AGREEING
-from loadtest.page import Block, Facts, Heading, Picture, Table, Text
+from loadtest.page import Block, Facts, Heading, SampleImage, Table, Text
 from loadtest.results import Result
 
 Point = dict[str, Any]
@@ -28,8 +28,8 @@ def blocks(result: Result) -> list[Block]:
         Heading("Latency", 3),
         Text("Milliseconds, of all windows together, by interpolation between our own samples."),
         _latency(result),
-        Picture(_name(result, "latency"), "Throughput and latency", _curves(result)),
-        Picture(_name(result, "percentiles"), "Latency by percentile", _percentiles(result)),
+        SampleImage(_name(result, "latency"), "Throughput and latency", _curves(result)),
+        SampleImage(_name(result, "percentiles"), "Latency by percentile", _percentiles(result)),
         Heading("Where the time goes", 3),
         _phases(result),
         Heading("What the gateway costs", 3),
@@ -230,7 +230,7 @@ def _gateway_cost(result: Result) -> list[Block]:
         *("ratio", "median latency, ms more", "gateway's CPU ms/image"),
     )
     about = (
-        "Straight at Triton, pictures come decoded and resized; the difference is what the gateway "
+        "Straight at Triton, images come decoded and resized; the difference is what the gateway "
         "does: HTTP, decoding, resizing, labels."
     )
     return [Text(about), Table(head, rows)]
@@ -310,7 +310,7 @@ def _guide(result: Result) -> list[Block]:
         return [Text("Not measured: the gateway was not started here, its CPU time is unknown.")]
     about = (
         "A GPU that answers so many images per second keeps so many gateway cores busy, with these "
-        "pictures: images per second × the gateway's CPU time per image."
+        "images: images per second × the gateway's CPU time per image."
     )
     head = ("model", "gateway's CPU ms/image", *(f"{rate} images/s" for rate in GUIDE_RATES))
     return [Text(about), Table(head, rows)]

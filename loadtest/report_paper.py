@@ -6,7 +6,7 @@ In: results of the kinds `compare`, `bare` and `sweep`. Out: blocks.
 from typing import Any
 
 from loadtest import paper, plots
-from loadtest.page import Block, Heading, Picture, Table, Text
+from loadtest.page import Block, Heading, SampleImage, Table, Text
 from loadtest.report_compare import conditions, find, number
 from loadtest.results import Result
 
@@ -124,7 +124,7 @@ def accuracy_blocks(results: list[Result]) -> list[Block]:
             "authors' weights, of which those trained on JFT-300M were never released."
         ),
         Table((*head, "images/s, measured here, best of all loads"), rows),
-        Picture("accuracy-published", "Accuracy against throughput, as published", plot),
+        SampleImage("accuracy-published", "Accuracy against throughput, as published", plot),
     ]
 
 
@@ -167,7 +167,7 @@ def sweep_blocks(result: Result) -> list[Block]:
         Table(
             (
                 "model",
-                "picture",
+                "image",
                 "patches",
                 "images/s",
                 "model, ms",
@@ -177,7 +177,7 @@ def sweep_blocks(result: Result) -> list[Block]:
             rows,
         ),
         _fits(result["fits"]),
-        Picture(
+        SampleImage(
             f"{result['file'].removesuffix('.json')}_growth",
             "CPU time of the model against patches",
             plot,

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from loadtest import conditions, results, stack
 from loadtest.engine import MOST_FAILURES
 from loadtest.measure import Load, visit
-from loadtest.pictures import Picture
 from loadtest.progress import bar
+from loadtest.sample_images import SampleImage
 from loadtest.triton_target import Triton, TritonTarget
 
 PATCH = 16
@@ -41,7 +41,7 @@ MIXERS = {"mixer_s16": Mixer(512, 8, 256, 2048), "mixer_b16": Mixer(768, 12, 384
 
 
 def write_mixer(path: Path, sizes: Mixer, image_size: int) -> None:
-    """A checkpoint with random numbers for pictures of that size."""
+    """A checkpoint with random numbers for images of that size."""
     random = np.random.default_rng(0)
     tokens, width = (image_size // PATCH) ** 2, sizes.hidden_dim
     arrays: dict[str, npt.NDArray[np.float32]] = {}
@@ -93,7 +93,7 @@ def run(
     sizes: Sequence[int],
     *,
     repository: Path,
-    pictures: Sequence[Picture],
+    sample_images: Sequence[SampleImage],
     seconds: float,
     rounds: int,
     out: Path,
@@ -128,7 +128,7 @@ def run(
                 result,
                 names,
                 running,
-                pictures=pictures,
+                sample_images=sample_images,
                 seconds=seconds,
                 rounds=rounds,
                 out=out,
@@ -142,7 +142,7 @@ async def _measure(
     names: dict[tuple[str, int], str],
     running: stack.Stack,
     *,
-    pictures: Sequence[Picture],
+    sample_images: Sequence[SampleImage],
     seconds: float,
     rounds: int,
     out: Path,
@@ -153,7 +153,7 @@ async def _measure(
     cpu: dict[tuple[str, int], list[float]] = {key: [] for key in names}
     try:
         targets = {
-            key: await TritonTarget.prepare(triton, name, pictures, "fp32")
+            key: await TritonTarget.prepare(triton, name, sample_images, "fp32")
             for key, name in names.items()
         }
         with bar() as progress:

@@ -1,4 +1,4 @@
-"""What load is put on: something that answers pictures, and says whether the answer was right.
+"""What load is put on: something that answers images, and says whether the answer was right.
 
 A target is one model by one way: through the gateway, or straight at Triton.
 """
@@ -31,5 +31,5 @@ class Target(Protocol):
     images: int  # per request
 
     async def ask(self, number: int) -> Answered:
-        """Send the picture of this number (modulo their count); never raises for a bad answer."""
+        """Send the image of this number (modulo their count); never raises for a bad answer."""
         ...

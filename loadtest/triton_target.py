@@ -1,6 +1,6 @@
 """Triton itself as a target, over gRPC; and what it counts about itself.
 
-In: Triton's gRPC address, a model, pictures. Out: checked answers, statistics. The pictures are
+In: Triton's gRPC address, a model, images. Out: checked answers, statistics. The images are
 decoded and resized beforehand, so that the difference to the gateway is all that the gateway does.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest import answers
-from loadtest.pictures import Picture
+from loadtest.sample_images import SampleImage
 from loadtest.target import PATIENCE, Answered, TargetError
 
 INPUT, OUTPUT = "image", "probabilities"
@@ -103,7 +103,7 @@ class Triton:
 
 
 class TritonTarget:
-    """ModelInfer of one model, one picture per request, as clients of the gateway send them."""
+    """ModelInfer of one model, one image per request, as clients of the gateway send them."""
 
     images = 1
 
@@ -121,17 +121,17 @@ class TritonTarget:
 
     @classmethod
     async def prepare(
-        cls, triton: Triton, model: str, pictures: Sequence[Picture], precision: str
+        cls, triton: Triton, model: str, sample_images: Sequence[SampleImage], precision: str
     ) -> "TritonTarget":
         """Record the right answers; raises TargetError."""
         about = await triton.about(model)
         requests = []
-        for picture in pictures:
+        for image in sample_images:
             request = service_pb2.ModelInferRequest(model_name=model)
             shape = (1, about.height, about.width, 3)
             request.inputs.add(name=INPUT, datatype="UINT8", shape=shape)
             request.outputs.add(name=OUTPUT)
-            pixels = picture.pixels(about.height, about.width)
+            pixels = image.pixels(about.height, about.width)
             request.raw_input_contents.append(pixels.tobytes())
             requests.append(request)
         target = cls(triton, requests, [], answers.TOLERANCE.get(precision, 1e-3))
@@ -143,7 +143,7 @@ class TritonTarget:
         return target
 
     async def ask(self, number: int) -> Answered:
-        """One picture."""
+        """One image."""
         place = number % len(self._requests)
         try:
             # Not cancelled when it takes too long: Triton before 24.12 can crash then.

@@ -1,6 +1,6 @@
-"""Which class each picture shows: a folder tree, or ImageNet's validation set with its files.
+"""Which class each image shows: a folder tree, or ImageNet's validation set with its files.
 
-In: folders and files. Out: pictures with the numbers of the classes that count as right. A picture
+In: folders and files. Out: images with the numbers of the classes that count as right. An image
 may have several (ReaL labels), or none, which leaves it out.
 """
 
@@ -9,19 +9,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest.pictures import SUFFIXES, PicturesError
+from loadtest.sample_images import SUFFIXES, ImagesError
 
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """A picture and what it shows: places in the model's list of classes."""
+    """An image and what it shows: places in the model's list of classes."""
 
     file: Path
     classes: tuple[int, ...]
 
 
 def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
-    """Pictures of FOLDER/<class>/. Raises PicturesError.
+    """Images of FOLDER/<class>/. Raises ImagesError.
 
     Folders that are named as the model's classes are taken by their names; otherwise there must be
     one for each class, in the order of their names.
@@ -29,7 +29,7 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     test = folder / "test"  # as `python -m reference evaluate` has it
     hint = f"; did you mean {test}?" if test.is_dir() else ""
     if not folder.is_dir():
-        raise PicturesError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg")
+        raise ImagesError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if set(names) <= set(labels):
         places = {name: labels.index(name) for name in names}
@@ -37,7 +37,7 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
         places = {name: place for place, name in enumerate(names)}
     else:
         strange = sorted(set(names) - set(labels))[:3]
-        raise PicturesError(
+        raise ImagesError(
             f"{folder}: {len(names)} folders, among them {', '.join(strange)}, for a model of "
             f"{len(labels)} classes; expected names of its classes, or a folder for each{hint}"
         )
@@ -48,29 +48,29 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
         if file.suffix.lower() in SUFFIXES
     ]
     if not found:
-        raise PicturesError(f"{folder}: no pictures; expected {folder}/<class>/*.jpg{hint}")
+        raise ImagesError(f"{folder}: no images; expected {folder}/<class>/*.jpg{hint}")
     return found
 
 
 def imagenet(folder: Path, labels: Path | None, real: Path | None) -> list[Labelled]:
-    """ImageNet's validation pictures with one kind of labels; raises PicturesError.
+    """ImageNet's validation images with one kind of labels; raises ImagesError.
 
     Args:
         folder: With ILSVRC2012_val_00000001.JPEG and so on, in any subfolders.
         labels: Lines of a file's name and its class, 0 to 999 in the order of the WordNet ids.
-        real: ReaL's real.json: for each picture, by number, the list of its classes.
+        real: ReaL's real.json: for each image, by number, the list of its classes.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise PicturesError(f"{folder}: holds no pictures")
+        raise ImagesError(f"{folder}: holds no images")
     if real is not None:
         return _real(files, real)
     if labels is None:
-        raise PicturesError("expected a file of labels")
+        raise ImagesError("expected a file of labels")
     truth = _named(labels)
     missing = [file.name for file in files if file.name not in truth]
     if missing:
-        raise PicturesError(f"{labels}: has no label for {missing[0]} ({len(missing)} such files)")
+        raise ImagesError(f"{labels}: has no label for {missing[0]} ({len(missing)} such files)")
     return [Labelled(file, (truth[file.name],)) for file in files]
 
 
@@ -80,14 +80,14 @@ def _named(labels: Path) -> dict[str, int]:
         for number, line in enumerate(labels.read_text().splitlines(), 1):
             words = line.split()
             if len(words) != 2 or not words[1].isdigit():
-                raise PicturesError(
+                raise ImagesError(
                     f"{labels}, line {number}: expected NAME.JPEG CLASS, found {line[:60]!r}; bare "
                     "numbers, as in ILSVRC2012_validation_ground_truth.txt, are another order of "
                     "the classes"
                 )
             truth[Path(words[0]).name] = int(words[1])
     except OSError as error:
-        raise PicturesError(f"{labels}: {error.strerror}") from error
+        raise ImagesError(f"{labels}: {error.strerror}") from error
     return truth
 
 
@@ -95,12 +95,12 @@ def _real(files: Sequence[Path], real: Path) -> list[Labelled]:
     try:
         lists = json.loads(real.read_text())
     except (OSError, ValueError) as error:
-        raise PicturesError(f"{real}: not ReaL's real.json: {error}") from error
+        raise ImagesError(f"{real}: not ReaL's real.json: {error}") from error
     found = []
     for file in files:
         number = file.stem.rpartition("_")[2]
         if not number.isdigit() or not 1 <= int(number) <= len(lists):
-            raise PicturesError(
+            raise ImagesError(
                 f"{file.name}: expected ILSVRC2012_val_00000001.JPEG and so on, up to {len(lists)}"
             )
         if classes := lists[int(number) - 1]:

@@ -17,8 +17,8 @@ from typing import Any
 from loadtest import conditions, results, stack
 from loadtest.http_target import GatewayTarget, Http
 from loadtest.measure import Load, visit
-from loadtest.pictures import Picture
 from loadtest.progress import bar
+from loadtest.sample_images import SampleImage
 from loadtest.triton_target import Triton
 
 NOTE = "# Tuned by `python -m loadtest tune`: "
@@ -92,7 +92,7 @@ class Tuning:
         repository: Path,
         model: str,
         slo_p99_ms: float,
-        pictures: list[Picture],
+        sample_images: list[SampleImage],
         *,
         seconds: float,
         concurrency: tuple[int, ...],
@@ -102,7 +102,7 @@ class Tuning:
     ) -> None:
         self._folder = repository / model
         self._model, self._slo = model, slo_p99_ms
-        self._pictures, self._seconds, self._out = pictures, seconds, out
+        self._images, self._seconds, self._out = sample_images, seconds, out
         self._concurrency = sorted(concurrency)
         self._knobs = knobs
         self._tried: dict[Knobs, float] = {}
@@ -172,7 +172,7 @@ class Tuning:
         best: tuple[float, float | None, str] = (0.0, None, "never in time")
         try:
             about = await http.json(http.request(f"/models/{self._model}"))
-            target = await GatewayTarget.prepare(http, self._model, self._pictures, about)
+            target = await GatewayTarget.prepare(http, self._model, self._images, about)
             for concurrency in self._concurrency:
                 found, _ = await visit(
                     target,

@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from loadtest.pictures import PicturesError
 from loadtest.results import ResultsError
+from loadtest.sample_images import ImagesError
 from loadtest.stack import StackError
 from loadtest.target import TargetError
 
@@ -15,7 +15,7 @@ class UsageError(ValueError):
     """The command line asks for something that cannot be; the message is one sentence."""
 
 
-USER_MISTAKES = (UsageError, ResultsError, PicturesError, StackError, TargetError)
+USER_MISTAKES = (UsageError, ResultsError, ImagesError, StackError, TargetError)
 
 
 def check_some(**flags: tuple[object, ...]) -> None:

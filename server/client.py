@@ -1,7 +1,7 @@
-"""`python -m server classify PICTURE…`: classifies files through a running gateway.
+"""`python -m server classify IMAGE…`: classifies files through a running gateway.
 
 In: files, folders or patterns, and the gateway's address. Out: a table, or with --json one line of
-JSON per picture, in the order given. Exits with 0 when every picture was classified, 1 when one was
+JSON per image, in the order given. Exits with 0 when every image was classified, 1 when one was
 not, 2 when nothing could be asked.
 """
 
@@ -33,7 +33,7 @@ Answer = dict[str, Any]
 
 
 class Classify(BaseSettings):
-    """Classify pictures through a running gateway; `python -m server` starts one."""
+    """Classify images through a running gateway; `python -m server` starts one."""
 
     model_config = SettingsConfigDict(
         env_prefix=CLIENT_PREFIX,
@@ -44,18 +44,18 @@ class Classify(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    pictures: CliPositionalArg[list[str]] = Field(
+    images: CliPositionalArg[list[str]] = Field(
         description="Files, folders (and those within), or patterns such as 'photos/**/*.jpg'."
     )
     url: str = Field("http://127.0.0.1:8000", description="Address of the gateway.")
     model: str | None = Field(None, description="Model to ask; the gateway's default if absent.")
     top_k: int | None = Field(
-        None, ge=1, description="Labels per picture; without, 5, or all where there are fewer."
+        None, ge=1, description="Labels per image; without, 5, or all where there are fewer."
     )
     key: SecretStr | None = Field(
         None, description="API key; better in the variable MIXER_CLIENT_KEY, where nobody sees it."
     )
-    as_json: bool = Field(False, alias="json", description="One line of JSON per picture.")
+    as_json: bool = Field(False, alias="json", description="One line of JSON per image.")
     parallel: int = Field(8, ge=1, le=256, description="Requests under way at once.")
     timeout: float = Field(60.0, gt=0, description="Seconds to wait for each answer.")
 
@@ -84,9 +84,9 @@ def main(arguments: Sequence[str]) -> int:
             name = str(problem["loc"][0]).replace("_", "-")
             print(f"--{name}: {problem['msg']}; got {problem['input']!r}", file=sys.stderr)
         return 2
-    files = [file for name in options.pictures for file in find(name)]
+    files = [file for name in options.images for file in find(name)]
     if not any(isinstance(file, Path) for file in files):
-        print(f"no picture in {', '.join(options.pictures)}", file=sys.stderr)
+        print(f"no image in {', '.join(options.images)}", file=sys.stderr)
         return 2
     errors = Console(stderr=True)
     with (
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def find(name: str) -> Sequence[Path | str]:
-    """The files that are meant: all pictures in a folder, a pattern's matches, or the name itself.
+    """The files that are meant: all images in a folder, a pattern's matches, or the name itself.
 
     A folder or a pattern without any gives itself, as a string: it gets its error beside the
     others' answers, and so does a file that is not there.
@@ -129,7 +129,7 @@ def find(name: str) -> Sequence[Path | str]:
 def ask(file: Path | str, options: Classify) -> Answer:
     """The gateway's answer for one file, with its name; or its name and an `error`."""
     if isinstance(file, str):
-        return {"file": file, "error": "no picture is meant by this"}
+        return {"file": file, "error": "no image is meant by this"}
     query = {}
     if options.top_k is not None:
         query["top_k"] = str(options.top_k)
@@ -157,8 +157,8 @@ def ask(file: Path | str, options: Classify) -> Answer:
 
 
 def table(results: Sequence[Answer]) -> Table:
-    """Each picture with its labels, most probable first."""
-    shown = Table("picture", "label", "probability", highlight=False)
+    """Each image with its labels, most probable first."""
+    shown = Table("image", "label", "probability", highlight=False)
     shown.columns[0].overflow = "fold"
     shown.columns[2].justify = "right"
     for result in results:

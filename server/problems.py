@@ -30,7 +30,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     def forget(self) -> None:
         """Let go of the frames that it came through, once there is nothing to find out in them.
 
-        They hold the request and its picture, and often what holds the problem again: all of that
+        They hold the request and its image, and often what holds the problem again: all of that
         would stay in memory until the next look for garbage.
         """
         self.__traceback__ = self.__context__ = None
@@ -64,7 +64,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 
 
 class NoImage(Problem):
-    """The request carries no picture where one is due."""
+    """The request carries no image where one is due."""
 
     status = HTTPStatus.BAD_REQUEST
     name = "no-image"
@@ -146,7 +146,7 @@ class BodyTooLarge(Problem):
 
 
 class TooManyPixels(Problem):
-    """The picture is over the limit. It is not decoded."""
+    """The image is over the limit. It is not decoded."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     name = "too-many-pixels"
@@ -154,7 +154,7 @@ class TooManyPixels(Problem):
 
 
 class UnsupportedType(Problem):
-    """Neither the declared type nor the bytes are those of a picture that the gateway reads."""
+    """Neither the declared type nor the bytes are those of an image that the gateway reads."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     name = "unsupported-type"
@@ -162,7 +162,7 @@ class UnsupportedType(Problem):
 
 
 class UnreadableImage(Problem):
-    """The bytes begin like a picture, but cannot be decoded."""
+    """The bytes begin like an image, but cannot be decoded."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     name = "unreadable-image"

@@ -90,16 +90,16 @@ class Settings(BaseSettings):
         32 * 2**20, ge=1, description="Largest request body, in bytes; beyond it 413."
     )
     max_pixels: int = Field(
-        50_000_000, ge=1, description="Largest picture, width × height; beyond it 413."
+        50_000_000, ge=1, description="Largest image, width × height; beyond it 413."
     )
     max_batch_images: int = Field(
-        64, ge=1, description="Most pictures in one request to /classify/batch."
+        64, ge=1, description="Most images in one request to /classify/batch."
     )
     decode_threads: int = Field(
         default_factory=cores,
         ge=1,
         le=256,
-        description="Threads that decode pictures; one per core by default.",
+        description="Threads that decode images; one per core by default.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message to log."

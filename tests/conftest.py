@@ -1,4 +1,4 @@
-"""What the tests share: a model repository, a real Triton, a real gateway, pictures, patience."""
+"""What the tests share: a model repository, a real Triton, a real gateway, images, patience."""
 
 import asyncio
 import contextlib
@@ -71,7 +71,7 @@ def stands_still(thread: Path) -> bool:
 
 
 def photo(seed: int, width: int = 500, height: int = 375, kind: str = "JPEG") -> bytes:
-    """An encoded picture of smooth colours with grain, other for each seed."""
+    """An encoded image of smooth colours with grain, other for each seed."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     waves = random.uniform(1, 6, (3, 2)), random.uniform(0, 6, 3)
@@ -152,7 +152,7 @@ def running_gateway(
 def check_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     """Hold that two lists of predictions say the same.
 
-    The same picture may share its batch with others, a canary among them; then the sums of a matrix
+    The same image may share its batch with others, a canary among them; then the sums of a matrix
     product may be rounded in another order, and the last digit of the answer with them.
     """
     assert [(p["label"], p["index"]) for p in one] == [(p["label"], p["index"]) for p in other]

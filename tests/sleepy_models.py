@@ -1,6 +1,6 @@
 """Models whose speed no machine changes: they sleep for a fixed time per image, in a real Triton.
 
-What measures speed can be held against them. Their answer depends on the picture alone.
+What measures speed can be held against them. Their answer depends on the image alone.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Small classifiers for the tests of the server, published as `export` publishes its models.
 
-A linear map of the normalised picture and a softmax: cheap enough that a test measures the server.
+A linear map of the normalised image and a softmax: cheap enough that a test measures the server.
 """
 
 from pathlib import Path

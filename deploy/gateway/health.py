@@ -1,4 +1,4 @@
-"""The health check of the gateway's container: /readyz, which lets every model answer a picture.
+"""The health check of the gateway's container: /readyz, which lets every model answer an image.
 
 Out: exit status 0 when it is 200, else 1 and the reason on stderr. A gateway that waits for Triton
 is not ready and is left alone: it finds Triton by itself.

@@ -1,7 +1,7 @@
 """The health check of a Triton container: a real inference on every model, over HTTP on loopback.
 
 In: the Triton of this container. Out: exit status 0 when each model that is ready answers a black
-picture with probabilities that sum to 1, or at least goes on answering others; else 1, and the
+image with probabilities that sum to 1, or at least goes on answering others; else 1, and the
 reason on stderr. Triton's own health is not believed: it says ready while a backend is dead.
 Docker's restart policy does not act on an unhealthy container, so a Triton that served once and
 then fails as often as --end-after says is ended from here, and the policy starts it again.
@@ -109,7 +109,7 @@ def executions(port: int, name: str) -> int:
 
 
 def infer(port: int, name: str) -> tuple[float, ...]:
-    """The probabilities of one black picture; the tensors travel as bytes, not as JSON."""
+    """The probabilities of one black image; the tensors travel as bytes, not as JSON."""
     (image,) = ask(port, "GET", f"/v2/models/{name}/config")["input"]
     shape = [1, *(int(size) for size in image["dims"])]
     header = json.dumps(

@@ -1,4 +1,4 @@
-"""What the serving benchmark feeds: models and pictures, made once and kept.
+"""What the serving benchmark feeds: models and images, made once and kept.
 
 In: a folder. Out: in it a model repository with `tiny` (a small Mixer on 32 × 32), `empty` (takes
 224 × 224 pixels and hardly looks at them) and real models with random weights; and JPEGs like
@@ -16,7 +16,7 @@ from PIL import Image
 
 SIDE, CLASSES, STRIDE = 224, 10, 16
 # Name: width, height, quality. 1, 25, 94, 270 KB and 4 MB; ImageNet's have 110 KB on average.
-PICTURES = {
+IMAGES = {
     "32px": (32, 32, 75),
     "224px": (224, 224, 92),
     "500px": (500, 375, 92),
@@ -34,7 +34,7 @@ def prepare(folder: Path, real: list[str]) -> None:
             subprocess.run([sys.executable, "-m", "export", *flags], check=True)  # noqa: S603
     if not (models / "empty").exists():
         _publish_empty(models / "empty", (models / "tiny/config.pbtxt").read_text())
-    for name, (width, height, quality) in PICTURES.items():
+    for name, (width, height, quality) in IMAGES.items():
         if not (path := folder / f"{name}.jpg").exists():
             picture(width, height).save(path, quality=quality)
 

@@ -124,7 +124,7 @@ class Load:
 
 
 class Clients:
-    """As many connections to one gateway as there are requests under way, all with one picture."""
+    """As many connections to one gateway as there are requests under way, all with one image."""
 
     def __init__(self, url: str, picture: bytes, deadline: float) -> None:
         self._address = _address(url)
@@ -203,17 +203,17 @@ def percentiles(seconds: list[float]) -> str:
 
 
 def single(path: str, picture: bytes, headers: str = "") -> bytes:
-    """A request with one picture as its body; `headers` are lines that end in CRLF."""
+    """A request with one image as its body; `headers` are lines that end in CRLF."""
     head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: image/jpeg\r\n{headers}"
     return f"{head}Content-Length: {len(picture)}\r\n\r\n".encode() + picture
 
 
-def form(path: str, pictures: list[bytes]) -> bytes:
-    """A request with many pictures as fields of a form."""
+def form(path: str, sample_images: list[bytes]) -> bytes:
+    """A request with many images as fields of a form."""
     parts = b"".join(
         b'--bench\r\nContent-Disposition: form-data; name="image"; filename="%d.jpg"\r\n'
         b"Content-Type: image/jpeg\r\n\r\n%b\r\n" % (number, picture)
-        for number, picture in enumerate(pictures)
+        for number, picture in enumerate(sample_images)
     )
     body = parts + b"--bench--\r\n"
     head = f"POST {path} HTTP/1.1\r\nHost: bench\r\n"

@@ -1,6 +1,6 @@
 """What a gateway under load does while its Triton dies, loses a model, or is cut off.
 
-In: a picture. Out: for each of the three, after how many seconds /readyz said so, how many after
+In: an image. Out: for each of the three, after how many seconds /readyz said so, how many after
 the kill, or after the network was mended, it was well again, and what the requests got meanwhile.
 It starts a gateway with a Triton, and before the same Triton a second gateway, behind a network
 that can swallow everything. Exits with 1 when a promise of loadtest/bench/README.md is broken.
@@ -164,7 +164,7 @@ def main() -> int:
     """Read the command line, measure; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.outages", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("picture", type=Path, help="a JPEG")
+    parser.add_argument("image", type=Path, help="a JPEG")
     parser.add_argument("--model", default="mixer_cifar10")
     parser.add_argument("--rate", type=float, default=50.0, help="requests per second")
     parser.add_argument("--deadline", type=float, default=2.0, help="X-Request-Timeout, seconds")

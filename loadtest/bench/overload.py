@@ -1,6 +1,6 @@
 """What a gateway does at several times the load that it can carry.
 
-In: the address of a running gateway and a picture. Out: the peak, measured before and after
+In: the address of a running gateway and an image. Out: the peak, measured before and after
 with as many requests under way as keep it busy; between, at a fixed rate of a multiple of that,
 goodput, the latencies of what was answered and of what was refused. Exits with 1 when a promise is
 broken.
@@ -84,7 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.overload", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("url", help="address of the gateway")
-    parser.add_argument("picture", type=Path, help="a JPEG")
+    parser.add_argument("image", type=Path, help="a JPEG")
     parser.add_argument("--times", type=float, default=3.0, help="of the peak")
     parser.add_argument("--seconds", type=float, default=30.0, help="of overload; a peak has half")
     parser.add_argument("--deadline", type=float, default=2.0, help="X-Request-Timeout, seconds")

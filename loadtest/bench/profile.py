@@ -1,4 +1,4 @@
-"""Where the CPU time of a request goes, as a picture.
+"""Where the CPU time of a request goes, as an image.
 
 In: a checkout (this one, or an older one to compare with) and py-spy (`pip install py-spy`) on the
 PATH. Out: microseconds per request of each part of the gateway, of tritonserver and of its backend,

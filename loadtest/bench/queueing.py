@@ -1,6 +1,6 @@
 """How long requests wait in a fleet of gateways and Tritons, by simulation, checked by measurement.
 
-In: a fleet and a load; or a running gateway and a picture. Out: throughput, latencies and how busy
+In: a fleet and a load; or a running gateway and an image. Out: throughput, latencies and how busy
 both sides are; or how far the simulation's predictions are from what was measured.
 
     python -m loadtest.bench.queueing fleet --rate 1000 --gateways 8 --tritons 2
@@ -31,7 +31,7 @@ LONE = 0.05  # of the peak: a request that meets no other
 CONCURRENCIES = (4, 32)  # of the closed loops that `check` calibrates with
 LEAST_ANSWERS = 20  # in a window
 REQUESTS = 20_000  # simulated for each prediction
-STEPS = ("decode", "batch", "picture")
+STEPS = ("decode", "batch", "image")
 WITHIN = 0.15
 
 
@@ -168,7 +168,7 @@ async def check(options: argparse.Namespace, fleet: Fleet) -> int:
     )
     print(
         f"decode {1000 * fitted.decode:.2f} ms, batch {1000 * fitted.batch:.2f} ms "
-        f"+ {1000 * fitted.picture:.2f} ms per picture, jitter {fitted.jitter:.2f}"
+        f"+ {1000 * fitted.picture:.2f} ms per image, jitter {fitted.jitter:.2f}"
     )
     print(f"lone requests: median {lone.median:.1f} ms, p99 {lone.p99:.1f} ms")
     off = 0
@@ -190,11 +190,11 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
     simulate = commands.add_parser("fleet", help="simulate a fleet under a load")
-    simulate.add_argument("--rate", type=float, required=True, help="pictures per second")
+    simulate.add_argument("--rate", type=float, required=True, help="images per second")
     simulate.add_argument("--requests", type=int, default=50_000, help="how many to simulate")
     against = commands.add_parser("check", help="compare with a running gateway")
     against.add_argument("url", help="address of the gateway")
-    against.add_argument("picture", type=Path, help="a JPEG")
+    against.add_argument("image", type=Path, help="a JPEG")
     against.add_argument("--seconds", type=float, default=30.0, help="for each load")
     for command in (simulate, against):
         command.add_argument("--gateways", type=int, default=1)

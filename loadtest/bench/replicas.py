@@ -1,6 +1,6 @@
 """Several Tritons behind several gateways: is the load even, and what does the loss of one cost?
 
-In: a picture and a model repository. Out: throughput beside that of one gateway and one Triton on
+In: an image and a model repository. Out: throughput beside that of one gateway and one Triton on
 the same cores, how evenly the Tritons share the load, and, under load, what happens when one joins,
 is killed, is frozen, and while each is restarted in turn. Exits with 1 when a promise is broken. It
 starts everything itself. Where HAProxy is installed (`apt install haproxy`) it stands in front of
@@ -73,7 +73,7 @@ class Triton:
                     return int(child)
         return 0
 
-    async def pictures(self) -> int:
+    async def sample_images(self) -> int:
         """How many it has classified since it started."""
         text = await exchange(self._metrics, b"GET /metrics HTTP/1.0\r\n\r\n")
         pattern = rf'^nv_inference_count{{model="{self._model}",version="\d+"}} (\d+)'
@@ -149,7 +149,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._picture = options.picture.read_bytes()
+        self._image = options.picture.read_bytes()
         self._folder = tempfile.TemporaryDirectory()
         shared = share_out(options, Path(self._folder.name))
         self.tritons = [Triton(shared, options.model) for _ in range(options.tritons)]
@@ -172,7 +172,7 @@ class Bench:
             self.broken.append(promise)
 
     def _clients(self, ports: list[int]) -> list[Clients]:
-        return [Clients(f"http://127.0.0.1:{port}", self._picture, 30) for port in ports]
+        return [Clients(f"http://127.0.0.1:{port}", self._image, 30) for port in ports]
 
     async def run(self) -> None:
         """All of it."""
@@ -209,9 +209,9 @@ class Bench:
             await asyncio.sleep(2)
             await what
             await until(self._all_used(len(sharing)), f"{len(sharing)} Tritons that answer")
-            before = [await triton.pictures() for triton in sharing]
+            before = [await triton.sample_images() for triton in sharing]
             await asyncio.sleep(AFTER_SECONDS)
-            after = [await triton.pictures() for triton in sharing]
+            after = [await triton.sample_images() for triton in sharing]
         answers = [answer for clients in targets for answer in clients.answers]
         shares = np.subtract(after, before)
         spread = float(shares.std() / shares.mean())
@@ -296,12 +296,12 @@ def main() -> int:
     """Read the command line, measure; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.replicas", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("picture", type=Path, help="a JPEG")
+    parser.add_argument("image", type=Path, help="a JPEG")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--model", default="mixer_cifar10")
     parser.add_argument("--tritons", type=int, default=3, help="at least 2")
     parser.add_argument("--gateways", type=int, default=2)
-    # Enough that the calls to three Tritons carry as many pictures as those to one: with 48 the
+    # Enough that the calls to three Tritons carry as many images as those to one: with 48 the
     # fleet did 93 % of one pair.
     parser.add_argument("--concurrency", type=int, default=128, help="requests that make the peak")
     return uvloop.run(measure(parser.parse_args()))

@@ -1,6 +1,6 @@
 """Restart two gateways behind a load balancer, one after the other, under load.
 
-In: the address of a Triton and a picture. Out: how many requests failed; exits with 1 if any did.
+In: the address of a Triton and an image. Out: how many requests failed; exits with 1 if any did.
 It starts the gateways and, in this process, a balancer as plain as can be: it asks each gateway's
 /readyz five times a second and sends each connection to the next one that was ready.
 
@@ -138,7 +138,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.rolling", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("triton_url", help="HOST:PORT of Triton's gRPC")
-    parser.add_argument("picture", type=Path, help="a JPEG")
+    parser.add_argument("image", type=Path, help="a JPEG")
     parser.add_argument("--model", default="mixer_cifar10")
     parser.add_argument("--rate", type=float, default=20.0, help="requests per second")
     return asyncio.run(measure(parser.parse_args()))

@@ -1,7 +1,7 @@
 """What a request costs: the gateway with Triton, beside the plain way and beside no server at all.
 
-In: nothing but a checkout with its environments. Out, for each case (model, picture, requests under
-way) and each contestant: images per second, latencies, and milliseconds of CPU per picture, split
+In: nothing but a checkout with its environments. Out, for each case (model, image, requests under
+way) and each contestant: images per second, latencies, and milliseconds of CPU per image, split
 by process. Contestants take turns within each round, in the opposite order in the next; medians
 over the rounds are printed. The load comes from this process, whose CPU is not counted.
 
@@ -28,14 +28,14 @@ from loadtest.bench.inputs import prepare
 from loadtest.bench.load import Load, form, single
 from loadtest.bench.processes import Program, running
 
-BATCH = 16  # pictures in a request of the contestant "batch"
+BATCH = 16  # images in a request of the contestant "batch"
 CONTESTANTS = ("gateway", "batch", "workers", "yardstick", "loop")
 WARM_SECONDS = 0.7
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model and the picture it is asked about."""
+    """A model and the image it is asked about."""
 
     model: str
     picture: str
@@ -57,7 +57,7 @@ class Result:
     images_per_second: float
     p50: float  # milliseconds, of a request
     p99: float
-    cpu: dict[str, float]  # milliseconds per picture, by process
+    cpu: dict[str, float]  # milliseconds per image, by process
     failed: int = 0
 
 
@@ -223,7 +223,7 @@ def main() -> int:
     """Read the command line, prepare, measure; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.serving", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="models and pictures")
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="models and images")
     parser.add_argument("--models", nargs="*", default=["mixer_s16"], help="real ones, by variant")
     parser.add_argument(
         "--cases",

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Fleet:
-    """How many, and the seconds of each step; a batch of b pictures takes `batch` + b × `picture`.
+    """How many, and the seconds of each step; a batch of b images takes `batch` + b × `image`.
 
     `jitter` is the standard deviation of the logarithm of each of these times.
     """

@@ -1,6 +1,6 @@
 """Whether a gateway keeps what it should have given back.
 
-In: a picture. Out: the peak, then for each minute at a share of it what the gateway and its Triton
+In: an image. Out: the peak, then for each minute at a share of it what the gateway and its Triton
 hold: memory, descriptors, threads, tasks of the event loop. It starts both. Each minute begins with
 a burst of connections, as a machine makes them that stands still for a second: what a burst leaves
 must not add up. Exits with 1 if a request failed, memory grew after the first minute, or something
@@ -113,7 +113,7 @@ def main() -> int:
     """Read the command line, measure; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.soak", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("picture", type=Path, help="a JPEG")
+    parser.add_argument("image", type=Path, help="a JPEG")
     parser.add_argument("--model", default="mixer_cifar10")
     parser.add_argument("--minutes", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.8, help="of the peak")

@@ -1,6 +1,6 @@
 """How long a cold start takes: from the command to the first right answer.
 
-In: a checkout with its environments, a picture. Out: seconds from the command that `make serve`
+In: a checkout with its environments, an image. Out: seconds from the command that `make serve`
 runs to an answer with status 200, for each of several starts.
 
     python -m loadtest.bench.start .bench/32px.jpg
@@ -41,7 +41,7 @@ def start(picture: bytes) -> float:
 
 
 def answered(port: int, picture: bytes) -> bool:
-    """Whether a picture gets an answer now."""
+    """Whether an image gets an answer now."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("POST", "/classify", picture, {"Content-Type": "image/jpeg"})
@@ -53,7 +53,7 @@ def main() -> int:
     """Measure and print; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.start", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--times", type=int, default=5)
     options = parser.parse_args()
     picture = options.picture.read_bytes()

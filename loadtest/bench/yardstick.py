@@ -38,7 +38,7 @@ class Model:
         self._labels = (folder / "labels.txt").read_text().splitlines()
 
     def classify(self, data: bytes) -> list[dict[str, Any]]:
-        """The five most probable classes of an encoded picture."""
+        """The five most probable classes of an encoded image."""
         image = Image.open(io.BytesIO(data)).convert("RGB")
         pixels = np.asarray(image.resize((self._width, self._height), Image.Resampling.BILINEAR))
         (probabilities,) = self._session.run(["probabilities"], {"image": pixels[None]})[0]
@@ -78,9 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench.yardstick", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("repository", type=Path, help="of models")
-    parser.add_argument(
-        "--loop", nargs=2, metavar=("MODEL", "PICTURE"), help="measure without HTTP"
-    )
+    parser.add_argument("--loop", nargs=2, metavar=("MODEL", "IMAGE"), help="measure without HTTP")
     parser.add_argument("--seconds", type=float, default=3.0, help="of the loop")
     options = parser.parse_args()
     if options.loop:

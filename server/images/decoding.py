@@ -1,6 +1,6 @@
-"""From the bytes of one picture to the pixels that a model takes.
+"""From the bytes of one image to the pixels that a model takes.
 
-In: an encoded picture (JPEG, PNG, WebP, GIF, BMP or TIFF, told by its bytes) and the model's
+In: an encoded image (JPEG, PNG, WebP, GIF, BMP or TIFF, told by its bytes) and the model's
 `ResizeRule`. Out: contiguous uint8[H, W, 3], RGB. What the header says of its size, and what else
 makes a small file expensive, is checked before anything is decoded.
 
@@ -25,9 +25,9 @@ from server.problems import TooManyPixels, UnreadableImage, UnsupportedType
 Image.MAX_IMAGE_PIXELS = None
 # Pillow's own reader of uncompressed TIFF decodes as many strips as the file lists, all over the
 # same pixels: a megabyte of them takes seconds, a byte of file 200 of memory. libtiff decodes each
-# piece of the picture once.
+# piece of the image once.
 TiffImagePlugin.READ_LIBTIFF = True
-# EXIF (CIPA DC-008, tag 0x0112): what to do to the stored picture to see it upright.
+# EXIF (CIPA DC-008, tag 0x0112): what to do to the stored image to see it upright.
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,7 +39,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 NAMES = "JPEG, PNG, WebP, GIF, BMP or TIFF"
-# Each scan of a progressive JPEG goes over the whole picture, and an empty one takes a dozen bytes
+# Each scan of a progressive JPEG goes over the whole image, and an empty one takes a dozen bytes
 # of file: a few kilobytes could keep a core busy for minutes. Cameras and tools write about 10.
 MAX_SCANS = 100
 # Pillow keeps a hundred bytes for each segment before the first scan, which may have 4 in the file.
@@ -53,7 +53,7 @@ MAX_GAP = 16 * 2**10
 MAX_CHUNKS = 10_000
 # Pillow copies all EXIF so far with every further segment of it, and takes ten times a segment's
 # bytes for a table or a frame header. A PNG's profile or text is inflated up to a thousand times,
-# to 1 MiB (PngImagePlugin.MAX_TEXT_CHUNK). Real pictures have about 10 of these.
+# to 1 MiB (PngImagePlugin.MAX_TEXT_CHUNK). Real images have about 10 of these.
 MAX_COSTLY = 32
 # ITU-T T.81, table B.1: the markers with a length after them, by the rules of both Pillow (before
 # the first scan) and libjpeg. After another (FF 01, say) the next marker may follow at once.
@@ -66,7 +66,7 @@ COMPRESSED = {b"iCCP", b"iTXt", b"zTXt"}
 MAX_RLE = 4 * 2**20
 # TIFF 6.0, sections 3 and 15.
 WIDTH, LENGTH, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
-# Tiles reach over the right and the lower edge, and each is decoded as a whole. Where the picture
+# Tiles reach over the right and the lower edge, and each is decoded as a whole. Where the image
 # is large, they add a few percent.
 TILE_SLACK = 2
 
@@ -86,7 +86,7 @@ def sniff(data: bytes) -> str:
         return "TIFF"
     if head.startswith(b"BM"):
         return "BMP"
-    raise UnsupportedType(f"the bytes begin like no {NAMES} picture: {head.hex(' ')}")
+    raise UnsupportedType(f"the bytes begin like no {NAMES} image: {head.hex(' ')}")
 
 
 def is_quick(data: bytes) -> bool:
@@ -104,7 +104,7 @@ def is_quick(data: bytes) -> bool:
 
 
 def open_header(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture with its header read and nothing decoded.
+    """The image with its header read and nothing decoded.
 
     Raises `UnsupportedType`, `UnreadableImage`, or `TooManyPixels` beyond `max_pixels`.
     """
@@ -134,9 +134,9 @@ def open_header(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def decode(image: Image.Image, rule: ResizeRule, max_pixels: int) -> Pixels:
-    """The pixels of an opened picture as the model takes them: contiguous uint8[H, W, 3], RGB.
+    """The pixels of an opened image as the model takes them: contiguous uint8[H, W, 3], RGB.
 
-    The picture is used up: what it holds is freed early, although the caller still has it.
+    The image is used up: what it holds is freed early, although the caller still has it.
     Raises `UnreadableImage` if it is truncated or corrupt.
     """
     kind = image.format
@@ -149,7 +149,7 @@ def decode(image: Image.Image, rule: ResizeRule, max_pixels: int) -> Pixels:
             drafted = image.draft(None, (side, side))
             size = drafted[1][2:] if drafted is not None else None
         image.load()
-        # libwebp's two canvases, 8 bytes per pixel, would stay as long as the caller's picture.
+        # libwebp's two canvases, 8 bytes per pixel, would stay as long as the caller's image.
         vars(image).pop("_decoder", None)
         _check_size(image, max_pixels)
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
@@ -164,22 +164,22 @@ def decode(image: Image.Image, rule: ResizeRule, max_pixels: int) -> Pixels:
     except (MemoryError, UnreadableImage, TooManyPixels):
         raise
     except Exception as error:  # Pillow's readers raise anything on hostile bytes
-        raise UnreadableImage(f"the {kind} picture cannot be decoded: {_reason(error)}") from error
+        raise UnreadableImage(f"the {kind} image cannot be decoded: {_reason(error)}") from error
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
-        raise UnreadableImage(f"the picture is {width}×{height} pixels, it has nothing to show")
+        raise UnreadableImage(f"the image is {width}×{height} pixels, it has nothing to show")
     if width * height > max_pixels:
         raise TooManyPixels(
-            f"the picture has {width}×{height} = {width * height} pixels, at most {max_pixels} "
+            f"the image has {width}×{height} = {width * height} pixels, at most {max_pixels} "
             "are accepted; scale it down"
         )
 
 
 def _check_segments(data: bytes) -> None:
-    """Refuse a JPEG whose first picture takes far more time or memory than its size tells."""
+    """Refuse a JPEG whose first image takes far more time or memory than its size tells."""
     scans = segments = costly = gap = 0
     at = 2
     while gap <= MAX_GAP and (found := SEGMENT.search(data, at)):
@@ -237,7 +237,7 @@ def _check_tiles(image: TiffImageFile, max_pixels: int) -> None:
     except (TypeError, ValueError, OverflowError) as error:
         raise UnreadableImage(f"the TIFF header has a broken tile size: {error}") from error
     if width < 1 or length < 1:
-        return  # strips, which end where the picture ends
+        return  # strips, which end where the image ends
     across, down = -(-tags[WIDTH] // width), -(-tags[LENGTH] // length)
     if width * length > max_pixels or across * down * width * length > TILE_SLACK * max_pixels:
         raise TooManyPixels(
@@ -256,12 +256,12 @@ def _check_runs(image: BmpImageFile, size: int) -> None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB, by the rules above."""
+    """The image in mode RGB, by the rules above."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in {"I", "F"}:
         raise UnreadableImage(
-            "the picture has 32 bits per channel, whose range is not defined; save it with 8 or 16"
+            "the image has 32 bits per channel, whose range is not defined; save it with 8 or 16"
         )
     if image.has_transparency_data:
         if image.mode != "RGBA":  # a copy takes 4 bytes per pixel
@@ -269,7 +269,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(image, mask=image.getchannel("A"))
         return white
-    # convert() copies a picture that is RGB already.
+    # convert() copies an image that is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -1,6 +1,6 @@
 """What the gateway counts, for Prometheus: right for one process and for several.
 
-In: each request when it has been answered, each picture when its header has been read. Out: the
+In: each request when it has been answered, each image when its header has been read. Out: the
 text that GET /metrics gives. With `--workers` each process writes its numbers into a file of the
 folder that `PROMETHEUS_MULTIPROC_DIR` names, and whichever worker is asked answers for all.
 """
@@ -52,21 +52,21 @@ stage_seconds = Histogram(
 seconds_of = {stage: stage_seconds.labels(stage) for stage in (*STAGES, "total")}
 shed = Counter("mixer_requests_shed", "Requests refused because the gateway was too busy.")
 unreadable = Counter(
-    "mixer_images_refused", "Pictures that were refused or could not be decoded.", ("reason",)
+    "mixer_images_refused", "Images that were refused or could not be decoded.", ("reason",)
 )
 image_pixels = Histogram(
     "mixer_image_pixels",
-    "Width × height of the pictures that were decoded.",
+    "Width × height of the images that were decoded.",
     buckets=tuple(float(4**power) for power in range(5, 15)),
 )
 image_bytes = Histogram(
     "mixer_image_bytes",
-    "Encoded size of the pictures sent.",
+    "Encoded size of the images sent.",
     buckets=tuple(float(4**power) for power in range(5, 14)),
 )
 average_batch = Gauge(
     "mixer_triton_average_batch",
-    "Pictures per execution in Triton, since the last look at which it had worked.",
+    "Images per execution in Triton, since the last look at which it had worked.",
     ("model",),
     multiprocess_mode="mostrecent",
 )
@@ -80,8 +80,8 @@ repeated = Counter(
 )
 build = Gauge("mixer_build_info", "Always 1.", ("version", "python"), multiprocess_mode="max")
 
-# What is wrong with a picture, as opposed to the request or the server.
-ABOUT_PICTURES = {
+# What is wrong with an image, as opposed to the request or the server.
+ABOUT_IMAGES = {
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -1,7 +1,7 @@
 """What is counted and logged of every request, once it has been answered.
 
 In: any ASGI request on its way to the app. Out: Prometheus metrics, and with --access-log a line of
-log. Never a byte of a picture, nor its file name, nor a key.
+log. Never a byte of an image, nor its file name, nor a key.
 """
 
 import logging
@@ -52,8 +52,8 @@ class Telemetry:
 
 
 def refused(problem: Problem) -> None:
-    """Count a picture that was refused by what is wrong with it."""
-    if problem.status in metrics.ABOUT_PICTURES and not isinstance(problem, BadParameter):
+    """Count an image that was refused by what is wrong with it."""
+    if problem.status in metrics.ABOUT_IMAGES and not isinstance(problem, BadParameter):
         metrics.unreadable.labels(problem.name).inc()
 
 

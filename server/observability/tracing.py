@@ -1,7 +1,7 @@
 """OpenTelemetry traces, when the standard `OTEL_…` variables ask for them.
 
 In: the client's `traceparent` (W3C Trace Context), each request, each call to Triton. Out: a span
-for the request with the times of its stages, one for the call that carried its picture, sent to
+for the request with the times of its stages, one for the call that carried its image, sent to
 the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names; and the context in the metadata of that
 call, for Triton's own spans. Without those variables no SDK is loaded.
 """
@@ -89,13 +89,13 @@ def metadata() -> tuple[tuple[str, str], ...] | None:
 
 
 @contextlib.contextmanager
-def call(model: str, pictures: int) -> Iterator[None]:
-    """The span of one call to Triton; its parent is the request of its first picture."""
+def call(model: str, images: int) -> Iterator[None]:
+    """The span of one call to Triton; its parent is the request of its first image."""
     if _Tracing.tracer is None:
         yield
         return
 
-    attributes: dict[str, str | int] = {"mixer.model": model, "mixer.pictures": pictures}
+    attributes: dict[str, str | int] = {"mixer.model": model, "mixer.images": images}
     with _Tracing.tracer.start_as_current_span(
         "ModelInfer", kind=SpanKind.CLIENT, attributes=attributes
     ):

@@ -1,7 +1,7 @@
 """What a burst of requests needed goes back to the system when it is over.
 
 In: nothing. Out: a smaller process. The C library keeps what was freed below anything still in use:
-of 500 pictures that came at once, 18 MB stayed for good, as if they had leaked. Python's own
+of 500 images that came at once, 18 MB stayed for good, as if they had leaked. Python's own
 allocator keeps some megabytes of them all the same, but no more for the next burst.
 """
 

@@ -175,5 +175,5 @@ def quiet() -> None:
     """Silence what others say without need."""
     # It would tell again, in more lines, that the gateway starts and stops.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # Hostile pictures make Pillow warn thousands of times; what matters becomes a 4xx.
+    # Hostile images make Pillow warn thousands of times; what matters becomes a 4xx.
     warnings.filterwarnings("ignore", module=r"PIL\.")

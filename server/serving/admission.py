@@ -1,8 +1,8 @@
-"""Whether one more picture can be answered in time, told before any work is done for it.
+"""Whether one more image can be answered in time, told before any work is done for it.
 
-In: how many pictures a request has and how many seconds it may take. Out: a `Ticket`, or `TooBusy`
+In: how many images a request has and how many seconds it may take. Out: a `Ticket`, or `TooBusy`
 with the seconds after which the queue has become short enough. The service rate is measured, never
-configured: pictures answered per second in which there was something to do, with the last seconds
+configured: images answered per second in which there was something to do, with the last seconds
 counting most. One gate stands before each model.
 """
 
@@ -26,7 +26,7 @@ STUCK_SECONDS = 3.0
 
 
 class Gate:
-    """Counts the pictures that are under way to one model, and how fast they get done."""
+    """Counts the images that are under way to one model, and how fast they get done."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
@@ -36,25 +36,25 @@ class Gate:
         self._busy = 0.0
         self._since = 0.0  # the last answer, or when there was something to do again
 
-    def enter(self, pictures: int, seconds: float) -> "Ticket":
+    def enter(self, images: int, seconds: float) -> "Ticket":
         """Admit a request; use the ticket as a context manager. Raises as `check`."""
-        self.check(pictures, seconds)
+        self.check(images, seconds)
         if self.waiting == 0:
             self._since = self._clock()
-        self.waiting += pictures
-        return Ticket(self, pictures)
+        self.waiting += images
+        return Ticket(self, images)
 
-    def check(self, pictures: int, seconds: float) -> None:
+    def check(self, images: int, seconds: float) -> None:
         """Raise what `enter` would raise now: `TooBusy`, or `ModelNotReady` if nothing moves.
 
         A lone request is always admitted: there is nothing to wait for.
         """
         if self.waiting == 0:
             return
-        ahead = self.waiting + pictures
+        ahead = self.waiting + images
         if self._done == 0:
             if ahead > UNMEASURED:
-                raise TooBusy(f"{self.waiting} pictures wait for the first answer; try again")
+                raise TooBusy(f"{self.waiting} images wait for the first answer; try again")
             return
         rate = self._done / self._busy
         excess = ahead / rate - MARGIN * seconds
@@ -64,14 +64,14 @@ class Gate:
         if idle > max(STUCK_SECONDS, 2 * self.waiting / rate):
             raise ModelNotReady(f"model {self.name!r} has not answered anything for {idle:.1f} s")
         raise TooBusy(
-            f"{self.waiting} pictures wait for model {self.name!r}, which answers {rate:.3g} per "
+            f"{self.waiting} images wait for model {self.name!r}, which answers {rate:.3g} per "
             f"second: not within the {seconds:g} s that the request may take",
             max(1, math.ceil(excess)),
         )
 
-    def leave(self, pictures: int, *, answered: bool) -> None:
+    def leave(self, images: int, *, answered: bool) -> None:
         """Called by the ticket."""
-        self.waiting -= pictures
+        self.waiting -= images
         if not answered:
             return
         now = self._clock()
@@ -79,20 +79,20 @@ class Gate:
         spent = max(1e-6, now - self._since)
         kept = math.exp(-spent / MEMORY)
         self._busy = self._busy * kept + min(spent, MEMORY)
-        self._done = self._done * kept + pictures
+        self._done = self._done * kept + images
         self._since = now
 
 
 class Ticket:
     """The place of one request in the queue of a gate; what is not done at the end gave up."""
 
-    def __init__(self, gate: Gate, pictures: int) -> None:
+    def __init__(self, gate: Gate, images: int) -> None:
         self._gate = gate
-        self._pictures = pictures
+        self._images = images
 
     def done(self) -> None:
-        """One picture has got its answer."""
-        self._pictures -= 1
+        """One image has got its answer."""
+        self._images -= 1
         self._gate.leave(1, answered=True)
 
     def __enter__(self) -> Self:
@@ -104,4 +104,4 @@ class Ticket:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._gate.leave(self._pictures, answered=False)
+        self._gate.leave(self._images, answered=False)

@@ -1,8 +1,8 @@
-"""Pictures that wait for the same model go to Triton together.
+"""Images that wait for the same model go to Triton together.
 
-In: one picture at a time. Out: its probabilities. Triton's dynamic batcher joins requests anyway;
+In: one image at a time. Out: its probabilities. Triton's dynamic batcher joins requests anyway;
 joining them here first costs one call instead of many, and a call costs more than a small model.
-Nothing waits for company: a picture goes at once unless every instance of the model has a batch to
+Nothing waits for company: an image goes at once unless every instance of the model has a batch to
 work on. Then one more batch goes ahead, so that an instance finds it when it is done, as soon as it
 is as large as those; and what has gathered otherwise goes as soon as one returns.
 """
@@ -35,7 +35,7 @@ class Batcher:
         self._triton = triton
         self._seconds = seconds
         self._waiting: deque[Waiting] = deque()
-        self._under_way: dict[asyncio.Task[None], int] = {}  # the pictures of each call
+        self._under_way: dict[asyncio.Task[None], int] = {}  # the images of each call
         self._will_send = False
 
     async def infer(self, image: Pixels) -> Answer:
@@ -71,7 +71,7 @@ class Batcher:
                 self._under_way[task] = len(batch)
 
     def _enough(self, most: int) -> float:
-        """How many pictures have to wait for a call to be made now."""
+        """How many images have to wait for a call to be made now."""
         calls = len(self._under_way)
         if calls < self._triton.instances(self.model):
             return 1

@@ -1,8 +1,8 @@
-"""From the bytes of pictures to predictions: the way every request to /classify takes.
+"""From the bytes of images to predictions: the way every request to /classify takes.
 
-In: encoded pictures, a `Model` and the seconds they may take. Out: predictions as plain data for
+In: encoded images, a `Model` and the seconds they may take. Out: predictions as plain data for
 JSON. What cannot be done in time is refused before anything is done for it. Decoding happens in a
-bounded pool of threads; the rest waits in the event loop, where pictures for the same model meet.
+bounded pool of threads; the rest waits in the event loop, where images for the same model meet.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from server.settings import Settings
 from server.web.bodies import Hold, Upload
 from server.web.middleware import Timings
 
-# For a picture this small the hop to a thread and back costs more than decoding it.
+# For an image this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
 # Added to the process's own, which leaves a tenth of the event loop's share where both want a core.
@@ -37,7 +37,7 @@ Predictions = list[dict[str, object]]
 
 
 class Classifier:
-    """Classifies pictures; holds the pool of decoding threads. Close it at the end."""
+    """Classifies images; holds the pool of decoding threads. Close it at the end."""
 
     def __init__(self, settings: Settings, models: Replicas) -> None:
         self.models = models
@@ -49,7 +49,7 @@ class Classifier:
         )
 
     def close(self) -> None:
-        """End the threads, after the pictures that they have begun."""
+        """End the threads, after the images that they have begun."""
         self._threads.shutdown(cancel_futures=True)
 
     async def one(
@@ -62,9 +62,9 @@ class Classifier:
         *,
         hold: Hold,
     ) -> tuple[Predictions, str]:
-        """The predictions for one picture, best first, and the version that made them.
+        """The predictions for one image, best first, and the version that made them.
 
-        Given up, it keeps `hold` until a thread that has begun to decode the picture is done.
+        Given up, it keeps `hold` until a thread that has begun to decode the image is done.
         Raises the `Problem` of whatever fails: `TooBusy` at once when `seconds` will not do,
         `DeadlinePassed` when they did not.
         """
@@ -85,7 +85,7 @@ class Classifier:
         *,
         hold: Hold,
     ) -> tuple[list[Predictions | Problem], str]:
-        """For each picture its predictions or its own problem, and the version that answered.
+        """For each image its predictions or its own problem, and the version that answered.
 
         Raises the `Problem` of what concerns them all. Keeps `hold` as `one` does.
         """
@@ -95,7 +95,7 @@ class Classifier:
             nonlocal version
             try:
                 if not upload.data:
-                    raise NoImage("the picture has 0 bytes")
+                    raise NoImage("the image has 0 bytes")
                 answer, version = await self._one(
                     upload.data, model, top_k, timings, ticket, hold=hold
                 )
@@ -116,14 +116,14 @@ class Classifier:
                 raise failures.exceptions[0] from None
         return [task.result() for task in tasks], version
 
-    def check(self, model: Model, pictures: int, seconds: float) -> None:
-        """Raise `TooBusy` or `ModelNotReady` if so many pictures would be refused now."""
-        self._batcher(model).gate.check(pictures, seconds)
+    def check(self, model: Model, images: int, seconds: float) -> None:
+        """Raise `TooBusy` or `ModelNotReady` if so many images would be refused now."""
+        self._batcher(model).gate.check(images, seconds)
 
-    def _admit(self, model: Model, pictures: int, seconds: float, timings: Timings) -> Ticket:
+    def _admit(self, model: Model, images: int, seconds: float, timings: Timings) -> Ticket:
         began = time.perf_counter()
         try:
-            return self._batcher(model).gate.enter(pictures, seconds)
+            return self._batcher(model).gate.enter(images, seconds)
         finally:
             timings.admission = time.perf_counter() - began
 

@@ -1,6 +1,6 @@
 """The app: what the gateway is made of, and which path leads to which endpoint.
 
-In: `Settings` and the addresses of Triton. Out: an ASGI app that classifies pictures, with its
+In: `Settings` and the addresses of Triton. Out: an ASGI app that classifies images, with its
 OpenAPI document at /openapi.json and a page to try it at /docs.
 """
 
@@ -129,7 +129,7 @@ def _add_routes(app: FastAPI) -> None:
         "/classify",
         endpoints.classify,
         methods=["POST"],
-        summary="Classify one picture",
+        summary="Classify one image",
         responses=openapi.responses("Classification", *openapi.CLASSIFY),
         openapi_extra={
             "parameters": openapi.PARAMETERS,
@@ -141,7 +141,7 @@ def _add_routes(app: FastAPI) -> None:
         "/classify/batch",
         endpoints.classify_batch,
         methods=["POST"],
-        summary="Classify several pictures; one bad picture does not spoil the others",
+        summary="Classify several images; one bad image does not spoil the others",
         responses=openapi.responses("BatchClassification", *openapi.CLASSIFY),
         openapi_extra={
             "parameters": openapi.PARAMETERS,

@@ -3,7 +3,7 @@
 The limits are on the bytes of one body, on the bytes of all that are held at the same time, and on
 the seconds that a client may take to send one.
 
-In: the ASGI request. Out: the bytes of its pictures, from a raw body or from the `image` fields of
+In: the ASGI request. Out: the bytes of its images, from a raw body or from the `image` fields of
 a multipart form (RFC 7578).
 """
 
@@ -27,7 +27,7 @@ from server.problems import (
 
 FIELD = "image"
 HOW = (
-    "send the picture as the body with Content-Type image/* or application/octet-stream, "
+    "send the image as the body with Content-Type image/* or application/octet-stream, "
     f"or as the field {FIELD!r} of multipart/form-data"
 )
 # A form is parsed on the event loop: whatever costs more than finding and copying bytes is bounded.
@@ -103,7 +103,7 @@ class Hold:
 
 
 async def read_image(request: Request, hold: Hold) -> bytes:
-    """The one picture of a request, from a raw body or a form.
+    """The one image of a request, from a raw body or a form.
 
     Raises `UnsupportedType`, `NoImage`, `BadParameter`, or as `read_body`.
     """
@@ -121,19 +121,19 @@ async def read_image(request: Request, hold: Hold) -> bytes:
     else:
         raise UnsupportedType(f"Content-Type is {content_type!r}; {HOW}")
     if not data:
-        raise NoImage(f"the picture has 0 bytes; {HOW}")
+        raise NoImage(f"the image has 0 bytes; {HOW}")
     return data
 
 
 async def read_images(request: Request, hold: Hold) -> list[Upload]:
-    """The pictures of a form, at least one, in their order.
+    """The images of a form, at least one, in their order.
 
     Raises `UnsupportedType`, `NoImage`, `BadParameter`, or as `read_body`.
     """
     content_type, kind, options = _content_type(request, "")
     if kind != b"multipart/form-data":
         raise UnsupportedType(
-            f"Content-Type is {content_type!r}; send the pictures as fields {FIELD!r} of "
+            f"Content-Type is {content_type!r}; send the images as fields {FIELD!r} of "
             "multipart/form-data"
         )
     return _images(await read_body(request, hold), options)

@@ -39,8 +39,8 @@ class Joined:
     """A transport that sends the head of an answer and its body in one piece.
 
     uvicorn writes them one after the other. Each would be a system call and a segment of its own,
-    and wake the client twice: a tenth of the work for a small picture. They go at the end of a turn
-    of the event loop, so that clients ask again together and their pictures share a batch.
+    and wake the client twice: a tenth of the work for a small image. They go at the end of a turn
+    of the event loop, so that clients ask again together and their images share a batch.
 
     Closed, it waits at most `patience` seconds for a client that does not take what was written.
     """
@@ -169,7 +169,7 @@ class Connection(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         """Parse it; an `Upgrade` to what is not spoken here is ignored (RFC 9110, 7.8).
 
-        Java's client asks for h2c with its first request, picture and all. The parser takes what
+        Java's client asks for h2c with its first request, image and all. The parser takes what
         follows such a head for the other protocol, so another is given the head without the wish.
         """
         while data:

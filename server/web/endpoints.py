@@ -68,7 +68,7 @@ async def classify_batch(request: Request) -> Response:
             metrics.image_bytes.observe(len(upload.data))
         if len(uploads) > settings.max_batch_images:
             raise BodyTooLarge(
-                f"the form has {len(uploads)} pictures, "
+                f"the form has {len(uploads)} images, "
                 f"at most {settings.max_batch_images} are accepted"
             )
         with while_connected(request):

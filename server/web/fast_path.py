@@ -3,7 +3,7 @@
 In: the app and any ASGI request. Out: POST /classify and /classify/batch go through this project's
 own middleware straight to their endpoints, everything else through the whole app, HEAD as GET.
 What FastAPI and Starlette put around an endpoint, for errors and dependencies that these do not
-have, took a sixth of what the gateway spends on a small picture (docs/performance.md).
+have, took a sixth of what the gateway spends on a small image (docs/performance.md).
 """
 
 from fastapi import FastAPI, Request

@@ -127,7 +127,7 @@ EXAMPLES: Fragment = {
             {"filename": "cat.jpg", "predictions": PREDICTIONS_EXAMPLE},
             {
                 "filename": "notes.txt",
-                "error": UnsupportedType("the bytes begin like no picture").document(),
+                "error": UnsupportedType("the bytes begin like no image").document(),
             },
         ],
     },

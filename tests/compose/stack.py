@@ -115,25 +115,25 @@ class Stack:
     def wait(self, seconds: float = 60.0) -> None:
         wait_for(self.serves, seconds, "a ready stack")
 
-    def ask(self, picture: bytes, model: str = "") -> httpx.Response:
-        """The answer about one picture, with all ten classes."""
+    def ask(self, image: bytes, model: str = "") -> httpx.Response:
+        """The answer about one image, with all ten classes."""
         query = {"top_k": "10"} | ({"model": model} if model else {})
         kind = {"Content-Type": "image/jpeg"}
         return httpx.post(
-            f"{self.url}/classify", params=query, content=picture, headers=kind, trust_env=False
+            f"{self.url}/classify", params=query, content=image, headers=kind, trust_env=False
         )
 
-    def classify(self, picture: bytes, model: str = "") -> list[dict[str, Any]]:
-        """All ten predictions of one picture."""
-        answer = self.ask(picture, model)
+    def classify(self, image: bytes, model: str = "") -> list[dict[str, Any]]:
+        """All ten predictions of one image."""
+        answer = self.ask(image, model)
         assert answer.status_code == 200, answer.text
         predictions: list[dict[str, Any]] = answer.json()["predictions"]
         return predictions
 
-    def recovers(self, picture: bytes) -> bool:
-        """Whether a picture is answered; right after a kill nobody may be listening."""
+    def recovers(self, image: bytes) -> bool:
+        """Whether an image is answered; right after a kill nobody may be listening."""
         try:
-            return self.ask(picture).status_code == 200
+            return self.ask(image).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -169,18 +169,18 @@ def running_stack(folder: Path, *files: Path, **variables: str) -> Iterator[Stac
     assert stack.leftovers() == []
 
 
-def expected(picture: bytes) -> npt.NDArray[np.float32]:
-    """The shipped model's probabilities of a picture, without a server: float32 [10]."""
-    pixels = decode(open_header(picture, 10**8), ResizeRule(32, 32), 10**8)
+def expected(image: bytes) -> npt.NDArray[np.float32]:
+    """The shipped model's probabilities of an image, without a server: float32 [10]."""
+    pixels = decode(open_header(image, 10**8), ResizeRule(32, 32), 10**8)
     session = open_graph(MODEL / "1/model.onnx")
     answer: npt.NDArray[np.float32] = session.run([PROBABILITIES], {"image": pixels[None]})[0][0]
     return answer
 
 
-def check_right(predictions: list[dict[str, Any]], picture: bytes) -> None:
+def check_right(predictions: list[dict[str, Any]], image: bytes) -> None:
     """Hold that predictions are those of the model itself, labels and order included."""
     labels = (MODEL / "labels.txt").read_text().split()
-    probabilities = expected(picture)
+    probabilities = expected(image)
     assert [p["index"] for p in predictions] == np.argsort(-probabilities).tolist()
     for prediction in predictions:
         assert prediction["label"] == labels[prediction["index"]]

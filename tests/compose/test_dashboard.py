@@ -61,9 +61,9 @@ def _rate(metric: str) -> str:
 
 
 def _send(stack: Stack) -> bool:
-    """One good picture, one that is none."""
+    """One good image, one that is none."""
     stack.classify(photo(0))
-    answer = httpx.post(f"{stack.url}/classify", content=b"no picture", trust_env=False)
+    answer = httpx.post(f"{stack.url}/classify", content=b"no image", trust_env=False)
     assert answer.status_code == 415
     return True
 

@@ -57,7 +57,7 @@ def test_every_size_becomes_the_models_own(
     assert (pixels == (10, 200, 30)).all()
 
 
-def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
+def test_a_image_of_the_right_size_is_left_as_it_is() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     for antialias in (True, False):
         assert np.array_equal(
@@ -67,9 +67,7 @@ def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(90, 61), (61, 90), (20, 30)])
-def test_the_crop_is_cut_from_the_resized_picture(
-    interpolation: str, size: tuple[int, int]
-) -> None:
+def test_the_crop_is_cut_from_the_resized_image(interpolation: str, size: tuple[int, int]) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
     rule = ResizeRule(32, 32, "shortest", interpolation, crop_fraction=0.875)
     width, height = rule.target(*image.size)
@@ -81,7 +79,7 @@ def test_the_crop_is_cut_from_the_resized_picture(
 
 
 @pytest.mark.parametrize("antialias", [True, False])
-def test_a_very_long_picture_costs_no_more_memory(antialias: bool) -> None:
+def test_a_very_long_image_costs_no_more_memory(antialias: bool) -> None:
     image = Image.new("RGB", (1_000_000, 1), (1, 2, 3))  # its short side to 224: 672 GB
     rule = ResizeRule(224, 224, "shortest", antialias=antialias)
     assert (rule.apply(image) == (1, 2, 3)).all()

@@ -56,17 +56,17 @@ class Launched:
         return str(config["default_model_filename"])
 
     def answers(self) -> bool:
-        """Whether a grey picture gets probabilities."""
+        """Whether a grey image gets probabilities."""
         config = httpx.get(f"{self.url}/models/{DEFAULT_MODEL}/config", trust_env=False).json()
         shape = [1, *map(int, config["input"][0]["dims"])]
-        picture = np.full(shape, 127, np.uint8)
+        image = np.full(shape, 127, np.uint8)
         request = {
             "inputs": [
                 {
                     "name": "image",
                     "datatype": "UINT8",
                     "shape": shape,
-                    "data": picture.ravel().tolist(),
+                    "data": image.ravel().tolist(),
                 }
             ]
         }

@@ -122,11 +122,11 @@ def photos(tmp_path: Path) -> Path:
     ("flags", "same", "precision", "said"),
     [
         ("fma avx512_vnni", 12, "int8", "12 of 12"),
-        ("fma avx512_vnni", 9, "fp32", "9 of 12 pictures (75.0%, the gate is at 98.0%)"),
+        ("fma avx512_vnni", 9, "fp32", "9 of 12 images (75.0%, the gate is at 98.0%)"),
         ("fma avx2", 12, "fp32", "this CPU has no VNNI"),
     ],
 )
-def test_with_pictures_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0917 - the columns of the table above
+def test_with_images_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0917 - the columns of the table above
     export: Export,
     photos: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -153,7 +153,7 @@ def test_int8_is_calibrated_and_judged(export: Export, photos: Path) -> None:
     flags = ("--precision", "int8", "--calibration", str(photos), "--name", "small")
     status, out, _ = export("--checkpoint", CHECKPOINT, *flags)
     assert status == 0
-    assert "int8: the same first class as FP32 on 12 of 12 pictures" in out
+    assert "int8: the same first class as FP32 on 12 of 12 images" in out
     parameters = export.parameters("small")
     assert (parameters["precision"], parameters["gate_passed"]) == ("int8", "true")
     assert parameters["gate_pictures"] == "12"
@@ -175,7 +175,7 @@ def test_a_model_that_misses_its_gate_is_published_only_when_told(
     flags = ("--checkpoint", CHECKPOINT, "--name", "bad", "--precision", "fp16")
     status, _, err = export(*flags)
     assert status == 1
-    assert "42 of 100 pictures (42.0%, the gate is at 99.5%)" in err
+    assert "42 of 100 images (42.0%, the gate is at 99.5%)" in err
     assert "--force publishes it all the same" in err
     assert not list(export.repository.iterdir())
     status, out, err = export(*flags, "--force")
@@ -195,7 +195,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         "these Mixer weights need a multiple of 32",
     ),
     "batch": (("--model", "x", "--name", "x", "--max-batch-size", "0"), "expected 1 to 4096"),
-    "no pictures": (("--model", "x", "--name", "x", "--precision", "int8"), "needs --calibration"),
+    "no images": (("--model", "x", "--name", "x", "--precision", "int8"), "needs --calibration"),
     "no folder": (
         ("--model", "x", "--name", "x", "--precision", "int8", "--calibration", "none"),
         "--calibration none: no such folder",

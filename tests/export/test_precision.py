@@ -16,13 +16,13 @@ from export.graph import build_graph, open_graph, save_graph
 from export.half import HalfRangeError, to_half
 from export.options import Precision, UsageError
 from export.parity import probe_images
-from export.pictures import find_pictures, read_picture
+from export.pictures import find_images, read_image
 from export.precision import (
     GATES,
-    MOST_PICTURES,
+    MOST_IMAGES,
+    Images,
     Judgement,
-    Pictures,
-    gather_pictures,
+    gather_images,
     judge,
     reduce_precision,
 )
@@ -46,7 +46,7 @@ def reduced(
     folder = tmp_path_factory.mktemp(f"{case}_{precision}")
     model = ir.load(exported.graph(case))
     images = probe_images(classifier.image_size, 40)
-    reduce_precision(model, precision, Pictures(images[:20], images[20:]), folder)
+    reduce_precision(model, precision, Images(images[:20], images[20:]), folder)
     save_graph(model, folder / "model.onnx")
     return case, precision, folder / "model.onnx"
 
@@ -185,11 +185,11 @@ def test_the_gate() -> None:
     assert (same.pictures, same.same_class, same.passed) == (30, 30, True)
     other = judge(classifier, open_graph(exported.graph("mixer_testing")), "int8", images)
     assert not other.passed
-    assert "of 30 pictures" in str(other)
+    assert "of 30 images" in str(other)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_gate_is_a_share_and_one_picture_is_chance(precision: Precision) -> None:
+def test_the_gate_is_a_share_and_one_image_is_chance(precision: Precision) -> None:
     allowed = int(1000 * (1 - GATES[precision]))
     good = Judgement(precision, 1000, 1000 - allowed, 0.1)
     assert good.passed
@@ -206,53 +206,53 @@ def write_photos(folder: Path, count: int) -> None:
         path.write_bytes(photo(index, 60, 40))
 
 
-def test_pictures_are_found_shared_out_and_skipped(
+def test_images_are_found_shared_out_and_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_photos(tmp_path, 24)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    (tmp_path / "notes.txt").write_text("no picture either")
-    pictures = gather_pictures(tmp_path, Preprocessing(), 32)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("no image either")
+    pictures = gather_images(tmp_path, Preprocessing(), 32)
     assert pictures.calibration.shape == pictures.held_back.shape == (12, 32, 32, 3)
     both = np.concatenate([pictures.calibration, pictures.held_back])
     assert len(np.unique(both, axis=0)) == 24, "nothing is judged on what it was calibrated with"
     assert "broken.png is skipped" in capsys.readouterr().err
 
 
-def test_too_few_and_too_many_pictures(tmp_path: Path) -> None:
+def test_too_few_and_too_many_images(tmp_path: Path) -> None:
     write_photos(tmp_path, 19)
-    with pytest.raises(UsageError, match="at least 20 pictures, found 19"):
-        gather_pictures(tmp_path, Preprocessing(), 32)
-    for index in range(MOST_PICTURES):
+    with pytest.raises(UsageError, match="at least 20 images, found 19"):
+        gather_images(tmp_path, Preprocessing(), 32)
+    for index in range(MOST_IMAGES):
         (tmp_path / f"{index}.jpg").symlink_to(tmp_path / "class_0" / "0.jpg")
-    pictures = gather_pictures(tmp_path, Preprocessing(), 8)
-    assert len(pictures.calibration) + len(pictures.held_back) == MOST_PICTURES
+    pictures = gather_images(tmp_path, Preprocessing(), 8)
+    assert len(pictures.calibration) + len(pictures.held_back) == MOST_IMAGES
 
 
-def test_without_pictures_half_is_judged_by_synthetic_ones() -> None:
-    pictures = gather_pictures(None, Preprocessing(), 32)
+def test_without_images_half_is_judged_by_synthetic_ones() -> None:
+    pictures = gather_images(None, Preprocessing(), 32)
     assert len(pictures.calibration) == 0
     assert len(pictures.held_back) >= 20
 
 
-def test_pictures_are_resized_as_tensorflow_does(tmp_path: Path) -> None:
+def test_images_are_resized_as_tensorflow_does(tmp_path: Path) -> None:
     with np.load(exported.GOLDEN / "preprocess" / "case.npz") as case:
         images, expected = case["images"], case["official_eval"] * 127.5 + 127.5
     paths = [tmp_path / f"{index}.png" for index in range(len(images))]
     for path, pixels, wanted in zip(paths, images, expected, strict=True):
         Image.fromarray(pixels).save(path)
-        found = read_picture(path, Preprocessing(antialias=False), 32)
+        found = read_image(path, Preprocessing(antialias=False), 32)
         assert found is not None
         assert np.abs(found - wanted).max() <= 0.51, "but for rounding to whole numbers"
-    assert find_pictures(tmp_path) == paths
+    assert find_images(tmp_path) == paths
 
 
 def test_the_short_side_keeps_the_aspect(tmp_path: Path) -> None:
     path = tmp_path / "wide.jpg"
     path.write_bytes(photo(3, 200, 100))
     rule = Preprocessing("shortest", "bicubic", True, 0.5)
-    found = read_picture(path, rule, 32)
-    whole = read_picture(path, dataclasses.replace(rule, crop_fraction=1.0), 64)
+    found = read_image(path, rule, 32)
+    whole = read_image(path, dataclasses.replace(rule, crop_fraction=1.0), 64)
     assert found is not None
     assert whole is not None
     assert found.shape == (32, 32, 3)

@@ -196,7 +196,7 @@ def test_another_normalisation_does_not_fit_into_a_bit(tmp_path: Path) -> None:
         (MIXER, {"interpolation": "bilinear", "crop_pct": 0.5}, ("shortest", "bilinear", 0.5)),
     ],
 )
-def test_pictures_are_cut_as_timm_does(
+def test_images_are_cut_as_timm_does(
     tmp_path: Path,
     arrays: Checkpoint,
     pretrained_cfg: dict[str, Any],

@@ -15,7 +15,7 @@ from export.config import ModelSpec, onnxruntime_config
 from export.graph import build_graph, save_graph
 from export.options import Precision
 from export.parity import probe_images
-from export.precision import Pictures, reduce_precision
+from export.precision import Images, reduce_precision
 from export.quantization import put_weights_right
 from export.to_tensorrt import (
     Edition,
@@ -55,7 +55,7 @@ def test_engines_of_every_family_and_precision(
     classifier = exported.classifier(variant)
     put_weights_right(classifier.module)
     images = probe_images(classifier.image_size, 2)
-    pictures = Pictures(images, images)
+    pictures = Images(images, images)
     traced = tmp_path / "fp32.onnx"
     save_graph(build_graph(classifier), traced)
     sizes: dict[Precision, int] = {}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtest import answers, pictures
+from loadtest import answers, sample_images
 
 PROBABILITIES = (0.5, 0.2, 0.1, 0.0500001, 0.05, 0.03)
 ANSWER: dict[str, Any] = {
@@ -76,21 +76,21 @@ def test_rows_of_probabilities() -> None:
     assert "shape [1, 2]" in answers.wrong_rows(right[:, :2], right, 1e-3)
 
 
-def test_made_pictures_are_like_photos_and_the_same_for_the_same_seed() -> None:
-    one, again, other = pictures.make(1), pictures.make(1), pictures.make(2)
+def test_made_images_are_like_photos_and_the_same_for_the_same_seed() -> None:
+    one, again, other = sample_images.make(1), sample_images.make(1), sample_images.make(2)
     assert one == again
     assert one.data != other.data
     assert 50_000 < len(one.data) < 200_000  # ImageNet's have 110 kB on average
     assert one.pixels(375, 500).std() > 20
 
 
-def test_pictures_of_a_folder(tmp_path: Path) -> None:
+def test_images_of_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "photos" / "deeper"
     folder.mkdir(parents=True)
     for number in range(3):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
     (folder / "notes.txt").write_text("not sent")
-    assert [each.name for each in pictures.load(folder.parent, 2)] == ["0.png", "1.png"]
-    (folder / "0.png").write_bytes(b"not a picture")
-    with pytest.raises(pictures.PicturesError, match=r"0\.png is not a picture"):
-        pictures.load(folder, 2)
+    assert [each.name for each in sample_images.load(folder.parent, 2)] == ["0.png", "1.png"]
+    (folder / "0.png").write_bytes(b"not an image")
+    with pytest.raises(sample_images.ImagesError, match=r"0\.png is not an image"):
+        sample_images.load(folder, 2)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tritonclient import grpc as triton_grpc
 
-from loadtest import pictures
+from loadtest import sample_images
 from loadtest.measure import Load, visit
 from loadtest.results import read
 from loadtest.triton_target import Triton, TritonTarget
@@ -98,7 +98,7 @@ def test_a_comparison_has_everything_that_a_number_depends_on(compared: dict[str
 
 def test_straight_at_triton_agrees_with_an_independent_client(sleepy_triton: LocalTriton) -> None:
     """Four threads with Triton's own blocking client, counted by hand."""
-    sent = pictures.load(None, 4)
+    sent = sample_images.load(None, 4)
 
     async def ours() -> float:
         triton = Triton(sleepy_triton.grpc_url)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from loadtest import truth
-from loadtest.pictures import PicturesError
 from loadtest.results import read
+from loadtest.sample_images import ImagesError
 from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, photo
 from tests.loadtest.runs import loadtest
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """test/<class>/*.png, 60 pictures, in folders for the model's classes in order."""
+def sample_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """test/<class>/*.png, 60 images, in folders for the model's classes in order."""
     root = tmp_path_factory.mktemp("pictures")
     with np.load(CHECKOUT / f"tests/golden/{DEFAULT_MODEL}/checkpoint.npz") as arrays:
         classes = len(arrays["head/bias"])
@@ -37,17 +37,25 @@ def percentages(text: str) -> list[float]:
 
 
 def test_the_accuracy_is_that_of_the_reference(
-    gateway: Gateway, pictures: Path, tmp_path: Path
+    gateway: Gateway, sample_images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "evaluate.json"
     done = loadtest(
-        *("evaluate", "--data", pictures / "test", "--model", DEFAULT_MODEL, "--url", gateway.url),
+        *(
+            "evaluate",
+            "--data",
+            sample_images / "test",
+            "--model",
+            DEFAULT_MODEL,
+            "--url",
+            gateway.url,
+        ),
         *("--batch", "8", "--parallel", "3", "--out", out),
     )
     assert done.returncode == 0, done.stderr
     reference = subprocess.run(
         [
-            *(sys.executable, "-m", "reference", "evaluate", "--data", str(pictures)),
+            *(sys.executable, "-m", "reference", "evaluate", "--data", str(sample_images)),
             *("--checkpoint", f"tests/golden/{DEFAULT_MODEL}/checkpoint.npz"),
         ],
         cwd=CHECKOUT, capture_output=True, text=True, check=True,
@@ -59,14 +67,14 @@ def test_the_accuracy_is_that_of_the_reference(
     assert 0 < sum(each["count"] for each in result["confused"]) <= wrong
 
 
-def test_a_picture_that_is_not_classified_fails_the_run(
-    gateway: Gateway, pictures: Path, tmp_path: Path
+def test_a_image_that_is_not_classified_fails_the_run(
+    gateway: Gateway, sample_images: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "data"
-    for folder in sorted((pictures / "test").iterdir()):
+    for folder in sorted((sample_images / "test").iterdir()):
         (broken / folder.name).mkdir(parents=True)
     (broken / "class_0/good.png").write_bytes(photo(1, 50, 50, "PNG"))
-    (broken / "class_0/broken.png").write_bytes(b"not a picture")
+    (broken / "class_0/broken.png").write_bytes(b"not an image")
     out = tmp_path / "evaluate.json"
     done = loadtest(
         *("evaluate", "--data", broken, "--model", DEFAULT_MODEL, "--url", gateway.url),
@@ -78,18 +86,18 @@ def test_a_picture_that_is_not_classified_fails_the_run(
 
 
 def test_a_folder_too_high_names_the_one_below(
-    gateway: Gateway, pictures: Path, tmp_path: Path
+    gateway: Gateway, sample_images: Path, tmp_path: Path
 ) -> None:
     done = loadtest(
-        *("evaluate", "--data", pictures, "--model", DEFAULT_MODEL, "--url", gateway.url),
+        *("evaluate", "--data", sample_images, "--model", DEFAULT_MODEL, "--url", gateway.url),
         *("--out", tmp_path / "evaluate.json"),
     )
     assert done.returncode == 2
-    assert f"; did you mean {pictures}/test?" in done.stderr
+    assert f"; did you mean {sample_images}/test?" in done.stderr
     # Two classes, and the folders train and test: as many, so that names alone tell nothing.
     for name in ("test", "train"):
         (tmp_path / name).mkdir()
-    with pytest.raises(PicturesError, match=r"no pictures; .*; did you mean .*/test\?"):
+    with pytest.raises(ImagesError, match=r"no images; .*; did you mean .*/test\?"):
         truth.from_folders(tmp_path, ["cat", "dog"])
 
 
@@ -100,7 +108,7 @@ def test_folders_are_classes_by_name_or_by_order(tmp_path: Path) -> None:
         (tmp_path / name / "1.jpg").touch()
     assert [each.classes for each in truth.from_folders(tmp_path, labels)] == [(1,), (0,)]
     assert [each.classes for each in truth.from_folders(tmp_path, ["a", "b"])] == [(0,), (1,)]
-    with pytest.raises(PicturesError, match="among them cat, dog, for a model of 3 classes"):
+    with pytest.raises(ImagesError, match="among them cat, dog, for a model of 3 classes"):
         truth.from_folders(tmp_path, ["a", "b", "c"])
 
 
@@ -115,5 +123,5 @@ def test_imagenet_with_the_original_and_the_real_labels(tmp_path: Path) -> None:
     found = truth.imagenet(tmp_path, None, real)
     assert [(each.file.stem[-1], each.classes) for each in found] == [("1", (61, 5)), ("3", (63,))]
     labels.write_text("490\n361\n171\n")
-    with pytest.raises(PicturesError, match=r"val\.txt, line 1: expected NAME\.JPEG CLASS"):
+    with pytest.raises(ImagesError, match=r"val\.txt, line 1: expected NAME\.JPEG CLASS"):
         truth.imagenet(tmp_path, labels, None)

@@ -24,7 +24,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     for seed in range(3):
         (folder / f"{seed}.jpg").write_bytes(photo(seed, 80, 60))
@@ -32,17 +32,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_table_of_labels(gateway: Gateway, pictures: Path) -> None:
-    done = run(str(pictures / "0.jpg"), "--url", gateway.url, "--top-k", "2")
+def test_a_table_of_labels(gateway: Gateway, images: Path) -> None:
+    done = run(str(images / "0.jpg"), "--url", gateway.url, "--top-k", "2")
     assert done.returncode == 0, done.stderr
     assert "0.jpg" in done.stdout
     assert done.stdout.count("class_") == 2
     assert done.stdout.count(" %") == 2
 
 
-def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, pictures: Path) -> None:
-    names = (str(pictures / "*.jpg"), str(pictures), str(pictures / "notes.txt"))
-    nothing = (str(pictures / "none.jpg"), str(pictures / "*.gif"))
+def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, images: Path) -> None:
+    names = (str(images / "*.jpg"), str(images), str(images / "notes.txt"))
+    nothing = (str(images / "none.jpg"), str(images / "*.gif"))
     done = run(*names, *nothing, "--json", "--url", gateway.url)
     assert done.returncode == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -57,16 +57,16 @@ def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, pictu
     assert [len(found) for found in labels] == [5] * 6 + [0] * 3
     assert lines[6]["error"].startswith("415: ")
     assert "No such file" in lines[7]["error"]
-    assert "no picture is meant" in lines[8]["error"]
+    assert "no image is meant" in lines[8]["error"]
     assert "3 of 9 were not classified" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_folder_is_looked_through_and_a_slip_in_a_variable_is_told(
-    gateway: Gateway, pictures: Path, tmp_path: Path
+    gateway: Gateway, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "deep/er").mkdir(parents=True)
-    (tmp_path / "deep/er/x.jpg").write_bytes((pictures / "0.jpg").read_bytes())
+    (tmp_path / "deep/er/x.jpg").write_bytes((images / "0.jpg").read_bytes())
     done = run(str(tmp_path), "--json", "--url", gateway.url)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["file"].endswith("deep/er/x.jpg")
@@ -75,8 +75,8 @@ def test_a_folder_is_looked_through_and_a_slip_in_a_variable_is_told(
     assert "MIXER_CLIENT_TOPK: no setting has this name" in slip.stderr
 
 
-def test_a_key_is_taken_from_the_environment(guarded: Guarded, pictures: Path) -> None:
-    flags = (str(pictures / "0.jpg"), "--url", guarded.gateway.url)
+def test_a_key_is_taken_from_the_environment(guarded: Guarded, images: Path) -> None:
+    flags = (str(images / "0.jpg"), "--url", guarded.gateway.url)
     refused = run(*flags)
     assert refused.returncode == 1
     assert "401" in refused.stdout
@@ -88,11 +88,11 @@ def test_a_key_is_taken_from_the_environment(guarded: Guarded, pictures: Path) -
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["*.no-such-picture"], 2, "no picture in *.no-such-picture"),
+        (["*.no-such-image"], 2, "no image in *.no-such-image"),
         (["x.jpg", "--url", "localhost:8000"], 2, "should be an address such as http://"),
         (["x.jpg", "--top-k", "0"], 2, "greater than or equal to 1"),
         (["README.md", "--url", "http://127.0.0.1:9"], 2, "http://127.0.0.1:9 does not answer"),
-        ([], 2, "required: PICTURES"),
+        ([], 2, "required: IMAGES"),
     ],
 )
 def test_what_cannot_be_asked(arguments: list[str], status: int, message: str) -> None:

@@ -81,20 +81,20 @@ def test_an_unusable_repository_ends_with_1(tmp_path: Path) -> None:
 def test_a_signal_lets_the_request_under_way_finish(
     number: signal.Signals, triton: LocalTriton, tmp_path: Path
 ) -> None:
-    picture = photo(0, 100, 100)
+    image = photo(0, 100, 100)
     flags = ("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL)
     with running_gateway(tmp_path / "log", *flags) as gateway:
         host, port = gateway.url.removeprefix("http://").split(":")
         head = f"POST /classify HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\n"
         with socket.create_connection((host, int(port)), 20) as client:
-            client.sendall(f"{head}Content-Length: {len(picture)}\r\n\r\n".encode())
-            client.sendall(picture[:1000])
+            client.sendall(f"{head}Content-Length: {len(image)}\r\n\r\n".encode())
+            client.sendall(image[:1000])
             # The gateway has begun with the request once it has answered a later one.
             assert status(f"{gateway.url}/livez") == 200
             gateway.process.send_signal(number)
             wait_for(lambda: status(f"{gateway.url}/livez") is None, what="a closed door")
             assert gateway.process.poll() is None
-            client.sendall(picture[1000:])
+            client.sendall(image[1000:])
             answer = b""
             while chunk := client.recv(65536):
                 answer += chunk

@@ -22,7 +22,7 @@ MODEL = CHECKOUT / "model_repository/mixer_cifar10"
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Noise, and photo-like pictures as the gateway resizes them: uint8 [8, 32, 32, 3]."""
+    """Noise, and photo-like images as the gateway resizes them: uint8 [8, 32, 32, 3]."""
     rule = ResizeRule(32, 32)
     noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     photos = [decode(open_header(photo(seed), 10**6), rule, 10**6) for seed in range(4)]

@@ -73,7 +73,7 @@ class Models:
     def __init__(
         self, triton: TritonClient, average_batch: dict[str, float], changed: Callable[[], None]
     ) -> None:
-        """`average_batch` gets the pictures per execution; `changed` is called at every change."""
+        """`average_batch` gets the images per execution; `changed` is called at every change."""
         self.triton = triton
         self.average_batch = average_batch
         self.worked: dict[str, float] = {}  # when each model answered last, time.monotonic()
@@ -106,7 +106,7 @@ class Models:
             try:
                 await self._look()
             except (TritonAway, ModelNotReady, DeadlinePassed, ContractBroken) as problem:
-                # A Triton that answers pictures meanwhile is only busy.
+                # A Triton that answers images meanwhile is only busy.
                 if not isinstance(problem, DeadlinePassed):
                     self._lose(TritonAway(problem.detail))
                 elif not any(map(self.works, self.worked)):

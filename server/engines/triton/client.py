@@ -90,7 +90,7 @@ class TritonClient:
     async def infer(
         self, model: str, images: Sequence[Pixels], seconds: float
     ) -> tuple[Probabilities, str]:
-        """Probabilities float32[N, K] of N pictures uint8[H, W, 3], and the version that answered.
+        """Probabilities float32[N, K] of N images uint8[H, W, 3], and the version that answered.
 
         Raises `TritonAway`, `ModelNotReady`, `DeadlinePassed`, or `ContractBroken` if the answer
         has another shape.

@@ -127,7 +127,7 @@ def parameters_of(config: model_config_pb2.ModelConfig) -> dict[str, str]:
 
 
 def canary(height: int, width: int) -> Pixels:
-    """The picture that readiness is tested with, uint8[height, width, 3]: three gradients."""
+    """The image that readiness is tested with, uint8[height, width, 3]: three gradients."""
     y, x, channel = np.indices((height, width, 3))
     pixels: Pixels = ((7 * x + 13 * y + 85 * channel) % 256).astype(np.uint8)
     return pixels

@@ -37,7 +37,7 @@ class Replica:
         self.url = url
         self.models = Models(TritonClient(url), average_batch, changed)
         self.pending = 0  # calls under way
-        # Pictures so far. The start differs between gateways: were it the same, all of them would
+        # Images so far. The start differs between gateways: were it the same, all of them would
         # send to the same Triton at the same time, for ever.
         self.given = secrets.randbelow(2**32) / 2**32
         self.doubted: set[str] = set()  # models to be avoided as long as another Triton has them

@@ -24,8 +24,8 @@ def test_many_clients_reach_the_capacity() -> None:
     assert Simulation(slow).peak(200, 10_000) == pytest.approx(min(slow.capacity()), rel=0.05)
 
 
-def test_pictures_that_wait_share_a_batch() -> None:
-    """Single pictures would be done at 90 per second."""
+def test_images_that_wait_share_a_batch() -> None:
+    """Single images would be done at 90 per second."""
     fleet = Fleet(decode=0.0001, batch=0.01, picture=0.001, max_batch=32, jitter=0.0)
     assert Simulation(fleet).peak(64, 10_000) == pytest.approx(fleet.capacity()[1], rel=0.05)
 

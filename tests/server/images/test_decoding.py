@@ -79,7 +79,7 @@ def test_exif_orientations_are_turned(kind: str, orientation: int) -> None:
     upright = np.zeros((24, 32, 3), np.uint8)
     upright[:12, :16] = (255, 0, 0)
     upright[12:, 16:] = (0, 255, 0)
-    # How a camera stores the upright picture so that the orientation turns it back.
+    # How a camera stores the upright image so that the orientation turns it back.
     undo: dict[int, Callable[[Pixels], Pixels]] = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -146,9 +146,7 @@ PNG = photo(1, 320, 240, "PNG")
         pytest.param(b"GIF89a" + b"\0" * 60, UnreadableImage, "", id="GIF of zeros"),
     ],
 )
-def test_what_is_no_picture_is_told_apart(
-    data: bytes, problem: type[Problem], message: str
-) -> None:
+def test_what_is_no_image_is_told_apart(data: bytes, problem: type[Problem], message: str) -> None:
     with pytest.raises(problem) as caught:
         pixels(data)
     assert message in caught.value.detail
@@ -223,7 +221,7 @@ def test_segments_are_limited(most: Callable[[int], bytes], message: str) -> Non
         open_header(most(1), LIMIT)
 
 
-def test_tiles_may_reach_over_the_edge_but_not_be_far_more_than_the_picture() -> None:
+def test_tiles_may_reach_over_the_edge_but_not_be_far_more_than_the_image() -> None:
     small = tiff({256: 10, 257: 10, 322: 256, 323: 256}, bytes(2**16))
     decode(open_header(small, 2**16), AS_IS, 2**16)
     with pytest.raises(TooManyPixels, match="1×1 tiles of 256×256 pixels, at most 65535"):
@@ -245,7 +243,7 @@ def test_an_uncompressed_tiff_is_decoded_once_however_often_it_lists_its_strips(
     )
 
 
-def test_what_comes_after_a_picture_is_no_part_of_it() -> None:
+def test_what_comes_after_a_image_is_no_part_of_it() -> None:
     source = Image.fromarray(COLOURS)
     assert np.array_equal(pixels(encode(source, "PNG") + bytes(10**6)), COLOURS)
     assert pixels(encode(source, "JPEG") + bytes(10**6)).shape == COLOURS.shape
@@ -281,8 +279,8 @@ rule = ResizeRule(24, 32, antialias=False)
 small, large = sys.stdin.buffer.read().split(b"|||")
 decode(open_header(small, 2**30), rule, 2**30)
 before = peak()
-picture = open_header(large, 2**30)
-decode(picture, rule, 2**30)
+image = open_header(large, 2**30)
+decode(image, rule, 2**30)
 print((peak() - before) * 1024 / 4000**2)
 """
 

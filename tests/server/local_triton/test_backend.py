@@ -88,7 +88,7 @@ def infer(
 
 
 def executions(client: triton_grpc.InferenceServerClient, model: str) -> tuple[int, int]:
-    """Pictures answered so far, and the batches in which they ran."""
+    """Images answered so far, and the batches in which they ran."""
     statistics = client.get_inference_statistics(model).model_stats[0]
     return statistics.inference_count, statistics.execution_count
 

@@ -52,22 +52,22 @@ def log_lines(path: Path) -> list[dict[str, Any]]:
 
 def test_two_workers_count_as_one_and_a_dead_one_is_replaced(guarded: Guarded) -> None:
     before = numbers(guarded)
-    picture = photo(3, 64, 48)
+    image = photo(3, 64, 48)
 
     def send(content: bytes, times: int) -> set[int]:
         with ThreadPoolExecutor(8) as threads:
             answers = threads.map(lambda _: classify(guarded, content).status_code, range(times))
             return set(answers)
 
-    assert send(picture, 40) == {200}
+    assert send(image, 40) == {200}
     assert send(b"hello", 5) == {415}
-    assert classify(guarded, picture, "?model=<b>").status_code == 404
+    assert classify(guarded, image, "?model=<b>").status_code == 404
     wait_for(lambda: len(workers(guarded)) > 1, what="requests at both workers")
     victim = min(workers(guarded))
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: f"worker {victim} died" in guarded.gateway.log.read_text(), what="its death")
     wait_for(lambda: status(f"{guarded.gateway.url}/readyz") == 200, what="a ready worker")
-    assert send(picture, 10) == {200}
+    assert send(image, 10) == {200}
 
     def grown(name: str, **labels: str) -> float:
         return after.get(key(name, **labels), 0) - before.get(key(name, **labels), 0)
@@ -85,7 +85,7 @@ def test_two_workers_count_as_one_and_a_dead_one_is_replaced(guarded: Guarded) -
         assert grown("mixer_stage_seconds_count", stage=stage) == 50
     assert grown("mixer_stage_seconds_count", stage="total") == 56
     assert grown("mixer_image_pixels_sum") == 50 * 64 * 48
-    assert grown("mixer_image_bytes_sum") == 50 * len(picture) + 5 * len(b"hello")
+    assert grown("mixer_image_bytes_sum") == 50 * len(image) + 5 * len(b"hello")
     assert after[key("mixer_requests_in_flight")] == 1  # the one that asks
     assert after[key("mixer_triton_average_batch", model=DEFAULT_MODEL)] >= 1
     builds = [labels for name, labels in after if name == "mixer_build_info"]

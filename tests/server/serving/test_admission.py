@@ -16,9 +16,9 @@ class Clock:
         return self.now
 
 
-def served(gate: Gate, clock: Clock, pictures: int, seconds_each: float) -> None:
-    """Let `pictures` be answered one after another."""
-    for _ in range(pictures):
+def served(gate: Gate, clock: Clock, images: int, seconds_each: float) -> None:
+    """Let `images` be answered one after another."""
+    for _ in range(images):
         with gate.enter(1, 1000) as ticket:
             clock.now += seconds_each
             ticket.done()
@@ -41,7 +41,7 @@ def test_what_cannot_be_in_time_is_refused_with_the_seconds_to_wait() -> None:
     with pytest.raises(TooBusy, match="answers 10 per second") as refusal:
         gate.enter(1, 5.0)
     assert refusal.value.retry_after == 1
-    # 25 wait: a picture that may only take 1 s fits in when 4 are left, after 2.1 s.
+    # 25 wait: an image that may only take 1 s fits in when 4 are left, after 2.1 s.
     with pytest.raises(TooBusy) as refusal:
         gate.enter(1, 1.0)
     assert refusal.value.retry_after == 3

@@ -16,7 +16,7 @@ RAW = "application/octet-stream"
 FORM = "multipart/form-data; boundary=b"
 SAMPLE = Image.fromarray(np.random.default_rng(7).integers(0, 256, (48, 64, 3), np.uint8))
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-GOOD, REFUSED, BROKEN, NO_PICTURE, NOTHING = {200}, {413}, {422}, {415}, {400}
+GOOD, REFUSED, BROKEN, NO_IMAGE, NOTHING = {200}, {413}, {422}, {415}, {400}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def odd() -> Iterator[Case]:
-    """Unusual, but pictures."""
+    """Unusual, but images."""
     grey, alpha = SAMPLE.convert("L"), SAMPLE.convert("RGBA")
     alpha.putalpha(grey)
     modes = {
@@ -176,17 +176,17 @@ def laborious() -> Iterator[Case]:
 
 
 def truncated() -> Iterator[Case]:
-    """The beginnings of pictures."""
+    """The beginnings of images."""
     for kind in KINDS:
         data = encode(SAMPLE, kind)
         for part in (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9):
             keep = max(14, int(part * len(data)))
             yield Case(f"{kind} cut at {part:.0%}", data[:keep], BROKEN)
-        yield Case(f"{kind} of 3 bytes", data[:3], BROKEN | NO_PICTURE)
+        yield Case(f"{kind} of 3 bytes", data[:3], BROKEN | NO_IMAGE)
 
 
 def damaged() -> Iterator[Case]:
-    """Pictures with a few bytes changed: some still are pictures, some claim to be large."""
+    """Images with a few bytes changed: some still are images, some claim to be large."""
     random = np.random.default_rng(11)
     for kind in KINDS:
         whole = encode(SAMPLE.resize((24, 16)), kind)
@@ -195,13 +195,13 @@ def damaged() -> Iterator[Case]:
             for at in random.integers(4, len(data), 1 + number):
                 data[at] = random.integers(256)
             name = f"{kind} damaged {number}"
-            yield Case(name, bytes(data), GOOD | REFUSED | BROKEN | NO_PICTURE)
+            yield Case(name, bytes(data), GOOD | REFUSED | BROKEN | NO_IMAGE)
         yield Case(f"{kind} of zeros", whole[:12] + bytes(500), BROKEN)
         yield Case(f"{kind} of ones", whole[:12] + b"\xff" * 500, BROKEN | REFUSED)
 
 
 def strangers() -> Iterator[Case]:
-    """What is no picture, or of a kind that is not read."""
+    """What is no image, or of a kind that is not read."""
     beginnings = {
         "text": b"hello",
         "HTML": b"<!doctype html><script>alert(1)</script>",
@@ -234,13 +234,13 @@ def strangers() -> Iterator[Case]:
         "PNG in UTF-16": "\x89PNG\r\n\x1a\n".encode("utf-16"),
     }
     for name, beginning in beginnings.items():
-        yield Case(name, beginning + bytes(64), NO_PICTURE)
+        yield Case(name, beginning + bytes(64), NO_IMAGE)
     for types in ("text/plain", "application/json", "video/mp4", "multipart/mixed", "x", "a/b/c"):
-        yield Case(f"a PNG as {types}", encode(SAMPLE, "PNG"), NO_PICTURE, types)
+        yield Case(f"a PNG as {types}", encode(SAMPLE, "PNG"), NO_IMAGE, types)
 
 
 def bodies() -> Iterator[Case]:
-    """Bodies without a picture, and broken forms."""
+    """Bodies without an image, and broken forms."""
     yield Case("no body", b"", NOTHING)
     for name, body in {
         "empty": b"",
@@ -259,7 +259,7 @@ def bodies() -> Iterator[Case]:
     }.items():
         yield Case(f"form: {name}", body, NOTHING, FORM)
     yield Case("form without a boundary", form(b"x"), NOTHING, "multipart/form-data")
-    yield Case("form with text", form(b"hello"), NO_PICTURE, FORM)
+    yield Case("form with text", form(b"hello"), NO_IMAGE, FORM)
     yield Case("form with half a PNG", form(encode(SAMPLE, "PNG")[:900]), BROKEN, FORM)
     path = form(encode(SAMPLE, "PNG")).replace(b"a.png", b"../../etc/passwd")
     yield Case("form with a path for a name", path, GOOD, FORM)

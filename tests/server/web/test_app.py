@@ -56,7 +56,7 @@ def check_problem(response: httpx.Response, status: int, kind: str, detail: str 
     assert "server-timing" in response.headers
 
 
-def test_a_picture_is_classified(client: httpx.Client) -> None:
+def test_a_image_is_classified(client: httpx.Client) -> None:
     response = client.post("/classify", content=JPEG, headers=RAW)
     assert response.status_code == 200, response.text
     answer = response.json()
@@ -139,10 +139,10 @@ def test_bad_input_gets_a_clear_problem(  # noqa: PLR0917 - the columns of the t
 
 
 def test_a_form_needs_exactly_one_image(client: httpx.Client) -> None:
-    picture = ("cat.jpg", JPEG, "image/jpeg")
-    response = client.post("/classify", files={"file": picture})
+    image = ("cat.jpg", JPEG, "image/jpeg")
+    response = client.post("/classify", files={"file": image})
     check_problem(response, 400, "no-image", "has no field 'image' (its fields: 'file')")
-    response = client.post("/classify", files=[("image", picture), ("image", picture)])
+    response = client.post("/classify", files=[("image", image), ("image", image)])
     check_problem(response, 400, "no-image", "/classify/batch")
     response = client.post("/classify", files={"image": ("empty.jpg", b"")})
     check_problem(response, 400, "no-image", "0 bytes")
@@ -218,7 +218,7 @@ def test_server_timing_tells_the_phases(client: httpx.Client) -> None:
 def test_concurrent_answers_equal_lone_ones_and_share_batches(
     gateway: Gateway, triton: LocalTriton
 ) -> None:
-    pictures = [photo(seed, 64, 48) for seed in range(32)]
+    images = [photo(seed, 64, 48) for seed in range(32)]
 
     # `linear` waits 50 ms in Triton's queue for company, however slow this machine is.
     def counts() -> tuple[int, int]:
@@ -233,18 +233,18 @@ def test_concurrent_answers_equal_lone_ones_and_share_batches(
             base_url=gateway.url, trust_env=False, timeout=30, limits=limits
         ) as client:
 
-            async def classify(picture: bytes) -> list[dict[str, float]]:
+            async def classify(image: bytes) -> list[dict[str, float]]:
                 response = await client.post(
-                    f"/classify?model=linear&top_k={CLASSES}", content=picture, headers=RAW
+                    f"/classify?model=linear&top_k={CLASSES}", content=image, headers=RAW
                 )
                 assert response.status_code == 200, response.text
                 ordered = sorted(response.json()["predictions"], key=lambda p: int(p["index"]))
                 return [p["probability"] for p in ordered]
 
-            alone = np.array([await classify(picture) for picture in pictures])
+            alone = np.array([await classify(image) for image in images])
             inferences, executions = counts()
             for _ in range(5):
-                together = await asyncio.gather(*(classify(picture) for picture in pictures))
+                together = await asyncio.gather(*(classify(image) for image in images))
                 # A batch is one matrix product, whose sums may be rounded in another order.
                 assert np.abs(np.array(together) - alone).max() < 1e-6
             more_inferences, more_executions = counts()
@@ -266,7 +266,7 @@ def test_decoding_gives_way_to_the_event_loop(triton: LocalTriton, tmp_path: Pat
         assert max(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads) == 19
 
 
-def test_one_bad_picture_does_not_spoil_a_batch(client: httpx.Client) -> None:
+def test_one_bad_image_does_not_spoil_a_batch(client: httpx.Client) -> None:
     png = photo(1, 100, 80, "PNG")
     files = [
         ("image", ("a.jpg", JPEG)),
@@ -283,14 +283,14 @@ def test_one_bad_picture_does_not_spoil_a_batch(client: httpx.Client) -> None:
     assert names == ["a.jpg", "notes.txt", "half.jpg", "none.jpg", "b.png"]
     statuses = [result.get("error", {}).get("status") for result in answer["results"]]
     assert statuses == [None, 415, 422, 400, None]
-    for at, picture in ((0, JPEG), (4, png)):
-        lone = client.post("/classify?top_k=2", content=picture, headers=RAW).json()["predictions"]
+    for at, image in ((0, JPEG), (4, png)):
+        lone = client.post("/classify?top_k=2", content=image, headers=RAW).json()["predictions"]
         check_same(answer["results"][at]["predictions"], lone)
 
 
 def test_a_batch_larger_than_the_models_is_answered(client: httpx.Client) -> None:
-    pictures = [photo(seed, 40, 40) for seed in range(50)]
-    response = client.post("/classify/batch", files=[("image", picture) for picture in pictures])
+    images = [photo(seed, 40, 40) for seed in range(50)]
+    response = client.post("/classify/batch", files=[("image", image) for image in images])
     results = response.json()["results"]
     assert [len(result["predictions"]) for result in results] == [5] * 50
 
@@ -302,7 +302,7 @@ def test_bad_batches(client: httpx.Client, strict: httpx.Client) -> None:
     check_problem(client.post("/classify/batch", files={"x": b"x"}), 400, "no-image")
     small = photo(0, 20, 20)
     response = strict.post("/classify/batch", files=[("image", small)] * 4)
-    check_problem(response, 413, "body-too-large", "4 pictures, at most 3")
+    check_problem(response, 413, "body-too-large", "4 images, at most 3")
 
 
 def test_models_are_listed_and_shown(client: httpx.Client) -> None:

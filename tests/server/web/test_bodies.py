@@ -171,7 +171,7 @@ def lines_run(call: Callable[[], None]) -> int:
     return count
 
 
-def test_a_picture_that_was_given_up_is_held_only_while_a_thread_works_on_it(
+def test_a_image_that_was_given_up_is_held_only_while_a_thread_works_on_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
@@ -214,7 +214,7 @@ def test_a_picture_that_was_given_up_is_held_only_while_a_thread_works_on_it(
         go_on.set()
         deadline = time.monotonic() + 60
         while bodies.held:
-            assert time.monotonic() < deadline, "the thread is done, its picture is still held"
+            assert time.monotonic() < deadline, "the thread is done, its image is still held"
             await asyncio.sleep(0.01)
 
     try:

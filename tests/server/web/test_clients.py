@@ -177,10 +177,10 @@ def test_all_bodies_together_have_a_limit(strict: Gateway) -> None:
         pytest.param("Expect: 100-continue\r\n", True, id="before it is sent"),
     ],
 )
-def test_a_full_gate_refuses_before_it_has_read_the_picture(
+def test_a_full_gate_refuses_before_it_has_read_the_image(
     gateway: Gateway, more: str, closes: bool
 ) -> None:
-    # `linear` keeps every picture for 50 ms, so that the next one cannot be in time.
+    # `linear` keeps every image for 50 ms, so that the next one cannot be in time.
     head = HEAD.replace(b"/classify", b"/classify?model=linear") + more.encode()
     head += f"X-Request-Timeout: 0.001\r\nContent-Length: {len(JPEG)}\r\n\r\n".encode()
     url = f"{gateway.url}/classify?model=linear"
@@ -198,7 +198,7 @@ def test_a_full_gate_refuses_before_it_has_read_the_picture(
             try:
                 answered = client.recv(4096).decode()
             except TimeoutError:
-                return None  # between two pictures: it waits for the body
+                return None  # between two images: it waits for the body
             client.settimeout(20)
             if not answered.startswith("HTTP/1.1 429 "):
                 return None
@@ -241,7 +241,7 @@ def test_a_timeout_that_is_none(strict: Gateway, asked: str) -> None:
 
 
 def test_the_client_chooses_its_deadline(gateway: Gateway) -> None:
-    # `linear` keeps every picture for 50 ms.
+    # `linear` keeps every image for 50 ms.
     url = f"{gateway.url}/classify?model=linear"
     for seconds, expected in (("0.01", 504), ("20", 200), ("1e9", 200)):
         response = httpx.post(
@@ -298,7 +298,7 @@ def test_an_answer_comes_in_one_piece_and_pipelined_ones_in_order(gateway: Gatew
     assert [len(answer["predictions"]) for answer in answers] == [5, 5, 1]
 
 
-def test_a_wish_for_another_protocol_does_not_lose_the_picture(gateway: Gateway) -> None:
+def test_a_wish_for_another_protocol_does_not_lose_the_image(gateway: Gateway) -> None:
     # As Java's client and `curl --http2` send it.
     wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
     length = f"Content-Length: {len(JPEG)}\r\n\r\n".encode()

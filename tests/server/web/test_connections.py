@@ -54,7 +54,7 @@ async def serving(
 
 
 def refuse(scope: Scope) -> Problem | None:
-    """A door behind which there is never room for a picture."""
+    """A door behind which there is never room for an image."""
     if scope["method"] != "POST":
         return None
     scope["state"]["timings"] = Timings(time.perf_counter(), "an-id")

@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser: a picture dropped, pasted, chosen, taken; errors; a key."""
+"""The page at `/` in a real browser: an image dropped, pasted, chosen, taken; errors; a key."""
 
 import base64
 import hashlib
@@ -22,11 +22,11 @@ DROP = """([base64, name, type, copies]) => {
   for (let i = 0; i < copies; ++i) transfer.items.add(new File([bytes], name, {type}));
   document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
 }"""
-# Puts a picture, a PNG in `base64`, on the clipboard, as any program would.
+# Puts an image, a PNG in `base64`, on the clipboard, as any program would.
 COPY = """async (base64) => {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  const picture = new Blob([bytes], {type: "image/png"});
-  await navigator.clipboard.write([new ClipboardItem({"image/png": picture})]);
+  const image = new Blob([bytes], {type: "image/png"});
+  await navigator.clipboard.write([new ClipboardItem({"image/png": image})]);
 }"""
 
 
@@ -69,16 +69,16 @@ def drop(page: Page, data: bytes, name: str, kind: str, copies: int = 1) -> None
     page.evaluate(DROP, [base64.b64encode(data).decode(), name, kind, copies])
 
 
-def test_a_picture_is_dropped_and_its_labels_are_shown(
+def test_a_image_is_dropped_and_its_labels_are_shown(
     gateway: Gateway, page: Page, problems: list[str]
 ) -> None:
     page.goto(gateway.url)
-    picture = photo(0)
-    drop(page, picture, "photo.jpg", "image/jpeg")
+    image = photo(0)
+    drop(page, image, "photo.jpg", "image/jpeg")
     items = page.locator("#labels li")
     expect(items).to_have_count(5)
-    expect(page.get_by_alt_text("Your picture")).to_be_visible()
-    right = httpx.post(f"{gateway.url}/classify", content=picture, trust_env=False).json()
+    expect(page.get_by_alt_text("Your image")).to_be_visible()
+    right = httpx.post(f"{gateway.url}/classify", content=image, trust_env=False).json()
     for at, prediction in enumerate(right["predictions"]):
         expect(items.nth(at)).to_contain_text(prediction["label"])
         expect(items.nth(at)).to_contain_text(f"{100 * prediction['probability']:.1f} %")
@@ -90,7 +90,7 @@ def test_a_picture_is_dropped_and_its_labels_are_shown(
     page.keyboard.type("linear")
     expect(page.get_by_role("status")).to_contain_text("Answered by linear")
 
-    page.get_by_label("Choose a picture").set_input_files(
+    page.get_by_label("Choose an image").set_input_files(
         {"name": "other.png", "mimeType": "image/png", "buffer": photo(1, kind="PNG")}
     )
     expect(page.get_by_role("status")).to_contain_text("Answered by linear")
@@ -98,17 +98,17 @@ def test_a_picture_is_dropped_and_its_labels_are_shown(
     assert problems == []
 
 
-def test_a_picture_is_pasted(gateway: Gateway, page: Page, problems: list[str]) -> None:
+def test_a_image_is_pasted(gateway: Gateway, page: Page, problems: list[str]) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(gateway.url)
     page.evaluate(COPY, base64.b64encode(photo(0, kind="PNG")).decode())
     page.keyboard.press("Control+V")
-    expect(page.get_by_alt_text("Your picture")).to_be_visible()
+    expect(page.get_by_alt_text("Your image")).to_be_visible()
     expect(page.locator("#labels li")).to_have_count(5)
     assert problems == []
 
 
-def test_an_error_is_said_in_words_and_goes_with_the_next_picture(
+def test_an_error_is_said_in_words_and_goes_with_the_next_image(
     gateway: Gateway, page: Page
 ) -> None:
     page.goto(gateway.url)
@@ -120,17 +120,17 @@ def test_an_error_is_said_in_words_and_goes_with_the_next_picture(
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_of_several_pictures_it_says_that_one_was_taken(gateway: Gateway, page: Page) -> None:
+def test_of_several_images_it_says_that_one_was_taken(gateway: Gateway, page: Page) -> None:
     page.goto(gateway.url)
     drop(page, photo(0), "photo.jpg", "image/jpeg", copies=2)
     expect(page.locator("#labels li")).to_have_count(5)
     expect(page.get_by_role("alert")).to_contain_text("Of 2 files only photo.jpg was taken")
 
 
-def test_the_camera_takes_a_picture(gateway: Gateway, page: Page, problems: list[str]) -> None:
+def test_the_camera_takes_a_image(gateway: Gateway, page: Page, problems: list[str]) -> None:
     page.goto(gateway.url)
     page.get_by_role("button", name="Use the camera").click()
-    page.get_by_role("button", name="Take the picture").click()
+    page.get_by_role("button", name="Take the image").click()
     expect(page.locator("#labels li")).to_have_count(5)
     assert problems == []
 

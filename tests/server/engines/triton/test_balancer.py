@@ -29,7 +29,7 @@ from tests.conftest import (
     wait_for,
 )
 
-PICTURE = photo(0, 64, 48)
+IMAGE = photo(0, 64, 48)
 PATIENCE = 30.0  # 5 s are what is documented; a loaded machine may take its time
 pytestmark = pytest.mark.timeout(300)
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(300)
 def classify(gateway: Gateway) -> int:
     return httpx.post(
         f"{gateway.url}/classify",
-        content=PICTURE,
+        content=IMAGE,
         headers={"Content-Type": "image/jpeg"},
         trust_env=False,
         timeout=60,
@@ -241,7 +241,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None:
-    """127.0.0.2 leads to a second Triton, 127.0.0.3 to one whose model wants other pictures."""
+    """127.0.0.2 leads to a second Triton, 127.0.0.3 to one whose model wants other images."""
     tiny_models.publish(tmp_path, "linear", parameters={"resize": "shortest"})
     names = Names()
     names.table = {}

@@ -28,12 +28,12 @@ from tests.conftest import (
 )
 
 RAW = {"Content-Type": "image/jpeg"}
-PICTURE = photo(0, 64, 48)
+IMAGE = photo(0, 64, 48)
 
 
-def classify(gateway: Gateway, query: str = "", picture: bytes = PICTURE) -> httpx.Response:
+def classify(gateway: Gateway, query: str = "", image: bytes = IMAGE) -> httpx.Response:
     return httpx.post(
-        f"{gateway.url}/classify{query}", content=picture, headers=RAW, trust_env=False, timeout=30
+        f"{gateway.url}/classify{query}", content=image, headers=RAW, trust_env=False, timeout=30
     )
 
 
@@ -143,7 +143,7 @@ def odd_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     not_a_number = tiny_models.publish(repository, "not_a_number") / tiny_models.MODEL_FILE
     replace(not_a_number, "half", np.array(0, np.float32))
-    # White pixels only overflow: the canary and ordinary pictures do not.
+    # White pixels only overflow: the canary and ordinary images do not.
     overflowing = tiny_models.publish(repository, "overflowing") / tiny_models.MODEL_FILE
     shape = (tiny_models.SIZE * tiny_models.SIZE * 3, tiny_models.CLASSES)
     replace(overflowing, "weights", np.full(shape, 2e35, np.float32))
@@ -200,14 +200,14 @@ def test_models_that_break_the_contract(odd_repository: Path, tmp_path: Path) ->
         assert all(prediction["label"] == str(prediction["index"]) for prediction in unlabelled)
 
         answers = {}
-        pictures = {"grey": flat(127), "white": flat(255)}
+        images = {"grey": flat(127), "white": flat(255)}
         threads = [
             threading.Thread(
                 target=lambda name=name: answers.update(
-                    {name: classify(gateway, "?model=overflowing", pictures[name]).status_code}
+                    {name: classify(gateway, "?model=overflowing", images[name]).status_code}
                 )
             )
-            for name in pictures
+            for name in images
         ]
         for thread in threads:
             thread.start()

@@ -25,7 +25,7 @@ from tests.conftest import (
     wait_for,
 )
 
-PICTURE = photo(0, 64, 48)
+IMAGE = photo(0, 64, 48)
 DEADLINE = 2.0
 # Documented are 5 s until /readyz tells and 10 s until it is well again; a loaded machine that runs
 # the tests may take its time.
@@ -35,7 +35,7 @@ PATIENCE = 20.0
 def classify(gateway: Gateway) -> httpx.Response:
     return httpx.post(
         f"{gateway.url}/classify",
-        content=PICTURE,
+        content=IMAGE,
         headers={"Content-Type": "image/jpeg", "X-Request-Timeout": str(DEADLINE)},
         trust_env=False,
         timeout=60,

@@ -1,8 +1,8 @@
-"""Pictures to send: real ones from a folder, or photo-like ones that are made.
+"""Images to send: real ones from a folder, or photo-like ones that are made.
 
-In: a folder or none, and how many. Out: encoded pictures. Noise would compress badly and a flat
+In: a folder or none, and how many. Out: encoded images. Noise would compress badly and a flat
 colour too well; the made ones have the spectrum of photographs (power falls with the square of the
-frequency), the size of ImageNet's pictures, and about their number of bytes.
+frequency), the size of ImageNet's images, and about their number of bytes.
 """
 
 import dataclasses
@@ -14,17 +14,17 @@ import numpy.typing as npt
 from PIL import Image
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-WIDTH, HEIGHT = 500, 375  # pixels, as most of ImageNet's pictures
+WIDTH, HEIGHT = 500, 375  # pixels, as most of ImageNet's images
 QUALITY = 92
 
 
-class PicturesError(ValueError):
-    """There are no pictures where some were expected; the message names the folder."""
+class ImagesError(ValueError):
+    """There are no images where some were expected; the message names the folder."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """One encoded picture."""
+class SampleImage:
+    """One encoded image."""
 
     name: str
     data: bytes = dataclasses.field(repr=False)
@@ -36,28 +36,28 @@ class Picture:
             return np.asarray(small)
 
 
-def load(folder: Path | None, count: int, seed: int = 0) -> list[Picture]:
-    """The first `count` pictures of a folder, in any subfolders, or as many made from `seed`.
+def load(folder: Path | None, count: int, seed: int = 0) -> list[SampleImage]:
+    """The first `count` images of a folder, in any subfolders, or as many made from `seed`.
 
-    Raises PicturesError if there is none, or one that Pillow cannot read.
+    Raises ImagesError if there is none, or one that Pillow cannot read.
     """
     if folder is None:
         return [make(seed + number) for number in range(count)]
     if not folder.is_dir():
-        raise PicturesError(f"{folder}: no such folder of pictures")
+        raise ImagesError(f"{folder}: no such folder of images")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise PicturesError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
-    found = [Picture(path.name, path.read_bytes()) for path in files[:count]]
+        raise ImagesError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
+    found = [SampleImage(path.name, path.read_bytes()) for path in files[:count]]
     for picture in found:
         try:
             picture.pixels(8, 8)
         except OSError as error:
-            raise PicturesError(f"{folder}: {picture.name} is not a picture: {error}") from error
+            raise ImagesError(f"{folder}: {picture.name} is not an image: {error}") from error
     return found
 
 
-def make(seed: int) -> Picture:
+def make(seed: int) -> SampleImage:
     """A photo-like JPEG, another for each seed."""
     random = np.random.default_rng(seed)
     frequencies = np.hypot(np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None])
@@ -70,11 +70,11 @@ def make(seed: int) -> Picture:
     pixels = centre + contrast * channels / grey.std()
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
-    return Picture(f"made-{seed}.jpg", file.getvalue())
+    return SampleImage(f"made-{seed}.jpg", file.getvalue())
 
 
-def describe(pictures: list[Picture], folder: Path | None) -> str:
+def describe(sample_images: list[SampleImage], folder: Path | None) -> str:
     """What was sent, for the conditions of a result."""
-    kilobytes = np.mean([len(picture.data) for picture in pictures]) / 1000
+    kilobytes = np.mean([len(picture.data) for picture in sample_images]) / 1000
     where = "made, photo-like, 500×375" if folder is None else f"files of {folder.name}/"
-    return f"{len(pictures)} pictures ({where}), {kilobytes:.0f} kB on average"
+    return f"{len(sample_images)} images ({where}), {kilobytes:.0f} kB on average"
