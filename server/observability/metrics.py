@@ -22,11 +22,11 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from server import __version__
+from server.observability.timings import STAGES
 
 __all__ = ["CONTENT_TYPE_LATEST", "FOLDER_VARIABLE", "render", "start"]
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-STAGES = ("read", "admission", "decode", "queue", "inference")
 # A stage takes from tens of microseconds (a tiny decode) to a deadline of many seconds.
 SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),

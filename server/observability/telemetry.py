@@ -11,6 +11,7 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.observability import metrics
+from server.observability.timings import STAGES
 from server.problems import BadParameter, Problem
 
 logger = logging.getLogger("server.access")
@@ -70,7 +71,7 @@ def count(scope: Scope, path: str, status: int) -> None:
         return
     if problem is not None:
         refused(problem)
-    for stage in metrics.STAGES:
+    for stage in STAGES:
         seconds = getattr(timings, stage)
         if seconds is not None:
             metrics.seconds_of[stage].observe(seconds)
@@ -100,7 +101,7 @@ def log(scope: Scope, status: int, seconds: float) -> None:
         fields["request_id"] = timings.request_id
         if timings.model:
             fields["model"] = timings.model
-        for stage in metrics.STAGES:
+        for stage in STAGES:
             spent = getattr(timings, stage)
             if spent is not None:
                 fields[f"{stage}_milliseconds"] = round(1000 * spent, 3)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.observability.timings import STAGES
+
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PATIENCE_S = 5.0  # for a collector that does not answer, at the end
-STAGES = ("read", "admission", "queue", "decode", "inference")
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:

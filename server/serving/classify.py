@@ -9,6 +9,7 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
@@ -20,12 +21,12 @@ from server.engines.triton.client import Probabilities
 from server.engines.triton.model import Model, check_distribution
 from server.images.decoding import decode, is_quick, open_header
 from server.observability import metrics
+from server.observability.timings import Timings
 from server.problems import DeadlinePassed, NoImage, Problem
 from server.serving.admission import Ticket
 from server.serving.batching import Batcher
+from server.serving.buffers import Hold
 from server.settings import Settings
-from server.web.bodies import Hold, Upload
-from server.web.middleware import Timings
 
 # For an image this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
@@ -77,7 +78,7 @@ class Classifier:
 
     async def many(
         self,
-        uploads: list[Upload],
+        images: Sequence[bytes],
         model: Model,
         top_k: int,
         seconds: float,
@@ -91,24 +92,22 @@ class Classifier:
         """
         version = model.version
 
-        async def result(upload: Upload, ticket: Ticket) -> Predictions | Problem:
+        async def result(data: bytes, ticket: Ticket) -> Predictions | Problem:
             nonlocal version
             try:
-                if not upload.data:
+                if not data:
                     raise NoImage("the image has 0 bytes")
-                answer, version = await self._one(
-                    upload.data, model, top_k, timings, ticket, hold=hold
-                )
+                answer, version = await self._one(data, model, top_k, timings, ticket, hold=hold)
             except Problem as problem:
                 if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 return problem
             return answer
 
-        with self._admit(model, len(uploads), seconds, timings) as ticket:
+        with self._admit(model, len(images), seconds, timings) as ticket:
             try:
                 async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(result(upload, ticket)) for upload in uploads]
+                    tasks = [group.create_task(result(data, ticket)) for data in images]
             except TimeoutError:
                 raise _late(seconds, timings) from None
             except ExceptionGroup as failures:

@@ -25,12 +25,12 @@ from server.problems import (
     Unauthorized,
     UnknownModel,
 )
+from server.serving.buffers import Buffers
 from server.serving.classify import Classifier
 from server.serving.readiness import Readiness
 from server.settings import Settings
 from server.web import endpoints, openapi
 from server.web.api_keys import KeyFile, RequireKey
-from server.web.bodies import Bodies
 from server.web.middleware import Envelope
 from server.web.page import page
 
@@ -78,7 +78,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         redoc_url=None,  # one page of documentation is enough, and this one loads more from a CDN
     )
     app.state.settings = settings
-    app.state.bodies = Bodies(
+    app.state.bodies = Buffers(
         settings.max_body_bytes, settings.max_buffered_bytes, settings.read_timeout
     )
     app.state.draining = False  # server/process/gateway.py sets it

@@ -8,8 +8,6 @@ a multipart form (RFC 7578).
 """
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -21,9 +19,9 @@ from server.problems import (
     BodyTooLarge,
     NoImage,
     SlowRequest,
-    TooBusy,
     UnsupportedType,
 )
+from server.serving.buffers import Hold
 
 FIELD = "image"
 HOW = (
@@ -51,55 +49,6 @@ class Upload:
     name: str
     filename: str | None
     data: bytes
-
-
-class Bodies:
-    """The limits, and how many bytes the bodies that are held now have together."""
-
-    def __init__(self, max_bytes: int, max_held: int, seconds: float) -> None:
-        self.max_bytes = max_bytes
-        self.max_held = max_held
-        self.seconds = seconds
-        self.held = 0
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator["Hold"]:
-        """A body is read and held inside, and for as long as somebody else keeps it."""
-        hold = Hold(self)
-        try:
-            yield hold
-        finally:
-            hold.release()
-
-
-@dataclass
-class Hold:
-    """The share of one request in what is held: until each that keeps it has released it."""
-
-    bodies: Bodies
-    size: int = 0
-    keepers: int = 1
-
-    def keep(self) -> None:
-        """Hold it beyond the end of the request, until one more `release`."""
-        self.keepers += 1
-
-    def release(self) -> None:
-        """Let go of what the request, or a `keep`, has held."""
-        self.keepers -= 1
-        if self.keepers == 0:
-            self.bodies.held -= self.size
-
-    def take(self, count: int) -> None:
-        """Account for `count` more bytes. Raises `BodyTooLarge` or `TooBusy`."""
-        self.size += count
-        self.bodies.held += count
-        if self.size > self.bodies.max_bytes:
-            raise BodyTooLarge(
-                f"the body has more than the {self.bodies.max_bytes} bytes that are accepted"
-            )
-        if self.bodies.held > self.bodies.max_held:
-            raise TooBusy("the requests under way fill the memory that they may take; try again")
 
 
 async def read_image(request: Request, hold: Hold) -> bytes:
@@ -145,7 +94,7 @@ async def read_body(request: Request, hold: Hold) -> bytes:
     Raises `BodyTooLarge` as soon as it is known to exceed its limit, `TooBusy` when there is no
     room for it, `SlowRequest` when it takes too long.
     """
-    limit, seconds = hold.bodies.max_bytes, hold.bodies.seconds
+    limit, seconds = hold.buffers.max_bytes, hold.buffers.seconds
     declared = request.headers.get("content-length", "")
     digits = declared.lstrip("0") or "0"  # Python reads no number of thousands of digits
     if digits.isdecimal() and (len(digits) > 18 or int(digits) > limit):

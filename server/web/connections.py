@@ -19,9 +19,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from server.observability import telemetry
+from server.observability.timings import Timings
 from server.problems import HeadTooLarge, MalformedRequest, Problem, SlowRequest
-from server.serving.deadlines import WHEN_LOST
-from server.web.middleware import Timings
+from server.web.deadlines import WHEN_LOST
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from server.engines.triton.catalogue import Entry
 from server.engines.triton.model import Model
 from server.observability import metrics
 from server.observability.telemetry import refused
+from server.observability.timings import Timings
 from server.problems import (
     BadParameter,
     BodyTooLarge,
@@ -24,10 +25,9 @@ from server.problems import (
     Problem,
 )
 from server.serving.classify import Classifier
-from server.serving.deadlines import seconds_for, while_connected
 from server.settings import Settings
 from server.web.bodies import read_image, read_images
-from server.web.middleware import Timings
+from server.web.deadlines import seconds_for, while_connected
 
 # Made once: `json.dumps` would make an encoder for every answer.
 to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -73,7 +73,7 @@ async def classify_batch(request: Request) -> Response:
             )
         with while_connected(request):
             answers, version = await classifier.many(
-                uploads, model, top_k, seconds, timings, hold=hold
+                [upload.data for upload in uploads], model, top_k, seconds, timings, hold=hold
             )
     for answer in answers:
         if isinstance(answer, Problem):

@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from server.observability import telemetry, tracing
+from server.observability.timings import Timings
 from server.problems import ModelNotReady, Problem, TooBusy
-from server.serving.deadlines import seconds_for
 from server.web.api_keys import presented
+from server.web.deadlines import seconds_for
 from server.web.endpoints import parameters
-from server.web.middleware import Timings, is_small, request_id_of
+from server.web.middleware import is_small, request_id_of
 
 
 class Door:

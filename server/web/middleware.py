@@ -10,13 +10,13 @@ import random
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.observability import logs
+from server.observability.timings import Timings
 from server.problems import InternalError, Problem
 
 logger = logging.getLogger(__name__)
@@ -27,36 +27,6 @@ SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:+/=@-]{0,127}")
 LINGER_SECONDS = 2.0
 # Of a body that nobody wanted, what is thrown away to keep the connection.
 SMALL_BODY = 2**20
-
-
-@dataclass(slots=True)
-class Timings:
-    """Where a request's time went, in seconds; None is a phase that it never reached."""
-
-    started: float
-    request_id: str = ""
-    model: str = ""  # the one that was asked for, once it is known to exist
-    read: float | None = None
-    admission: float | None = None
-    decode: float | None = None
-    queue: float | None = None
-    inference: float | None = None
-    average_batch: float | None = None
-
-    def header(self) -> bytes:
-        """The value of `Server-Timing`, durations in milliseconds."""
-        phases = [
-            f"{name};dur={1000 * seconds:.3f}"
-            for name, seconds in (("decode", self.decode), ("queue", self.queue))
-            if seconds is not None
-        ]
-        if self.inference is not None:
-            phase = f"inference;dur={1000 * self.inference:.3f}"
-            if self.average_batch is not None:
-                phase += f';desc="average batch {self.average_batch:.2f}"'
-            phases.append(phase)
-        phases.append(f"total;dur={1000 * (time.perf_counter() - self.started):.3f}")
-        return ", ".join(phases).encode()
 
 
 class Envelope:

@@ -15,19 +15,19 @@ import pytest
 from contracts.resizing import ResizeRule
 from server.engines.triton.balancer import Replicas
 from server.engines.triton.model import Model
+from server.observability.timings import Timings
 from server.problems import DeadlinePassed, NoImage, UnreadableImage
 from server.serving import classify
+from server.serving.buffers import Buffers
 from server.settings import read
 from server.web.bodies import (
     MAX_BOUNDARY,
     MAX_PADDING,
     MAX_PARTS,
     MAX_SEMICOLONS,
-    Bodies,
     Upload,
     parse_form,
 )
-from server.web.middleware import Timings
 
 PART = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n'
 END = b"--b--\r\n"
@@ -186,7 +186,7 @@ def test_a_image_that_was_given_up_is_held_only_while_a_thread_works_on_it(
     classifier = classify.Classifier(settings, Replicas("127.0.0.1:1", "m", 1.0))
     labels, expected = ["a", "b"], np.zeros(2, np.float32)
     model = Model("m", "1", ResizeRule(8, 8), 2, 1, 1, {}, labels, expected)
-    bodies = Bodies(2**20, 2**20, 1.0)
+    bodies = Buffers(2**20, 2**20, 1.0)
     size = classify.INLINE_BYTES + 1  # not decoded on the event loop
 
     async def give_up(data: bytes, seconds: float) -> None:

@@ -16,12 +16,12 @@ import pytest
 import uvloop
 from starlette.types import Scope
 
+from server.observability.timings import Timings
 from server.problems import Problem, TooBusy
 from server.process import gateway
 from server.process.gateway import Gateway
 from server.settings import Settings
 from server.web.connections import MAX_HEAD_BYTES, Connection
-from server.web.middleware import Timings
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
