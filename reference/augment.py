@@ -15,7 +15,7 @@ def normalise(images: jax.Array) -> jax.Array:
 
 
 def flip_and_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
-    """Mirror half of the pictures left to right; shift each by up to `padding` pixels.
+    """Mirror half of the images left to right; shift each by up to `padding` pixels.
 
     The border is filled by reflection.
     """
@@ -38,7 +38,7 @@ def flip_and_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
 def mix(
     images: jax.Array, targets: jax.Array, key: jax.Array, mixup: float, cutmix: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899) with the next picture of the batch.
+    """Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899) with the next image of the batch.
 
     Each batch draws one share from Beta(α, α); where both are on, each batch draws one of the two.
     """
@@ -47,15 +47,15 @@ def mix(
     kind_key, share_key, box_key = jax.random.split(key, 3)
     cut = jax.random.bernoulli(kind_key) if mixup and cutmix else jnp.asarray(cutmix > 0)
     alpha = jnp.where(cut, cutmix, mixup)
-    share = jax.random.beta(share_key, alpha, alpha)  # what stays of each picture
+    share = jax.random.beta(share_key, alpha, alpha)  # what stays of each image
     _, height, width, _ = images.shape
-    side = jnp.sqrt(1 - share)  # of the box, as a share of the picture's
+    side = jnp.sqrt(1 - share)  # of the box, as a share of the image's
     centre = jax.random.uniform(box_key, (2,))
     rows, columns = jnp.arange(height) / height, jnp.arange(width) / width
     in_rows = jnp.abs(rows - centre[0]) < side / 2
     in_columns = jnp.abs(columns - centre[1]) < side / 2
     box = (in_rows[:, None] & in_columns[None, :]).astype(images.dtype)[None, :, :, None]
-    # Where the box sticks out of the picture, less is replaced than was drawn.
+    # Where the box sticks out of the image, less is replaced than was drawn.
     share = jnp.where(cut, 1 - box.mean(), share)
     weight = jnp.where(cut, 1 - box, share)
     mixed = images * weight + jnp.roll(images, 1, axis=0) * (1 - weight)

@@ -38,14 +38,14 @@ def train(
     processes: int = 1,
     process: int = 0,
 ) -> None:
-    """Train a network on a folder of pictures, or fine-tune a checkpoint on it.
+    """Train a network on a folder of images, or fine-tune a checkpoint on it.
 
     Args:
         config: What the run computes.
         data: A folder with train/<class>/*.jpg inside, or the file cifar-10-python.tar.gz.
         out: The checkpoint to write (.npz); its state, log and configuration lie beside it.
         resume: Go on from the state beside --out.
-        refuse_broken: End at the first file that is no picture, instead of skipping it by name.
+        refuse_broken: End at the first file that is no image, instead of skipping it by name.
         distributed: Train together with other processes: the same command on every host of a TPU
             pod or of a Slurm job, which say the rest themselves.
         coordinator: Elsewhere: HOST:PORT of process 0. --data and --out must be shared folders.
@@ -55,7 +55,7 @@ def train(
     if distributed or coordinator:
         parallel.join(coordinator, processes, process)
     found = training.train(config, data, out, resume=resume, refuse_broken=refuse_broken)
-    print(f"{out}: accuracy {found.top1:.2%} on {found.pictures} held-back training pictures")
+    print(f"{out}: accuracy {found.top1:.2%} on {found.images} held-back training images")
 
 
 def evaluate(
@@ -75,16 +75,16 @@ def evaluate(
     found = evaluation.evaluate_file(checkpoint_file, data_source, split, image_size)
     print(
         f"top-1 accuracy {found.top1:.2%}, top-5 {found.top5:.2%}, "
-        f"on {found.pictures} pictures of {data_source}, {split}"
+        f"on {found.images} images of {data_source}, {split}"
     )
 
 
 def plot(log: tuple[Path, ...], out: Path) -> None:
-    """Draw the loss and the accuracy of one or more runs as a picture.
+    """Draw the loss and the accuracy of one or more runs as an image.
 
     Args:
         log: The NAME.log.jsonl of each run.
-        out: The picture to write: .png, .svg or .pdf.
+        out: The image to write: .png, .svg or .pdf.
     """
     plotting.plot(log, out)
     print(f"{out}: {len(log)} {'run' if len(log) == 1 else 'runs'}")

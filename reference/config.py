@@ -24,12 +24,12 @@ class TrainConfig:
     image_size: int = 0
     """Pixels per side; 0: those of the variant or of start_from. A multiple of the patch size."""
     epochs: int = 40
-    """How often each training picture is seen."""
+    """How often each training image is seen."""
     batch_size: int = 0
-    """Pictures per step, over all devices; 0: 128, or the largest power of two that fits a
+    """Images per step, over all devices; 0: 128, or the largest power of two that fits a
     smaller set; on 3 devices, say, 3 times a power of two."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: Muon for the matrices, AdamW for the rest. Learns more from each picture."""
+    """muon: Muon for the matrices, AdamW for the rest. Learns more from each image."""
     learning_rate: float = 2e-3
     """The peak, reached after the warm-up; a cosine takes it to zero from there."""
     warmup_epochs: float = 2.0
@@ -47,26 +47,26 @@ class TrainConfig:
     crop_padding: int = 4
     """Random crop: shift by up to this many pixels. 0 turns it off."""
     min_crop_area: float = 1.0
-    """Random resized crop: the least share of a picture's area that is cut out. 1 turns it off."""
+    """Random resized crop: the least share of an image's area that is cut out. 1 turns it off."""
     randaugment_layers: int = 0
-    """RandAugment: how many random operations a picture goes through. 0 turns it off."""
+    """RandAugment: how many random operations an image goes through. 0 turns it off."""
     randaugment_magnitude: float = 5.0
     """RandAugment: how strong they are, 0 to 10."""
     mixup: float = 0.0
-    """Mix pictures in pairs, with a share drawn from Beta(mixup, mixup). 0 turns it off."""
+    """Mix images in pairs, with a share drawn from Beta(mixup, mixup). 0 turns it off."""
     cutmix: float = 0.0
-    """Paste a box of one picture into another, its area drawn from Beta(cutmix, cutmix). 0: off."""
+    """Paste a box of one image into another, its area drawn from Beta(cutmix, cutmix). 0: off."""
     validation: int | None = None
-    """How many training pictures are held back to measure accuracy on; None: 2000, or a tenth of a
+    """How many training images are held back to measure accuracy on; None: 2000, or a tenth of a
     smaller set."""
     memory_gib: float = 4.0
-    """Pictures are kept decoded up to this size; a larger set is decoded as it is needed."""
+    """Images are kept decoded up to this size; a larger set is decoded as it is needed."""
     seed: int = 0
-    """Decides the initial parameters, the order of the pictures and their augmentation."""
+    """Decides the initial parameters, the order of the images and their augmentation."""
     save_minutes: float = 10.0
     """Save at least this often, and after every epoch. May change when a run goes on."""
     workers: int = 0
-    """Threads that decode and augment pictures; 0: one per core. May change when a run goes on."""
+    """Threads that decode and augment images; 0: one per core. May change when a run goes on."""
 
     def __post_init__(self) -> None:
         """Refuse what no run can mean, before anything is read."""
@@ -76,7 +76,7 @@ class TrainConfig:
         if self.validation is not None and not self.validation > 0:
             raise ConfigError(
                 f"validation: {self.validation} is not above zero; accuracy is measured on what "
-                "is held back: hold back 1 picture, or leave it out for the default"
+                "is held back: hold back 1 image, or leave it out for the default"
             )
         not_below = ("image_size", "warmup_epochs", "weight_decay", "crop_padding", "workers")
         augment = ("randaugment_layers", "mixup", "cutmix", "memory_gib", "seed", "batch_size")
@@ -101,8 +101,8 @@ class TrainConfig:
                 raise ConfigError(f"variant: {error}") from None
 
     @property
-    def on_pictures(self) -> bool:
-        """Whether pictures are augmented one by one, before they come into a batch."""
+    def on_images(self) -> bool:
+        """Whether images are augmented one by one, before they come into a batch."""
         return self.randaugment_layers > 0 or self.min_crop_area < 1
 
 
@@ -110,27 +110,27 @@ class ConfigError(ValueError):
     """The configuration cannot be run; the message names the field."""
 
 
-def sizes(config: TrainConfig, pictures: int, devices: int) -> tuple[int, int]:
-    """How many of so many pictures are held back, and how many make a batch on so many devices.
+def sizes(config: TrainConfig, images: int, devices: int) -> tuple[int, int]:
+    """How many of so many images are held back, and how many make a batch on so many devices.
 
     Raises ConfigError, which names all that cannot be.
     """
-    most = pictures - devices  # each device takes one picture a step, or more
+    most = images - devices  # each device takes one image a step, or more
     if most < 1:
         raise ConfigError(
-            f"data: {pictures} training pictures are too few; there must be at least "
+            f"data: {images} training images are too few; there must be at least "
             f"{devices + 1}: one for each device, and one to hold back"
         )
-    tenth = max(1, min(VALIDATION, pictures // 10, most))
+    tenth = max(1, min(VALIDATION, images // 10, most))
     wrong = []
     held_back = tenth if config.validation is None else config.validation
     if held_back > most:
         wrong.append(
-            f"validation: cannot hold back {held_back} of {pictures} pictures; choose at most "
+            f"validation: cannot hold back {held_back} of {images} images; choose at most "
             f"{most}, or leave it out for {tenth}"
         )
         held_back = tenth  # which the batch is held against
-    rest = pictures - held_back
+    rest = images - held_back
     fits = devices
     while 2 * fits <= min(BATCH_SIZE, rest):
         fits *= 2
@@ -142,7 +142,7 @@ def sizes(config: TrainConfig, pictures: int, devices: int) -> tuple[int, int]:
         )
     if batch_size > rest:
         wrong.append(
-            f"batch_size: {batch_size} is more than {rest} pictures, which are left to train on; "
+            f"batch_size: {batch_size} is more than {rest} images, which are left to train on; "
             f"choose at most {rest - rest % devices}, or leave it out for {fits}"
         )
     if wrong:

@@ -2,7 +2,7 @@
 
 In: step numbers and losses. Out: `NAME.log.jsonl`, one JSON object a line: step, loss,
 images_per_second, input_wait, and at the end of an epoch also epoch and validation_accuracy.
-`input_wait` is the share of the time in which the loop waited for pictures; the device, which has
+`input_wait` is the share of the time in which the loop waited for images; the device, which has
 up to two steps queued, is idle for at most that share. A resumed run goes on in the file after the
 step that it goes on from.
 """
@@ -91,7 +91,7 @@ class Curve:
             self._write(step, loss, {}, show=not self._progress.console.is_terminal)
 
     def epoch(self, step: int, loss: jax.Array, epoch: int, accuracy: float) -> None:
-        """Count the last step of an epoch, with the accuracy on the held-back pictures."""
+        """Count the last step of an epoch, with the accuracy on the held-back images."""
         self._progress.update(self._task, completed=step)
         row = {"epoch": epoch, "validation_accuracy": round(accuracy, 4)}
         self._write(step, loss, row, show=True)

@@ -1,9 +1,9 @@
-"""Pictures for training and evaluation: all in memory, or decoded as they are needed.
+"""Images for training and evaluation: all in memory, or decoded as they are needed.
 
 In: a folder tree `SPLIT/<class>/*.jpg` (any format that Pillow reads), or the archive
 `cifar-10-python.tar.gz`. Out: a `Memory` of uint8 images [N, H, W, 3] with int32 labels [N], or,
-for sets larger than memory, `Files`, which opens a picture when it is asked for. Files that are no
-pictures are named and skipped, or refused.
+for sets larger than memory, `Files`, which opens an image when it is asked for. Files that are no
+images are named and skipped, or refused.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from reference import cifar10
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 GIB = 1 << 30
-# What Pillow raises for files that are no pictures, or only half of one.
+# What Pillow raises for files that are no images, or only half of one.
 BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class DataError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Pictures of one split, decoded."""
+    """Images of one split, decoded."""
 
     images: npt.NDArray[np.uint8]  # [N, H, W, 3], RGB
     labels: npt.NDArray[np.int32]  # [N]
@@ -45,22 +45,22 @@ class Memory:
         return len(self.labels)
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Memory":
-        """The pictures at these places, in this order."""
+        """The images at these places, in this order."""
         return Memory(self.images[rows], self.labels[rows], self.classes)
 
-    def picture(self, row: int) -> Image.Image:
-        """One picture, RGB, as large as it was read."""
+    def image(self, row: int) -> Image.Image:
+        """One image, RGB, as large as it was read."""
         return Image.fromarray(self.images[row])
 
     def square(self, row: int) -> npt.NDArray[np.uint8]:
-        """One picture at the image size."""
+        """One image at the image size."""
         image: npt.NDArray[np.uint8] = self.images[row]
         return image
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Pictures of one split, decoded when they are asked for; safe to ask from many threads."""
+    """Images of one split, decoded when they are asked for; safe to ask from many threads."""
 
     files: tuple[Path, ...]
     labels: npt.NDArray[np.int32]  # [N]
@@ -72,12 +72,12 @@ class Files:
         return len(self.labels)
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Files":
-        """The pictures at these places, in this order."""
+        """The images at these places, in this order."""
         files = tuple(self.files[row] for row in rows)
         return dataclasses.replace(self, files=files, labels=self.labels[rows])
 
-    def picture(self, row: int) -> Image.Image:
-        """One picture, RGB, upright, at least twice as large as the image size where it was."""
+    def image(self, row: int) -> Image.Image:
+        """One image, RGB, upright, at least twice as large as the image size where it was."""
         # One that turns out to be broken is named, and the class's next is taken. Which one that is
         # depends on the files alone, so a resumed run reads the same.
         for step in range(len(self.files)):
@@ -89,12 +89,12 @@ class Files:
                 return open_upright(file, 2 * self.image_size)
             except BROKEN as error:
                 self.broken.add(file)
-                _log.warning("%s: replaced by another, not a picture: %s", file, error)
-        raise DataError(f"{self.files[row].parent}: no picture in it can be read any more")
+                _log.warning("%s: replaced by another, not an image: %s", file, error)
+        raise DataError(f"{self.files[row].parent}: no image in it can be read any more")
 
     def square(self, row: int) -> npt.NDArray[np.uint8]:
-        """One picture at the image size."""
-        return np.asarray(shrink(self.picture(row), self.image_size))
+        """One image at the image size."""
+        return np.asarray(shrink(self.image(row), self.image_size))
 
 
 Dataset = Memory | Files
@@ -116,7 +116,7 @@ def load(
     A folder of more than `memory_gib` (decoded), or any with `as_files`, comes as `Files`. Before
     the first file of a folder is opened, `listed` is told how many there are; it may raise. Raises
     DataError where there is nothing to read, or (with `refuse_broken`) for the first file that is
-    no picture; otherwise such files are logged by name and left out.
+    no image; otherwise such files are logged by name and left out.
     """
     if source.is_file():
         try:
@@ -144,7 +144,7 @@ def load(
                 with Image.open(files[index]):  # the header only
                     pass
         except BROKEN as error:
-            what = f"{files[index]}: not a picture that can be read: {error}"
+            what = f"{files[index]}: not an image that can be read: {error}"
             if refuse_broken:
                 raise DataError(what) from error
             _log.warning("skipped %s", what)
@@ -152,7 +152,7 @@ def load(
 
     _for_all(read, range(len(files)), f"reading {source / split}", workers)
     if not good.any():
-        raise DataError(f"{source / split}: not one of {len(files)} files is a picture")
+        raise DataError(f"{source / split}: not one of {len(files)} files is an image")
     if lazy:
         whole = Files(tuple(files), labels, classes, image_size)
         return whole if good.all() else whole.take(np.flatnonzero(good))
@@ -175,18 +175,18 @@ def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ..
         if file.suffix.lower() in SUFFIXES
     ]
     if not found:
-        raise DataError(f"{folder}: no pictures; expected {folder}/<class>/*.jpg")
+        raise DataError(f"{folder}: no images; expected {folder}/<class>/*.jpg")
     return [file for file, _ in found], np.array([n for _, n in found], np.int32), classes
 
 
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Hold back `count` pictures, drawn with `seed`; returns (rest, held back)."""
+    """Hold back `count` images, drawn with `seed`; returns (rest, held back)."""
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.take(order[count:]), dataset.take(order[:count])
 
 
 def open_upright(file: Path, at_least: int) -> Image.Image:
-    """One picture, turned as its EXIF data say, RGB; large JPEGs are decoded at a fraction of their
+    """One image, turned as its EXIF data say, RGB; large JPEGs are decoded at a fraction of their
     size that leaves both sides at least `at_least` pixels long."""
     with Image.open(file) as image:
         image.draft("RGB", (at_least, at_least))
@@ -201,7 +201,7 @@ def shrink(image: Image.Image, image_size: int) -> Image.Image:
 
 
 def read_image(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
-    """One picture as RGB, upright, resized to a square; uint8 [H, W, 3]."""
+    """One image as RGB, upright, resized to a square; uint8 [H, W, 3]."""
     return np.asarray(shrink(open_upright(file, 2 * image_size), image_size))
 
 

@@ -1,4 +1,4 @@
-"""Accuracy of a network on pictures with known classes.
+"""Accuracy of a network on images with known classes.
 
 In: parameters and a `Dataset`. Out: top-1 and top-5 accuracy. Works on all devices of a run; each
 process reads its share of every batch.
@@ -25,7 +25,7 @@ class Accuracy:
 
     top1: float
     top5: float
-    pictures: int
+    images: int
 
 
 def evaluate(

@@ -1,7 +1,7 @@
 """Batches, made ready while the device computes.
 
 In: a `Dataset` and a `TrainConfig`. Out: batches of uint8 images [N, H, W, 3] and int32 labels [N],
-in an order, and augmented in a way, that the seed, the epoch and the place of a picture alone
+in an order, and augmented in a way, that the seed, the epoch and the place of an image alone
 decide. A bounded pool of threads works a few batches ahead; Pillow releases Python's lock.
 """
 
@@ -13,12 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from reference.augment_picture import randaugment, random_resized_crop
+from reference.augment_image import randaugment, random_resized_crop
 from reference.config import TrainConfig
 from reference.data import Dataset, Memory, shrink
 
 AHEAD = 4  # batches
-CHUNK = 16  # pictures that one thread takes at a time
+CHUNK = 16  # images that one thread takes at a time
 
 Images = npt.NDArray[np.uint8]
 Batch = tuple[Images, npt.NDArray[np.int32]]
@@ -28,7 +28,7 @@ Rows = npt.NDArray[np.intp]
 def order(count: int, config: TrainConfig, first_step: int) -> Iterator[tuple[int, Rows]]:
     """Epoch and rows of every batch from `first_step` on.
 
-    The pictures that do not fill an epoch's last batch are left out of that epoch.
+    The images that do not fill an epoch's last batch are left out of that epoch.
     """
     per_epoch = count // config.batch_size
     for epoch in range(first_step // per_epoch, config.epochs):
@@ -44,11 +44,11 @@ def training(
     """The batches of a run from `first_step` on; of each, the share of this process."""
     share = config.batch_size // processes
 
-    def picture(epoch: int, row: int) -> Images:
-        if not config.on_pictures:
+    def prepared(epoch: int, row: int) -> Images:
+        if not config.on_images:
             return dataset.square(row)
         random = np.random.default_rng((config.seed, epoch, row))
-        image = dataset.picture(row)
+        image = dataset.image(row)
         if config.min_crop_area < 1:
             image = random_resized_crop(image, config.image_size, config.min_crop_area, random)
         image = shrink(image, config.image_size)
@@ -59,13 +59,13 @@ def training(
         (epoch, rows[process * share : (process + 1) * share])
         for epoch, rows in order(len(dataset), config, first_step)
     )
-    if isinstance(dataset, Memory) and not config.on_pictures:
+    if isinstance(dataset, Memory) and not config.on_images:
         return ((dataset.images[rows], dataset.labels[rows]) for _, rows in plan)
-    return _ahead(dataset, plan, picture, config.workers)
+    return _ahead(dataset, plan, prepared, config.workers)
 
 
 def in_order(dataset: Dataset, batch_size: int, workers: int = 0) -> Iterator[Batch]:
-    """Every picture once, unchanged; the last batch may be smaller."""
+    """Every image once, unchanged; the last batch may be smaller."""
     starts = range(0, len(dataset), batch_size)
     plan = ((0, np.arange(s, min(s + batch_size, len(dataset)))) for s in starts)
     if isinstance(dataset, Memory):
@@ -76,11 +76,11 @@ def in_order(dataset: Dataset, batch_size: int, workers: int = 0) -> Iterator[Ba
 def _ahead(
     dataset: Dataset,
     plan: Iterable[tuple[int, Rows]],
-    picture: Callable[[int, int], Images],
+    prepare: Callable[[int, int], Images],
     workers: int,
 ) -> Iterator[Batch]:
     def chunk(epoch: int, rows: Rows) -> list[Images]:
-        return [picture(epoch, int(row)) for row in rows]
+        return [prepare(epoch, int(row)) for row in rows]
 
     pending: deque[tuple[Rows, list[Future[list[Images]]]]] = deque()
 

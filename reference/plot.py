@@ -1,6 +1,6 @@
-"""The picture of a training run: its loss, and its accuracy on the held-back pictures.
+"""The figure of a training run: its loss, and its accuracy on the held-back images.
 
-In: one or more `NAME.log.jsonl` as `reference.curve` writes them. Out: a picture file, in the
+In: one or more `NAME.log.jsonl` as `reference.curve` writes them. Out: an image file, in the
 format that its name ends with.
 """
 
@@ -18,7 +18,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 class PlotError(ValueError):
-    """A log that cannot be read, or a picture that cannot be written; the message says why."""
+    """A log that cannot be read, or an image that cannot be written; the message says why."""
 
 
 def read(log: Path) -> list[dict[str, float]]:
@@ -58,8 +58,8 @@ def plot(logs: Sequence[Path], out: Path) -> None:
             accuracies.annotate(
                 f"{percent[-1]:.1f} %", end, xytext=(0, 6), textcoords="offset points", ha="right"
             )
-    losses.set(xlabel="step", ylabel="training loss, augmented pictures")
-    accuracies.set(xlabel="epoch", ylabel="accuracy on held-back pictures, %")
+    losses.set(xlabel="step", ylabel="training loss, augmented images")
+    accuracies.set(xlabel="epoch", ylabel="accuracy on held-back images, %")
     for axes in (losses, accuracies):
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", nbins=6)  # the labels of long runs would touch

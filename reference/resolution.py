@@ -1,6 +1,6 @@
 """Pretrained weights at another resolution: the same patches, more of them.
 
-In: a `Pretrained` and the wished image size. Out: the same function of the picture, enlarged, ready
+In: a `Pretrained` and the wished image size. Out: the same function of the image, enlarged, ready
 to be fine-tuned. Mixer: block-diagonal token MLPs, one copy per spatial tile (arXiv 2105.01601,
 appendix C). ViT: the grid of positions, interpolated (arXiv 2010.11929, section 3.2). BiT takes any
 size.

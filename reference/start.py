@@ -1,7 +1,7 @@
 """Where a training run begins: at random, from pretrained weights, or where it was stopped.
 
 In: a `TrainConfig`, with fields left open, and perhaps the state of an earlier run. Out: the same
-with nothing left open but what the number of pictures decides, the network, and the variables of
+with nothing left open but what the number of images decides, the network, and the variables of
 the first step to do.
 """
 
@@ -20,9 +20,9 @@ from reference.step import Variables, first_variables
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Where a run begins; made before any picture is read."""
+    """Where a run begins; made before any image is read."""
 
-    config: TrainConfig  # nothing left open but what the number of pictures decides
+    config: TrainConfig  # nothing left open but what the number of images decides
     saved: Saved | None
     pretrained: models.Pretrained | None
 

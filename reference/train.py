@@ -1,6 +1,6 @@
 """Training from scratch, and fine-tuning, on all devices.
 
-In: pictures (see `reference.data`) and a `TrainConfig`. Out, beside each other: `NAME.npz`, the
+In: images (see `reference.data`) and a `TrainConfig`. Out, beside each other: `NAME.npz`, the
 parameters in the published format; `NAME.state.npz`, all that is needed to go on; `NAME.json`, the
 configuration; `NAME.log.jsonl`, the loss curve; `NAME.labels.txt`, the classes. Every step depends
 on its number and the seed alone, so a run that was stopped and resumed ends in the same parameters.
@@ -28,7 +28,7 @@ STEPS_IN_FLIGHT = 2  # queued on the device, so that it never waits for the host
 def train(
     config: TrainConfig, source: Path, out: Path, *, resume: bool, refuse_broken: bool
 ) -> Accuracy:
-    """Run `config` to its end; returns the accuracy on the held-back training pictures.
+    """Run `config` to its end; returns the accuracy on the held-back training images.
 
     Raises ConfigError, data.DataError or checkpoint.CheckpointError before the first step, and
     KeyboardInterrupt with what to do next.
@@ -46,7 +46,7 @@ def _train(
     begin = start(config, files.state, resume=resume)
     layout = Layout.over(jax.devices())
     everything = _read(begin.config, source, refuse_broken, layout)
-    # Once more, and for good: files that are no pictures are left out by now.
+    # Once more, and for good: files that are no images are left out by now.
     validation, batch_size = sizes(begin.config, len(everything), layout.mesh.size)
     config = dataclasses.replace(begin.config, validation=validation, batch_size=batch_size)
     training, held_back = data.split_validation(everything, validation, config.seed)
@@ -97,7 +97,7 @@ def _read(config: TrainConfig, source: Path, refuse_broken: bool, layout: Layout
         config.image_size,
         refuse_broken=refuse_broken,
         memory_gib=config.memory_gib,
-        as_files=config.min_crop_area < 1,  # which is cut out of the whole picture
+        as_files=config.min_crop_area < 1,  # which is cut out of the whole image
         workers=config.workers,
         listed=lambda files: sizes(config, files, layout.mesh.size),
     )

@@ -1,4 +1,4 @@
-"""What the tests of the reference share: small folders of pictures, and runs of its commands."""
+"""What the tests of the reference share: small folders of images, and runs of its commands."""
 
 import json
 import os
@@ -17,8 +17,8 @@ FLAGS = ("--variant", "mixer_testing", "--batch-size", "8", "--validation", "16"
 _CACHE = tempfile.TemporaryDirectory(prefix="reference-compiled-")
 
 
-def write_pictures(root: Path, training: int = 40, test: int = 4, size: int = 32) -> Path:
-    """Two classes that brightness tells apart, so many pictures each; returns `root`."""
+def write_images(root: Path, training: int = 40, test: int = 4, size: int = 32) -> Path:
+    """Two classes that brightness tells apart, so many images each; returns `root`."""
     random = np.random.default_rng(0)
     for split, count in (("train", training), ("test", test)):
         for name, mean in zip(CLASSES, (60, 190), strict=True):

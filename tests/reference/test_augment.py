@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from reference.augment import flip_and_crop, mix, normalise
-from reference.augment_picture import OPERATIONS, crop_box, randaugment, random_resized_crop
+from reference.augment_image import OPERATIONS, crop_box, randaugment, random_resized_crop
 
 RANDOM = np.random.default_rng(0)
 IMAGES = jnp.asarray(RANDOM.integers(0, 256, (6, 16, 16, 3)), jnp.uint8)
@@ -23,7 +23,7 @@ def test_pixels_become_minus_one_to_one() -> None:
     assert normalise(jnp.array([0, 255], jnp.uint8)).tolist() == [-1.0, 1.0]
 
 
-def test_flips_alone_mirror_about_half_of_the_pictures() -> None:
+def test_flips_alone_mirror_about_half_of_the_images() -> None:
     images = jnp.tile(IMAGES[:1], (200, 1, 1, 1))
     found = flip_and_crop(images, jax.random.key(0), 0)
     mirrored = np.all(found == images[:, :, ::-1], axis=(1, 2, 3))
@@ -39,7 +39,7 @@ def test_mixing_gives_each_target_the_share_of_its_pixels(mixup: float, cutmix: 
     for seed in range(20):
         images, targets = mixing(flat, TARGETS, jax.random.key(seed), mixup, cutmix)
         np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
-        # The pictures' values are their numbers, so the mean is the target's expectation.
+        # The images' values are their numbers, so the mean is the target's expectation.
         np.testing.assert_allclose(
             images.mean(axis=(1, 2, 3)), targets @ jnp.arange(6.0), atol=1e-5
         )
@@ -56,7 +56,7 @@ def test_without_mixing_nothing_changes() -> None:
     assert targets is TARGETS
 
 
-def test_crop_boxes_keep_to_the_picture_and_the_area() -> None:
+def test_crop_boxes_keep_to_the_image_and_the_area() -> None:
     for seed in range(200):
         left, top, right, bottom = crop_box(100, 60, 0.25, np.random.default_rng(seed))
         assert 0 <= left < right <= 100

@@ -1,4 +1,4 @@
-"""Reading pictures: in memory and as they are needed, broken files, CIFAR-10's own archive."""
+"""Reading images: in memory and as they are needed, broken files, CIFAR-10's own archive."""
 
 import io
 import os
@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 
 from reference import data
-from tests.reference.runs import write_pictures
+from tests.reference.runs import write_images
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"), training=6, size=40)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"), training=6, size=40)
 
 
-def test_files_give_the_pixels_that_memory_has(pictures: Path) -> None:
-    memory = data.load(pictures, "train", 32)
-    files = data.load(pictures, "train", 32, memory_gib=0)
+def test_files_give_the_pixels_that_memory_has(images: Path) -> None:
+    memory = data.load(images, "train", 32)
+    files = data.load(images, "train", 32, memory_gib=0)
     assert isinstance(memory, data.Memory)
     assert isinstance(files, data.Files)
     assert files.labels.tolist() == memory.labels.tolist() == [0] * 6 + [1] * 6
@@ -37,7 +37,7 @@ def test_files_give_the_pixels_that_memory_has(pictures: Path) -> None:
 def test_a_file_that_breaks_off_is_replaced_by_another_of_its_class(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_pictures(tmp_path, training=3)
+    write_images(tmp_path, training=3)
     cut = tmp_path / "train/dark/1.png"
     cut.write_bytes(cut.read_bytes()[:1500])  # the header is whole
     files = data.load(tmp_path, "train", 32, memory_gib=0)
@@ -46,43 +46,43 @@ def test_a_file_that_breaks_off_is_replaced_by_another_of_its_class(
         np.testing.assert_array_equal(files.square(1), files.square(2))
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"{cut}: replaced by another")
-    with pytest.raises(data.DataError, match=r"1\.png: not a picture that can be read"):
+    with pytest.raises(data.DataError, match=r"1\.png: not an image that can be read"):
         data.load(tmp_path, "train", 32, memory_gib=0, refuse_broken=True)
     for name in ("0", "2"):
         file = tmp_path / f"train/dark/{name}.png"
         file.write_bytes(file.read_bytes()[:1500])
-    with pytest.raises(data.DataError, match="dark: no picture in it can be read any more"):
+    with pytest.raises(data.DataError, match="dark: no image in it can be read any more"):
         data.load(tmp_path, "train", 32, memory_gib=0).square(0)
 
 
 def test_a_turned_photograph_is_read_upright_and_a_large_one_at_a_fraction(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
-    picture = Image.new("RGB", (1600, 800))
-    picture.paste((255, 255, 255), (0, 0, 800, 800))  # the left half is white
-    picture.save(tmp_path / "photo.jpg", exif=exif)
+    image = Image.new("RGB", (1600, 800))
+    image.paste((255, 255, 255), (0, 0, 800, 800))  # the left half is white
+    image.save(tmp_path / "photo.jpg", exif=exif)
     upright = data.open_upright(tmp_path / "photo.jpg", 64)
     assert upright.width < upright.height < 800
     assert np.asarray(upright)[:10].min() > 240  # and is above now
     assert np.asarray(upright)[-10:].max() < 15
 
 
-def test_broken_pictures_are_named_and_skipped_or_refused(
-    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_broken_images_are_named_and_skipped_or_refused(
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "train/dark"
     folder.mkdir(parents=True)
-    whole = pictures / "train/dark/0.png"
+    whole = images / "train/dark/0.png"
     (folder / "good.png").write_bytes(whole.read_bytes())
     (folder / "cut.png").write_bytes(whole.read_bytes()[:200])
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     (folder / "notes.txt").write_text("not even called one")
     dataset = data.load(tmp_path, "train", 32)
     assert len(dataset) == 1
     assert {"cut.png", "text.jpg"} == {
         Path(m.removeprefix("skipped ").split(":")[0]).name for m in caplog.messages
     }
-    with pytest.raises(data.DataError, match=r"(cut\.png|text\.jpg): not a picture"):
+    with pytest.raises(data.DataError, match=r"(cut\.png|text\.jpg): not an image"):
         data.load(tmp_path, "train", 32, refuse_broken=True)
 
 

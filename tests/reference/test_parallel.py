@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reference.runs import arrays, curve, finish, run, start, write_pictures
+from tests.reference.runs import arrays, curve, finish, run, start, write_images
 
 pytestmark = pytest.mark.timeout(600)  # programs are compiled, on however busy a machine
 # An epoch is one step here, so the curve has the loss of every step.
@@ -16,14 +16,14 @@ FLAGS += ["--epochs", str(STEPS), "--mixup", "0.2", "--cutmix", "1", "--ema-deca
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
-def one_device(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_device(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("one") / "model.npz"
-    done = run("train", *FLAGS, "--data", pictures, "--out", out)
+    done = run("train", *FLAGS, "--data", images, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -37,23 +37,23 @@ def assert_same_curve(found: Path, expected: Path) -> None:
 
 
 def test_eight_devices_draw_the_curve_of_one(
-    pictures: Path, one_device: Path, tmp_path: Path
+    images: Path, one_device: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model.npz"
-    done = run("train", *FLAGS, "--data", pictures, "--out", out, devices=8)
+    done = run("train", *FLAGS, "--data", images, "--out", out, devices=8)
     assert done.returncode == 0, done.stderr
     assert_same_curve(out, one_device)
 
 
 def test_two_processes_with_four_devices_each_draw_the_curve_of_one(
-    pictures: Path, one_device: Path, tmp_path: Path
+    images: Path, one_device: Path, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     out = tmp_path / "model.npz"
     together = ["--coordinator", address, "--processes", "2", "--process"]
-    flags: list[str | Path] = ["train", *FLAGS, "--data", pictures, "--out", out]
+    flags: list[str | Path] = ["train", *FLAGS, "--data", images, "--out", out]
     both = [start(*flags, *together, str(process), devices=4) for process in range(2)]
     for process in both:
         done = finish(process)
@@ -62,8 +62,8 @@ def test_two_processes_with_four_devices_each_draw_the_curve_of_one(
     assert arrays(out).keys() == arrays(one_device).keys()
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(pictures: Path, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused(images: Path, tmp_path: Path) -> None:
     flags = ["--variant", "mixer_testing", "--batch-size", "12", "--validation", "16"]
-    done = run("train", *flags, "--data", pictures, "--out", tmp_path / "model.npz", devices=8)
+    done = run("train", *flags, "--data", images, "--out", tmp_path / "model.npz", devices=8)
     assert done.returncode == 2
     assert "error: batch_size: 12 cannot be divided among 8 devices" in done.stderr

@@ -1,4 +1,4 @@
-"""Batches: every picture once an epoch, the same after a stop, divided among processes."""
+"""Batches: every image once an epoch, the same after a stop, divided among processes."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from reference import data, pipeline
 from reference.config import TrainConfig
-from tests.reference.runs import write_pictures
+from tests.reference.runs import write_images
 
 CONFIG = TrainConfig(batch_size=6, image_size=16, epochs=3, workers=2)
 AUGMENTED = dataclasses.replace(CONFIG, randaugment_layers=2, min_crop_area=0.5)
@@ -16,7 +16,7 @@ AUGMENTED = dataclasses.replace(CONFIG, randaugment_layers=2, min_crop_area=0.5)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"), training=10)
+    return write_images(tmp_path_factory.mktemp("images"), training=10)
 
 
 def all_batches(dataset: data.Dataset, config: TrainConfig, first: int = 0) -> list[pipeline.Batch]:
@@ -30,7 +30,7 @@ def assert_same(found: list[pipeline.Batch], expected: list[pipeline.Batch]) -> 
         np.testing.assert_array_equal(labels, expected_labels)
 
 
-def test_an_epoch_has_every_picture_at_most_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_has_every_image_at_most_once_in_an_order_of_its_own() -> None:
     rows = [rows for _, rows in pipeline.order(20, CONFIG, 0)]
     assert len(rows) == 9
     epochs = [np.concatenate(rows[i : i + 3]) for i in (0, 3, 6)]
@@ -52,7 +52,7 @@ def test_a_resumed_run_gets_the_batches_that_were_left(
     assert_same(all_batches(dataset, dataclasses.replace(config, workers=1)), whole)
 
 
-def test_pictures_are_augmented_anew_in_every_epoch(folder: Path) -> None:
+def test_images_are_augmented_anew_in_every_epoch(folder: Path) -> None:
     dataset = data.load(folder, "train", 16)
     config = dataclasses.replace(AUGMENTED, batch_size=20)
     first, second, _ = (images for images, _ in all_batches(dataset, config))
@@ -70,7 +70,7 @@ def test_processes_get_their_shares_of_each_batch(folder: Path) -> None:
     assert_same(joined, all_batches(dataset, AUGMENTED))
 
 
-def test_evaluation_sees_every_picture_once_in_order(folder: Path) -> None:
+def test_evaluation_sees_every_image_once_in_order(folder: Path) -> None:
     memory = data.load(folder, "train", 16)
     files = data.load(folder, "train", 16, memory_gib=0)
     batches = list(pipeline.in_order(files, 8))
@@ -79,9 +79,9 @@ def test_evaluation_sees_every_picture_once_in_order(folder: Path) -> None:
 
 
 def test_an_error_in_a_thread_comes_out_and_ends_the_pool(tmp_path: Path) -> None:
-    write_pictures(tmp_path, training=10)
+    write_images(tmp_path, training=10)
     dataset = data.load(tmp_path, "train", 16, memory_gib=0)
     for file in (tmp_path / "train/light").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(data.DataError, match="light: no picture in it can be read any more"):
+    with pytest.raises(data.DataError, match="light: no image in it can be read any more"):
         all_batches(dataset, CONFIG)

@@ -1,4 +1,4 @@
-"""The picture of a training run, drawn by `python -m reference plot` from the log that it left."""
+"""The figure of a training run, drawn by `python -m reference plot` from the log that it left."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def write_log(path: Path, accuracies: list[float]) -> Path:
     return path
 
 
-def test_the_same_runs_give_the_same_picture(tmp_path: Path) -> None:
+def test_the_same_runs_give_the_same_image(tmp_path: Path) -> None:
     one = write_log(tmp_path / "one.log.jsonl", [0.3, 0.5, 0.7])
     # Killed while it wrote a row, and gone over that step again.
     other = write_log(tmp_path / "other.log.jsonl", [0.2, 0.4, 0.6])
@@ -34,9 +34,9 @@ def test_the_same_runs_give_the_same_picture(tmp_path: Path) -> None:
     for out in ("b.png", "a.svg"):
         plot.plot([one, other], tmp_path / out)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with Image.open(tmp_path / "a.png") as picture:
-        colours = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)
-        assert min(picture.size) > 300
+    with Image.open(tmp_path / "a.png") as image:
+        colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)
+        assert min(image.size) > 300
     assert len(colours) > 20
     svg = (tmp_path / "a.svg").read_text()
     assert "<svg" in svg

@@ -14,24 +14,24 @@ import pytest
 
 from reference import commands, models
 from reference.config import ConfigError, TrainConfig, sizes
-from tests.reference.runs import CLASSES, FLAGS, arrays, curve, finish, run, start, write_pictures
+from tests.reference.runs import CLASSES, FLAGS, arrays, curve, finish, run, start, write_images
 
 pytestmark = pytest.mark.timeout(400)  # programs are compiled, on however busy a machine
 SMALL = TrainConfig(variant="mixer_testing", batch_size=8, validation=16)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
-def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a run of 20 epochs that nothing interrupted."""
     out = tmp_path_factory.mktemp("unbroken") / "model.npz"
-    done = run("train", *FLAGS, "--epochs", "20", "--data", pictures, "--out", out)
+    done = run("train", *FLAGS, "--epochs", "20", "--data", images, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "held-back training pictures" in done.stdout
+    assert "held-back training images" in done.stdout
     return out
 
 
@@ -58,10 +58,10 @@ def stop_when(
 
 
 def test_a_killed_and_resumed_run_ends_in_the_parameters_of_an_unbroken_one(
-    pictures: Path, unbroken: Path, tmp_path: Path
+    images: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "model.npz"
-    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", images, "--out", broken]
     state = broken.with_suffix(".state.npz")
     stop_when(start("train", *flags), lambda: state.exists() and curve(broken))
     assert 0 < len(curve(broken)) < 20
@@ -71,11 +71,11 @@ def test_a_killed_and_resumed_run_ends_in_the_parameters_of_an_unbroken_one(
 
 
 def test_killed_while_a_checkpoint_is_written_a_run_goes_on_from_the_one_before(
-    pictures: Path, unbroken: Path, tmp_path: Path
+    images: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "model.npz"
     state = broken.with_suffix(".state.npz")
-    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", images, "--out", broken]
 
     def writing_the_second() -> bool:
         return state.exists() and any(tmp_path.glob(f".{state.name}.*.tmp"))
@@ -95,10 +95,10 @@ def test_killed_while_a_checkpoint_is_written_a_run_goes_on_from_the_one_before(
     assert_equal_runs(broken, unbroken)
 
 
-def test_saved_within_an_epoch_too(pictures: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_saved_within_an_epoch_too(images: Path, unbroken: Path, tmp_path: Path) -> None:
     broken = tmp_path / "model.npz"
     state = broken.with_suffix(".state.npz")
-    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", pictures, "--out", broken]
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", images, "--out", broken]
     often = ("--save-minutes", "0.000001")
     stop_when(start("train", *flags, *often), broken.exists)
     assert int(arrays(state)["step"]) % 8 > 0
@@ -108,17 +108,17 @@ def test_saved_within_an_epoch_too(pictures: Path, unbroken: Path, tmp_path: Pat
     assert_equal_runs(broken, unbroken)
 
 
-def test_a_trained_checkpoint_has_learnt_and_is_evaluated(pictures: Path, tmp_path: Path) -> None:
+def test_a_trained_checkpoint_has_learnt_and_is_evaluated(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.npz"
     flags = ["--epochs", "8", "--crop-padding", "0", "--learning-rate", "0.01"]
-    done = run("train", *FLAGS, *flags, "--data", pictures, "--out", out)
+    done = run("train", *FLAGS, *flags, "--data", images, "--out", out)
     assert done.returncode == 0, done.stderr
     assert out.with_suffix(".labels.txt").read_text().split() == list(CLASSES)
     assert json.loads(out.with_suffix(".json").read_text())["variant"] == "mixer_testing"
     assert models.read(out).num_classes == 2
-    result = run("evaluate", "--checkpoint", out, "--data", pictures)
+    result = run("evaluate", "--checkpoint", out, "--data", images)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("top-1 accuracy 100.00%, top-5 100.00%, on 8 pictures")
+    assert result.stdout.startswith("top-1 accuracy 100.00%, top-5 100.00%, on 8 images")
 
 
 @pytest.mark.parametrize(
@@ -126,20 +126,20 @@ def test_a_trained_checkpoint_has_learnt_and_is_evaluated(pictures: Path, tmp_pa
     [
         ({"variant": "mixer_b17"}, "variant: no 'mixer_b17'; did you mean mixer_b16"),
         ({"image_size": 33}, "image_size: 33 is no multiple of the patch size 8"),
-        ({"batch_size": 65}, "batch_size: 65 is more than 64 pictures.* at most 64.* for 64"),
-        ({"validation": 80}, "validation: cannot hold back 80 of 80 pictures; choose at most 79"),
+        ({"batch_size": 65}, "batch_size: 65 is more than 64 images.* at most 64.* for 64"),
+        ({"validation": 80}, "validation: cannot hold back 80 of 80 images; choose at most 79"),
         ({"validation": 80, "batch_size": 75}, "back 80 of 80 .*; batch_size: 75 is more than 72"),
-        ({"validation": 0}, "validation: 0 is not above zero; .* hold back 1 picture"),
+        ({"validation": 0}, "validation: 0 is not above zero; .* hold back 1 image"),
         ({"epochs": 0}, "epochs: 0 is not above zero"),
         ({"learning_rate": -1.0}, "learning_rate: -1.0 is not above zero"),
     ],
 )
 def test_a_configuration_that_cannot_run_is_refused_by_field(
-    pictures: Path, tmp_path: Path, change: dict[str, Any], message: str
+    images: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     def attempt() -> None:
         commands.train(
-            dataclasses.replace(SMALL, **change), data=pictures, out=tmp_path / "model.npz"
+            dataclasses.replace(SMALL, **change), data=images, out=tmp_path / "model.npz"
         )
 
     with pytest.raises(commands.UserError, match=message):
@@ -147,7 +147,7 @@ def test_a_configuration_that_cannot_run_is_refused_by_field(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_numbers_that_do_not_fit_are_refused_before_a_picture_is_opened(tmp_path: Path) -> None:
+def test_numbers_that_do_not_fit_are_refused_before_an_image_is_opened(tmp_path: Path) -> None:
     folder = tmp_path / "train/dark"
     folder.mkdir(parents=True)
     for index in range(48):
@@ -156,14 +156,14 @@ def test_numbers_that_do_not_fit_are_refused_before_a_picture_is_opened(tmp_path
     done = run("train", *flags, "--validation", "2000", "--batch-size", "128")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: validation: cannot hold back 2000 of 48 pictures; choose at most 47, or leave it "
-        "out for 4; batch_size: 128 is more than 44 pictures, which are left to train on; choose "
+        "error: validation: cannot hold back 2000 of 48 images; choose at most 47, or leave it "
+        "out for 4; batch_size: 128 is more than 44 images, which are left to train on; choose "
         "at most 44, or leave it out for 32"
     ]
 
 
 @pytest.mark.parametrize(
-    ("pictures", "devices", "expected"),
+    ("images", "devices", "expected"),
     [
         (50_000, 1, (2000, 128)),
         (50_000, 8, (2000, 128)),
@@ -176,26 +176,26 @@ def test_numbers_that_do_not_fit_are_refused_before_a_picture_is_opened(tmp_path
         (2, 1, (1, 1)),
     ],
 )
-def test_what_is_left_out_fits_the_pictures_and_the_devices(
-    pictures: int, devices: int, expected: tuple[int, int]
+def test_what_is_left_out_fits_the_images_and_the_devices(
+    images: int, devices: int, expected: tuple[int, int]
 ) -> None:
-    assert sizes(TrainConfig(), pictures, devices) == expected
-    with pytest.raises(ConfigError, match=f"data: {devices} training pictures are too few"):
+    assert sizes(TrainConfig(), images, devices) == expected
+    with pytest.raises(ConfigError, match=f"data: {devices} training images are too few"):
         sizes(TrainConfig(), devices, devices)
 
 
 def test_a_small_folder_trains_without_any_numbers_and_resumes_with_those_it_had(
     tmp_path: Path,
 ) -> None:
-    pictures, out = write_pictures(tmp_path / "pets", training=24), tmp_path / "model.npz"
-    (pictures / "train/dark/0.png").write_text("47 are left")
-    flags: list[str | Path] = ["--variant", "mixer_testing", "--epochs", "1", "--data", pictures]
+    images, out = write_images(tmp_path / "pets", training=24), tmp_path / "model.npz"
+    (images / "train/dark/0.png").write_text("47 are left")
+    flags: list[str | Path] = ["--variant", "mixer_testing", "--epochs", "1", "--data", images]
     done = run("train", *flags, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("on 4 held-back training pictures\n")
+    assert done.stdout.endswith("on 4 held-back training images\n")
     config = json.loads(out.with_suffix(".json").read_text())
     assert (config["validation"], config["batch_size"]) == (4, 32)
-    write_pictures(tmp_path / "more", training=100)
+    write_images(tmp_path / "more", training=100)
     flags[-1] = tmp_path / "more"  # would have more of both now
     again = run("train", *flags, "--out", out, "--resume")
     assert again.returncode == 0, again.stderr
@@ -204,11 +204,11 @@ def test_a_small_folder_trains_without_any_numbers_and_resumes_with_those_it_had
     assert "error: batch_size: this run was started with 32, not 16" in other.stderr
 
 
-def test_a_stop_says_what_to_do_next(pictures: Path, tmp_path: Path) -> None:
+def test_a_stop_says_what_to_do_next(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.npz"
     # Programs of its own, which take a while to compile: it is stopped before the first step.
     flags: list[str | Path] = ["--variant", "mixer_cifar10", "--batch-size", "8", "--epochs", "200"]
-    flags += ["--validation", "16", "--data", pictures, "--out", out]
+    flags += ["--validation", "16", "--data", images, "--out", out]
     log, state = out.with_suffix(".log.jsonl"), out.with_suffix(".state.npz")
     early = stop_when(start("train", *flags), log.exists, signal.SIGINT)
     assert not state.exists(), "stopped too late"
@@ -221,11 +221,11 @@ def test_a_stop_says_what_to_do_next(pictures: Path, tmp_path: Path) -> None:
     assert last == "stopped; the last checkpoint is whole: go on with --resume"
 
 
-def test_a_resumed_run_drops_what_was_logged_after_the_save(pictures: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_drops_what_was_logged_after_the_save(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.npz"
     log = out.with_suffix(".log.jsonl")
     log.write_text('{"step": 3, "loss": 1.0}\n')  # of a run that never came to a save
-    flags: list[str | Path] = [*FLAGS, "--epochs", "2", "--data", pictures, "--out", out]
+    flags: list[str | Path] = [*FLAGS, "--epochs", "2", "--data", images, "--out", out]
     done = run("train", *flags)
     assert done.returncode == 0, done.stderr
     saved = log.read_text()
@@ -261,25 +261,25 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 
 def test_a_run_in_the_way_is_not_overwritten_nor_resumed_under_another_configuration(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model.npz"
     once = dataclasses.replace(SMALL, epochs=1)
     with pytest.raises(commands.UserError, match="resume: there is no"):
-        commands.train(once, data=pictures, out=out, resume=True)
-    commands.train(once, data=pictures, out=out)
+        commands.train(once, data=images, out=out, resume=True)
+    commands.train(once, data=images, out=out)
     before = out.read_bytes()
     with pytest.raises(commands.UserError, match="go on with --resume"):
-        commands.train(once, data=pictures, out=out)
+        commands.train(once, data=images, out=out)
     with pytest.raises(commands.UserError, match="epochs: this run was started with 1, not 2"):
-        commands.train(dataclasses.replace(SMALL, epochs=2), data=pictures, out=out, resume=True)
+        commands.train(dataclasses.replace(SMALL, epochs=2), data=images, out=out, resume=True)
     assert out.read_bytes() == before
 
 
 def test_with_every_augmentation_and_an_average_a_run_resumes_bit_for_bit(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
-    flags: list[str | Path] = [*FLAGS, "--epochs", "4", "--data", pictures, "--ema-decay", "0.9"]
+    flags: list[str | Path] = [*FLAGS, "--epochs", "4", "--data", images, "--ema-decay", "0.9"]
     flags += ["--mixup", "0.2", "--cutmix", "1", "--randaugment-layers", "2", "--optimizer", "muon"]
     flags += ["--min-crop-area", "0.3", "--precision", "bfloat16", "--workers", "2"]
     whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
@@ -295,12 +295,12 @@ def test_with_every_augmentation_and_an_average_a_run_resumes_bit_for_bit(
 
 
 def test_fine_tuning_starts_from_a_published_file_at_a_higher_resolution(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     golden = Path(__file__).parents[1] / "golden/mixer_tiny/checkpoint.npz"
     out = tmp_path / "tuned.npz"
     flags: list[str | Path] = ["--start-from", golden, "--image-size", "64", "--batch-size", "8"]
-    flags += ["--validation", "16", "--epochs", "4", "--learning-rate", "1e-3", "--data", pictures]
+    flags += ["--validation", "16", "--epochs", "4", "--learning-rate", "1e-3", "--data", images]
     done = run("train", *flags, "--out", out)
     assert done.returncode == 0, done.stderr
     tuned = models.read(out)
@@ -311,7 +311,7 @@ def test_fine_tuning_starts_from_a_published_file_at_a_higher_resolution(
         np.corrcoef(arrays(golden)["stem/kernel"].ravel(), arrays(out)["stem/kernel"].ravel())[0, 1]
         > 0.9
     )
-    result = run("evaluate", "--checkpoint", out, "--data", pictures)
+    result = run("evaluate", "--checkpoint", out, "--data", images)
     assert result.stdout.startswith("top-1 accuracy 100.00%"), result.stderr
     again = run("train", *flags, "--out", out, "--resume")  # done already, and says so
     assert again.returncode == 0, again.stderr

@@ -1,7 +1,7 @@
-"""Augmentation of one picture, on the host, before it comes into a batch.
+"""Augmentation of one image, on the host, before it comes into a batch.
 
-In: an RGB picture and a random generator that belongs to this picture and epoch. Out: an RGB
-picture at the image size. Random resized crop as in Szegedy et al. 2014 (arXiv 1409.4842, section
+In: an RGB image and a random generator that belongs to this image and epoch. Out: an RGB
+image at the image size. Random resized crop as in Szegedy et al. 2014 (arXiv 1409.4842, section
 6); RandAugment as in Cubuk et al. 2019 (arXiv 1909.13719) with its 14 operations.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-GREY = (128, 128, 128)  # what comes in from outside of the picture
+GREY = (128, 128, 128)  # what comes in from outside of the image
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -48,7 +48,7 @@ def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> "Operation
     return lambda image, m, sign: kind(image).enhance(1 + sign * 0.9 * m)
 
 
-# (picture, strength 0 to 1, +1 or −1) → picture
+# (image, strength 0 to 1, +1 or −1) → image
 Operation = Callable[[Image.Image, float, int], Image.Image]
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda image, _m, _sign: image,
@@ -75,7 +75,7 @@ OPERATIONS: dict[str, Operation] = {
 def randaugment(
     image: Image.Image, layers: int, magnitude: float, random: np.random.Generator
 ) -> Image.Image:
-    """Put a picture through `layers` random operations of strength `magnitude`, 0 to 10."""
+    """Put an image through `layers` random operations of strength `magnitude`, 0 to 10."""
     names = list(OPERATIONS)
     for _ in range(layers):
         name = names[random.integers(len(names))]
