@@ -1,5 +1,8 @@
-"""Load tests and the comparison of Mixer, ViT and BiT: `python -m loadtest`, and a locust file.
+"""Load tests: what this server and its models can do on this machine, and the pages that say so.
 
-In: a gateway and a Triton over the network, started here or by somebody else. Out: results as JSON,
-and a report made from them.
+In: addresses, images, the programs of the other rooms. Out: results as JSON, and pages of them.
 """
+
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent

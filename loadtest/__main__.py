@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 import tyro
 
-from loadtest import commands, commands_models, commands_served, results
+from loadtest import results
+from loadtest.commands import comparison as commands
+from loadtest.commands import models as commands_models
+from loadtest.commands import served as commands_served
 from loadtest.usage import USER_MISTAKES
 
 COMMANDS: dict[str, Callable[..., int]] = {

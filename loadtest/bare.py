@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest import conditions, results
-from loadtest.conditions import slug
+from loadtest import CHECKOUT, results
+from loadtest.machine import conditions
+from loadtest.machine.conditions import slug
 from loadtest.progress import bar
-from loadtest.stack import CHECKOUT, StackError, environment, last_words
+from loadtest.servers.stack import StackError, environment, last_words
 from loadtest.usage import RESULTS
 
 ROOMS = {"pytorch": "export", "jax": "reference"}

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtest import conditions, forms, results
-from loadtest.http_target import Http
+from loadtest import results
+from loadtest.load import forms
+from loadtest.load.http_target import Http
+from loadtest.load.sample_images import ImagesError, SampleImage
+from loadtest.load.target import BusyError, TargetError
+from loadtest.machine import conditions
 from loadtest.progress import bar
-from loadtest.sample_images import ImagesError, SampleImage
-from loadtest.target import BusyError, TargetError
 from loadtest.truth import Labelled
 
 CONFUSED = 20  # pairs that are listed

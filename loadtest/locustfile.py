@@ -24,7 +24,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtest import answers, forms, sample_images
+from loadtest.load import answers, forms, sample_images
 
 MOST_UNDER_WAY = 1000  # of one user, at a fixed rate
 RANDOM = np.random.default_rng()

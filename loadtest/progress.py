@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loadtest.page import Table
+from loadtest.report.page import Table
 
 WIDEST = 10_000  # letters; a table is measured as if a line had so many
 NARROW = 12  # letters of a title's lines where the table does not fit otherwise

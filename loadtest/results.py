@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from loadtest import conditions
+from loadtest.machine import conditions
 
 FORMAT = 1
 KINDS = ("compare", "bare", "sweep", "evaluate", "tune")

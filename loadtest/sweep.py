@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from loadtest import conditions, results, stack
-from loadtest.engine import MOST_FAILURES
-from loadtest.measure import Load, visit
+from loadtest import results
+from loadtest.compare.measure import Load, visit
+from loadtest.load.engine import MOST_FAILURES
+from loadtest.load.sample_images import SampleImage
+from loadtest.load.triton_target import Triton, TritonTarget
+from loadtest.machine import conditions
 from loadtest.progress import bar
-from loadtest.sample_images import SampleImage
-from loadtest.triton_target import Triton, TritonTarget
+from loadtest.servers import stack
 
 PATCH = 16
 CLASSES = 1000

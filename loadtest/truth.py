@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest.sample_images import SUFFIXES, ImagesError
+from loadtest.load.sample_images import SUFFIXES, ImagesError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from loadtest import conditions, results, stack
-from loadtest.http_target import GatewayTarget, Http
-from loadtest.measure import Load, visit
+from loadtest import results
+from loadtest.compare.measure import Load, visit
+from loadtest.load.http_target import GatewayTarget, Http
+from loadtest.load.sample_images import SampleImage
+from loadtest.load.triton_target import Triton
+from loadtest.machine import conditions
 from loadtest.progress import bar
-from loadtest.sample_images import SampleImage
-from loadtest.triton_target import Triton
+from loadtest.servers import stack
 
 NOTE = "# Tuned by `python -m loadtest tune`: "
 MUCH = 1.02  # a change must gain so much, so that noise does not choose

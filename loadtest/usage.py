@@ -3,10 +3,10 @@
 import math
 from pathlib import Path
 
+from loadtest.load.sample_images import ImagesError
+from loadtest.load.target import TargetError
 from loadtest.results import ResultsError
-from loadtest.sample_images import ImagesError
-from loadtest.stack import StackError
-from loadtest.target import TargetError
+from loadtest.servers.stack import StackError
 
 RESULTS = Path("docs/results")
 

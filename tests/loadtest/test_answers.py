@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtest import answers, sample_images
+from loadtest.load import answers, sample_images
 
 PROBABILITIES = (0.5, 0.2, 0.1, 0.0500001, 0.05, 0.03)
 ANSWER: dict[str, Any] = {

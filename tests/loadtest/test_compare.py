@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from tritonclient import grpc as triton_grpc
 
-from loadtest import sample_images
-from loadtest.measure import Load, visit
+from loadtest.compare.measure import Load, visit
+from loadtest.load import sample_images
+from loadtest.load.triton_target import Triton, TritonTarget
 from loadtest.results import read
-from loadtest.triton_target import Triton, TritonTarget
 from server.local_triton.process import children
 from server.local_triton.supervisor import LocalTriton
 from tests import sleepy_models

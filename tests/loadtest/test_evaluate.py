@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from loadtest import truth
+from loadtest.load.sample_images import ImagesError
 from loadtest.results import read
-from loadtest.sample_images import ImagesError
 from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, photo
 from tests.loadtest.runs import loadtest
 

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.limits import GENERATOR, use
-from loadtest.page import Block, Facts, Heading, SampleImage, Table, Text, html_page, markdown
+from loadtest.compare.limits import GENERATOR, use
+from loadtest.report.page import (
+    Block,
+    Facts,
+    Heading,
+    Plot,
+    Table,
+    Text,
+    html_page,
+    markdown,
+)
 from loadtest.results import read
 from tests.conftest import CHECKOUT
 from tests.loadtest.runs import loadtest
@@ -43,7 +52,7 @@ def test_blocks_as_markdown_and_as_html() -> None:
         Text("it failed", wrong=True),
         Facts(["one", "two"]),
         Table(("name", "n"), [("a|b", "1.5"), ("c", "–")]),
-        SampleImage("plot", "a plot", "<svg/>"),
+        Plot("plot", "a plot", "<svg/>"),
     ]
     text = markdown(blocks, "plots")
     assert "| --- | ---: |\n| a\\|b | 1.5 |" in text

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from loadtest.results import read
-from loadtest.stack import cores
+from loadtest.servers.stack import cores
 from loadtest.tune import NOTE, Knobs, candidates
 from tests.conftest import CHECKOUT, DEFAULT_MODEL
 from tests.loadtest.runs import loadtest

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from loadtest import evaluate as accuracy
-from loadtest import results, sample_images, truth
+from loadtest import results, truth
 from loadtest import tune as tuner
+from loadtest.load import sample_images
 from loadtest.progress import note
 from loadtest.usage import RESULTS, UsageError, check_positive, check_some
 

@@ -16,14 +16,17 @@ from typing import Any
 
 from rich.progress import Progress
 
-from loadtest import conditions, processes, results, sample_images, usage
-from loadtest.engine import MOST_FAILURES
-from loadtest.http_target import GatewayTarget, Http
-from loadtest.measure import Load, Visit, failures, percentiles, visit
+from loadtest import results, usage
+from loadtest.compare.measure import Load, Visit, failures, percentiles, visit
+from loadtest.load import sample_images
+from loadtest.load.engine import MOST_FAILURES
+from loadtest.load.http_target import GatewayTarget, Http
+from loadtest.load.target import Target
+from loadtest.load.triton_target import Triton, TritonTarget
+from loadtest.machine import conditions
 from loadtest.progress import bar
-from loadtest.stack import Stack
-from loadtest.target import Target
-from loadtest.triton_target import Triton, TritonTarget
+from loadtest.servers import processes
+from loadtest.servers.stack import Stack
 
 AGREE = 0.1  # of the median, between the slowest and the fastest of the last windows
 AGREEING = 3  # so many windows

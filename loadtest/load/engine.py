@@ -13,7 +13,7 @@ import math
 import time
 from typing import Protocol
 
-from loadtest.target import Answered, Target
+from loadtest.load.target import Answered, Target
 
 clock = time.perf_counter
 MOST_FAILURES = 100  # then the rest of the window is not worth waiting for

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 from loadtest import bare as bare_models
-from loadtest import report_paper, results, sample_images
+from loadtest import results
 from loadtest import sweep as growth
-from loadtest.page import Table, Text
+from loadtest.load import sample_images
 from loadtest.progress import note, show
+from loadtest.report import papers
+from loadtest.report.page import Table, Text
 from loadtest.usage import RESULTS, UsageError, check_positive, check_some
 
 
@@ -43,7 +45,7 @@ def bare(
         windows=windows,
         out=out,
     )
-    for block in report_paper.bare_blocks(results.read(path)):
+    for block in papers.bare_blocks(results.read(path)):
         match block:
             case Text():
                 print(block.text)

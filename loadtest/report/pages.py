@@ -7,8 +7,9 @@ results give the same page.
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest import page, report_compare, report_paper
-from loadtest.page import Block, Heading, SampleImage, Table, Text
+from loadtest.report import comparison as report_compare
+from loadtest.report import page, papers
+from loadtest.report.page import Block, Heading, Plot, Table, Text
 from loadtest.results import Result, ResultsError
 
 TITLE = "Measured"
@@ -26,15 +27,15 @@ def blocks(results: Sequence[Result]) -> list[Block]:
     found: list[Block] = [Heading(TITLE, 1), Text(MADE_BY)]
     for result in by_kind.get("compare", []):
         found += report_compare.blocks(result)
-        found += report_paper.compare_blocks(result)
+        found += papers.compare_blocks(result)
         found.append(Text(f"From `{result['file']}`."))
     found += report_compare.repeat_blocks(by_kind.get("compare", []))
     for result in by_kind.get("bare", []):
-        found += report_paper.bare_blocks(result)
+        found += papers.bare_blocks(result)
     for result in by_kind.get("sweep", []):
-        found += report_paper.sweep_blocks(result)
+        found += papers.sweep_blocks(result)
     if by_kind.get("compare"):
-        found += report_paper.accuracy_blocks(by_kind["compare"])
+        found += papers.accuracy_blocks(by_kind["compare"])
     for result in by_kind.get("tune", []):
         found += _tune(result)
     for result in by_kind.get("evaluate", []):
@@ -90,7 +91,7 @@ def write(results: Sequence[Result], markdown: Path | None, html: Path | None) -
         if markdown is not None:
             folder = f"{markdown.stem}/plots"
             for block in content:
-                if isinstance(block, SampleImage):
+                if isinstance(block, Plot):
                     path = markdown.parent / folder / f"{block.name}.svg"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     _write(path, block.svg)

@@ -17,7 +17,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from loadtest import CHECKOUT
+
 START_SECONDS = 600.0  # large models load for minutes
 STOP_SECONDS = 60.0
 SETTLE_SECONDS = 10.0  # in which a model that the gateway refuses may yet become ready

@@ -6,7 +6,7 @@ In: encoded images; the header `Server-Timing`. Out: a body of multipart/form-da
 import re
 from collections.abc import Sequence
 
-from loadtest.sample_images import SampleImage
+from loadtest.load.sample_images import SampleImage
 
 BOUNDARY = "mixer-loadtest-5f2c9d71b0"
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"

@@ -57,7 +57,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleImage:
+class Plot:
     """A plot; `name` is its file without a suffix."""
 
     name: str
@@ -65,7 +65,7 @@ class SampleImage:
     svg: str = dataclasses.field(repr=False)
 
 
-Block = Heading | Text | Facts | Table | SampleImage
+Block = Heading | Text | Facts | Table | Plot
 
 
 def markdown(blocks: Sequence[Block], folder: str) -> str:
@@ -81,7 +81,7 @@ def _markdown(block: Block, folder: str) -> str:
             return f"**{block.text}**" if block.wrong else block.text
         case Facts():
             return "\n".join(f"- {line}" for line in block.lines)
-        case SampleImage():
+        case Plot():
             return f"![{block.about}]({folder}/{block.name}.svg)"
         case Table():
             rows = [
@@ -113,7 +113,7 @@ def _html(block: Block) -> str:
             return f"<p{kind}>{_inline(block.text)}</p>"
         case Facts():
             return "<ul>" + "".join(f"<li>{_inline(line)}</li>" for line in block.lines) + "</ul>"
-        case SampleImage():
+        case Plot():
             data = base64.b64encode(block.svg.encode()).decode()
             return f'<img alt="{html.escape(block.about)}" src="data:image/svg+xml;base64,{data}">'
         case Table():

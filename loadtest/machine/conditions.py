@@ -11,7 +11,8 @@ import re
 import subprocess
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from loadtest import CHECKOUT
+
 TRITON_PACKAGES = sorted((CHECKOUT / ".venv-triton").glob("lib/python3.*/site-packages"))
 PACKAGES = ("torch", "jax", "onnx", "fastapi", "uvicorn", "pillow", "numpy")
 

@@ -13,9 +13,9 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from loadtest import answers
-from loadtest.sample_images import SampleImage
-from loadtest.target import PATIENCE, Answered, TargetError
+from loadtest.load import answers
+from loadtest.load.sample_images import SampleImage
+from loadtest.load.target import PATIENCE, Answered, TargetError
 
 INPUT, OUTPUT = "image", "probabilities"
 OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))

@@ -5,9 +5,9 @@ In: results of the kinds `compare`, `bare` and `sweep`. Out: blocks.
 
 from typing import Any
 
-from loadtest import paper, plots
-from loadtest.page import Block, Heading, SampleImage, Table, Text
-from loadtest.report_compare import conditions, find, number
+from loadtest.report import paper, plots
+from loadtest.report.comparison import conditions, find, number
+from loadtest.report.page import Block, Heading, Plot, Table, Text
 from loadtest.results import Result
 
 # What the paper's ratios are taken of, where a result has it.
@@ -124,7 +124,7 @@ def accuracy_blocks(results: list[Result]) -> list[Block]:
             "authors' weights, of which those trained on JFT-300M were never released."
         ),
         Table((*head, "images/s, measured here, best of all loads"), rows),
-        SampleImage("accuracy-published", "Accuracy against throughput, as published", plot),
+        Plot("accuracy-published", "Accuracy against throughput, as published", plot),
     ]
 
 
@@ -177,7 +177,7 @@ def sweep_blocks(result: Result) -> list[Block]:
             rows,
         ),
         _fits(result["fits"]),
-        SampleImage(
+        Plot(
             f"{result['file'].removesuffix('.json')}_growth",
             "CPU time of the model against patches",
             plot,

@@ -5,14 +5,18 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from loadtest import compare as comparing
-from loadtest import report as reporting
-from loadtest import report_compare, results, sample_images, stack
-from loadtest.compare import Comparison, Plan
+from loadtest import results
+from loadtest.compare import comparison as comparing
+from loadtest.compare.comparison import Comparison, Plan
+from loadtest.load import sample_images
 from loadtest.progress import note, show, step
+from loadtest.report import comparison as report_compare
+from loadtest.report import pages
+from loadtest.servers import stack
 from loadtest.usage import RESULTS, UsageError, check_positive, check_some
 
 
@@ -27,7 +31,7 @@ def compare(
     max_rounds: int = 6,
     limit_minutes: float = 8.0,
     images: Path | None = None,
-    images_sent: int = 16,
+    images_sent: Annotated[int, tyro.conf.arg(name="pictures-sent")] = 16,
     repository: Path = Path("model_repository"),
     workers: int = 1,
     url: str = "",
@@ -105,7 +109,7 @@ def report(
         html: One file with everything in it.
     """
     found = results.read_all(results_in)
-    reporting.write(found, markdown, html)
+    pages.write(found, markdown, html)
     print(f"{markdown}: {len(found)} results" + (f"; {html}" if html else ""))
     return 0
 
@@ -139,7 +143,7 @@ def _conclude(comparison: Comparison) -> int:
         note(f"FAILED {failure['count']}×: {where}: {failure['error']}")
     if comparison.out is not None and result["points"]:
         html = comparison.out.with_suffix(".html")
-        reporting.write([results.read(comparison.out)], None, html)
+        pages.write([results.read(comparison.out)], None, html)
         show(report_compare.throughput(result))
         show(report_compare.limits_reached(result))
         print(f"{html}: the whole of it, with plots")

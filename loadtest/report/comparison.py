@@ -7,9 +7,10 @@ plots of throughput, latency, CPU time, the gateway's cost, limits, and what fol
 import statistics
 from typing import Any
 
-from loadtest import limits, plots
-from loadtest.compare import AGREEING
-from loadtest.page import Block, Facts, Heading, SampleImage, Table, Text
+from loadtest.compare import limits
+from loadtest.compare.comparison import AGREEING
+from loadtest.report import plots
+from loadtest.report.page import Block, Facts, Heading, Plot, Table, Text
 from loadtest.results import Result
 
 Point = dict[str, Any]
@@ -28,8 +29,8 @@ def blocks(result: Result) -> list[Block]:
         Heading("Latency", 3),
         Text("Milliseconds, of all windows together, by interpolation between our own samples."),
         _latency(result),
-        SampleImage(_name(result, "latency"), "Throughput and latency", _curves(result)),
-        SampleImage(_name(result, "percentiles"), "Latency by percentile", _percentiles(result)),
+        Plot(_name(result, "latency"), "Throughput and latency", _curves(result)),
+        Plot(_name(result, "percentiles"), "Latency by percentile", _percentiles(result)),
         Heading("Where the time goes", 3),
         _phases(result),
         Heading("What the gateway costs", 3),

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from loadtest.engine import Window, at_rate, closed
-from loadtest.processes import cpu_seconds, own_cpu_seconds
-from loadtest.target import Target
-from loadtest.triton_target import Statistics, Triton
+from loadtest.load.engine import Window, at_rate, closed
+from loadtest.load.target import Target
+from loadtest.load.triton_target import Statistics, Triton
+from loadtest.servers.processes import cpu_seconds, own_cpu_seconds
 
 LEVELS = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 

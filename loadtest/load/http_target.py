@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from loadtest import answers, forms
-from loadtest.sample_images import SampleImage
-from loadtest.target import PATIENCE, Answered, BusyError, TargetError
+from loadtest.load import answers, forms
+from loadtest.load.sample_images import SampleImage
+from loadtest.load.target import PATIENCE, Answered, BusyError, TargetError
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 # Servers close connections that have long been idle, at any moment; then ours are used no more.

@@ -1,0 +1,1 @@
+"""Command lines: what each flag means, and what is printed."""

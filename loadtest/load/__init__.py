@@ -1,0 +1,1 @@
+"""The load engine: puts load on a target, times and checks every answer."""

@@ -1,0 +1,1 @@
+"""What samples allow to say: percentiles, ratios and shares with their intervals."""
