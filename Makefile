@@ -16,11 +16,25 @@ serve: .venv/.serve .venv-triton/.triton ## Start a local Triton and the gateway
 	$(BIN)/python -m server --with-triton
 
 .PHONY: test
-test: .venv/.test .venv-triton/.triton ## Lint, type-check and run every test but those of the containers
+test: lint ## Lint, type-check and run every test but those of the containers
+	$(BIN)/python -m pytest --ignore=tests/compose
+
+.PHONY: lint
+lint: .venv/.test .venv-triton/.triton ## Lint and type-check everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --ignore=tests/compose
+
+# The tests of one room install only what that room needs.
+ROOMS := contracts server export reference loadtest deploy
+.PHONY: $(ROOMS:%=test-%)
+$(ROOMS:%=test-%): test-%: .venv/.test-% .venv-triton/.triton
+	$(BIN)/python -m pytest tests/$*
+test-server: ## Run the tests of one room; also test-contracts, -export, -reference, -loadtest, -deploy
+
+.PHONY: coverage
+coverage: .venv/.test .venv-triton/.triton ## Run every test and print which lines they reached, in the servers' processes too
+	$(BIN)/python -m pytest --ignore=tests/compose --cov --cov-report=term
 
 .PHONY: up
 up: ## Build and start the containers, wait until they serve on http://127.0.0.1:8000
@@ -69,7 +83,7 @@ clean: ## Remove both environments and every cache
 	$(PYTHON) -m venv .venv-triton
 
 # The stamp of each set is renewed when its list or the pins change.
-.venv/.%: requirements/%.txt requirements/constraints.txt .venv/bin/python
+.venv/.%: requirements/%.txt requirements/pytest.txt requirements/serve.txt requirements/constraints.txt .venv/bin/python
 	$(BIN)/python $(PIP_INSTALL) -r $< -c requirements/constraints.txt
 	@touch $@
 

@@ -21,7 +21,8 @@ from contracts.resizing import ResizeRule
 from export.graph import PROBABILITIES, open_graph
 from server.images.decoding import decode, open_header
 from server.local_triton.supervisor import free_port
-from tests.conftest import CHECKOUT, status, wait_for
+from tests.stack import status
+from tests.waiting import CHECKOUT, wait_for
 
 BASE_IMAGE = "python:3.11-slim-bookworm"
 SERVICES = ("gateway", "triton")

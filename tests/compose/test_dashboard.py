@@ -16,7 +16,8 @@ import pytest
 
 from server.local_triton.supervisor import free_port
 from tests.compose.stack import BASE_IMAGE, Stack, missing, running_stack
-from tests.conftest import CHECKOUT, photo, wait_for
+from tests.photos import photo
+from tests.waiting import CHECKOUT, wait_for
 
 LACKING = missing() or (
     "" if shutil.which("prometheus") else "needs Prometheus (Debian's package `prometheus`)"

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.compose.stack import Stack, missing, run, running_stack
-from tests.conftest import check_same, photo
+from tests.photos import photo
+from tests.stack import check_same
 
 LACKING = missing()
 pytestmark = [pytest.mark.skipif(bool(LACKING), reason=LACKING), pytest.mark.timeout(900)]

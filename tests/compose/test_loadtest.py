@@ -6,7 +6,8 @@ import pytest
 
 from server.local_triton.supervisor import free_port
 from tests.compose.stack import Stack, missing, running_stack
-from tests.conftest import status, wait_for
+from tests.stack import status
+from tests.waiting import wait_for
 
 LACKING = missing()
 pytestmark = [pytest.mark.skipif(bool(LACKING), reason=LACKING), pytest.mark.timeout(600)]

@@ -15,7 +15,8 @@ from server import __version__
 from server.settings import CLIENT_PREFIX, PREFIX, Settings
 from tests import tiny_models
 from tests.compose.stack import SERVICES, Stack, check_right, missing, run, running_stack
-from tests.conftest import CHECKOUT, photo, wait_for
+from tests.photos import photo
+from tests.waiting import CHECKOUT, wait_for
 
 LACKING = missing()
 pytestmark = [pytest.mark.skipif(bool(LACKING), reason=LACKING), pytest.mark.timeout(600)]

@@ -57,7 +57,7 @@ def test_every_size_becomes_the_models_own(
     assert (pixels == (10, 200, 30)).all()
 
 
-def test_a_image_of_the_right_size_is_left_as_it_is() -> None:
+def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     for antialias in (True, False):
         assert np.array_equal(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from server import settings
-from tests.conftest import CHECKOUT
+from tests.waiting import CHECKOUT
 
 CHART = CHECKOUT / "deploy/helm"
 VALUES = {path.stem: path for path in sorted(CHART.glob("values*.yaml"))}

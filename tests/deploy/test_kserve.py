@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from server import settings
-from tests.conftest import CHECKOUT
 from tests.deploy.test_helm import NEWEST, OLDEST, settings_of
+from tests.waiting import CHECKOUT
 
 FOLDER = CHECKOUT / "deploy/kserve"
 DOCUMENTS = {

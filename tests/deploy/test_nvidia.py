@@ -25,7 +25,8 @@ from deploy.triton.nvidia import models_of
 from export.to_tensorrt import container_command, read_source
 from server.local_triton.installation import find, make_backends
 from server.local_triton.supervisor import ENVIRONMENT, free_port
-from tests.conftest import CHECKOUT, DEFAULT_MODEL, status, wait_for
+from tests.stack import DEFAULT_MODEL, status
+from tests.waiting import CHECKOUT, wait_for
 
 TRTEXEC = """#!{python}
 import pathlib, shutil, sys, time

@@ -3,7 +3,7 @@
 import re
 
 from server.problems import CLASSES
-from tests.conftest import CHECKOUT
+from tests.waiting import CHECKOUT
 
 PAGE = (CHECKOUT / "docs/serving.md").read_text()
 

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from server.client import Classify
 from server.settings import CLIENT_PREFIX, PREFIX, Settings
-from tests.conftest import CHECKOUT
+from tests.waiting import CHECKOUT
 
 PAGE = (CHECKOUT / "docs/settings.md").read_text()
 

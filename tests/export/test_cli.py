@@ -15,7 +15,7 @@ from export.graph import open_graph
 from export.models import VARIANTS
 from export.precision import Judgement
 from tests import exported
-from tests.conftest import photo
+from tests.photos import photo
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHECKPOINT = str(exported.GOLDEN / "mixer_tiny" / "checkpoint.npz")

@@ -29,7 +29,7 @@ from export.precision import (
 from export.preprocessing import Preprocessing
 from export.quantization import put_weights_right
 from tests import exported
-from tests.conftest import photo
+from tests.photos import photo
 
 FAMILIES = ("mixer_tiny", "vit_tiny_token", "bit_tiny")
 

@@ -9,7 +9,8 @@ from tritonclient import grpc
 
 from export import __main__
 from tests import exported
-from tests.conftest import photo, running_triton
+from tests.photos import photo
+from tests.stack import running_triton
 
 # A family, a precision, and how far its logits may be from the official ones.
 MODELS = {

@@ -24,9 +24,10 @@ from loadtest.results import read
 from server.local_triton.process import children
 from server.local_triton.supervisor import LocalTriton
 from tests import sleepy_models
-from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, running_triton, wait_for
+from tests.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in
 from tests.loadtest.runs import loadtest, loadtest_on_terminal
-from tests.server.engines.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in
+from tests.stack import DEFAULT_MODEL, Gateway, running_triton
+from tests.waiting import CHECKOUT, wait_for
 
 QUICK, SLOW = 0.02, 0.04  # seconds per image
 

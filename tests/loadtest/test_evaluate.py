@@ -12,8 +12,10 @@ import pytest
 from loadtest import truth
 from loadtest.load.sample_images import ImagesError
 from loadtest.results import read
-from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, photo
 from tests.loadtest.runs import loadtest
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Gateway
+from tests.waiting import CHECKOUT
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_the_accuracy_is_that_of_the_reference(
     assert 0 < sum(each["count"] for each in result["confused"]) <= wrong
 
 
-def test_a_image_that_is_not_classified_fails_the_run(
+def test_an_image_that_is_not_classified_fails_the_run(
     gateway: Gateway, sample_images: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "data"

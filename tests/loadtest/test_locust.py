@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway
-from tests.server.engines.faulty_proxy import faulty_proxy, lie_one_in
+from tests.faulty_proxy import faulty_proxy, lie_one_in
+from tests.stack import DEFAULT_MODEL, Gateway
+from tests.waiting import CHECKOUT
 
 
 def locust(url: str, *flags: str) -> subprocess.CompletedProcess[str]:

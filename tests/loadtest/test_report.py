@@ -18,8 +18,8 @@ from loadtest.report.page import (
     markdown,
 )
 from loadtest.results import read
-from tests.conftest import CHECKOUT
 from tests.loadtest.runs import loadtest
+from tests.waiting import CHECKOUT
 
 RESULTS = CHECKOUT / "docs/results"
 

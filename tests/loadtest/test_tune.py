@@ -6,8 +6,9 @@ from pathlib import Path
 from loadtest.results import read
 from loadtest.servers.stack import cores
 from loadtest.tune import NOTE, Knobs, candidates
-from tests.conftest import CHECKOUT, DEFAULT_MODEL
 from tests.loadtest.runs import loadtest
+from tests.stack import DEFAULT_MODEL
+from tests.waiting import CHECKOUT
 
 CONFIG = CHECKOUT / "model_repository/mixer_cifar10/config.pbtxt"
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKOUT, DEFAULT_MODEL, Gateway, Guarded, photo
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Gateway, Guarded
+from tests.waiting import CHECKOUT
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

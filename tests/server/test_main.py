@@ -11,14 +11,9 @@ import httpx
 import pytest
 
 from server.local_triton.supervisor import LocalTriton
-from tests.conftest import (
-    CHECKOUT,
-    DEFAULT_MODEL,
-    photo,
-    running_gateway,
-    status,
-    wait_for,
-)
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, running_gateway, status
+from tests.waiting import CHECKOUT, wait_for
 
 
 def run(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,8 @@ from export.parity import torch_logits
 from reference import models
 from reference.augment import normalise
 from server.images.decoding import decode, open_header
-from tests.conftest import CHECKOUT, photo
+from tests.photos import photo
+from tests.waiting import CHECKOUT
 
 TRAINED = CHECKOUT / "reference/trained/mixer_cifar10.npz"
 MODEL = CHECKOUT / "model_repository/mixer_cifar10"

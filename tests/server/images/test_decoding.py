@@ -14,7 +14,7 @@ from PIL.ImageFile import ImageFile
 from contracts.resizing import Pixels, ResizeRule
 from server.images.decoding import decode, is_quick, open_header
 from server.problems import Problem, TooManyPixels, UnreadableImage, UnsupportedType
-from tests.conftest import photo
+from tests.photos import photo
 from tests.server.web.hostile_images import Case, chunk, jpeg, laborious, png, segment, tiff
 
 LIMIT = 50_000_000
@@ -243,7 +243,7 @@ def test_an_uncompressed_tiff_is_decoded_once_however_often_it_lists_its_strips(
     )
 
 
-def test_what_comes_after_a_image_is_no_part_of_it() -> None:
+def test_what_comes_after_an_image_is_no_part_of_it() -> None:
     source = Image.fromarray(COLOURS)
     assert np.array_equal(pixels(encode(source, "PNG") + bytes(10**6)), COLOURS)
     assert pixels(encode(source, "JPEG") + bytes(10**6)).shape == COLOURS.shape

@@ -14,7 +14,7 @@ import pytest
 from deploy.triton import health
 from server.local_triton.process import children
 from server.local_triton.supervisor import free_port
-from tests.conftest import CHECKOUT, frozen, wait_for
+from tests.waiting import CHECKOUT, frozen, wait_for
 
 HEALTH = CHECKOUT / "deploy/triton/health.py"
 

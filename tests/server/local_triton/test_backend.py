@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 from server.local_triton.process import children
 from server.local_triton.supervisor import LocalTriton
 from tests import tiny_models
-from tests.conftest import running_triton
+from tests.stack import running_triton
 
 Pixels = npt.NDArray[np.uint8]
 Outputs = dict[str, npt.NDArray[np.float32]]

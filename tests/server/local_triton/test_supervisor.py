@@ -22,14 +22,8 @@ from server.local_triton.log import TritonLog
 from server.local_triton.process import SHARED_MEMORY, children
 from server.local_triton.supervisor import ENVIRONMENT, LocalTriton, LocalTritonError, free_port
 from tests import tiny_models
-from tests.conftest import (
-    CHECKOUT,
-    DEFAULT_MODEL,
-    Gateway,
-    running_gateway,
-    running_triton,
-    wait_for,
-)
+from tests.stack import DEFAULT_MODEL, Gateway, running_gateway, running_triton
+from tests.waiting import CHECKOUT, wait_for
 
 IMAGE = np.arange(32 * 32 * 3).astype(np.uint8).reshape(1, 32, 32, 3)
 Break = Callable[[LocalTriton], None]

@@ -12,7 +12,9 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from server import __version__
-from tests.conftest import DEFAULT_MODEL, Guarded, photo, status, wait_for
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Guarded, status
+from tests.waiting import wait_for
 
 
 def numbers(guarded: Guarded) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

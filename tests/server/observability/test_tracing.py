@@ -12,7 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from server.local_triton.supervisor import LocalTriton
 from server.observability import tracing
-from tests.conftest import DEFAULT_MODEL, photo, running_gateway
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, running_gateway
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

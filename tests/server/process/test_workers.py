@@ -15,7 +15,9 @@ import pytest
 
 from server.local_triton.process import children
 from server.local_triton.supervisor import LocalTriton
-from tests.conftest import DEFAULT_MODEL, Gateway, photo, running_gateway, status, wait_for
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Gateway, running_gateway, status
+from tests.waiting import wait_for
 
 
 def workers_of(pid: int) -> set[int]:

@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from server.web import api_keys as keys
-from tests.conftest import CHECKOUT, Gateway, Guarded, photo, wait_for
+from tests.photos import photo
+from tests.stack import Gateway, Guarded
+from tests.waiting import CHECKOUT, wait_for
 
 HASH = hashlib.sha256(b"secret").hexdigest()
 

@@ -14,9 +14,12 @@ import pytest
 from PIL import Image
 
 from server.local_triton.supervisor import LocalTriton
-from tests.conftest import DEFAULT_MODEL, Gateway, check_same, photo, running_gateway
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway
 from tests.tiny_models import CLASSES
+from tests.waiting import CHECKOUT
 
+LABELS = (CHECKOUT / f"model_repository/{DEFAULT_MODEL}/labels.txt").read_text().split()
 JPEG = photo(0)
 RAW = {"Content-Type": "image/jpeg"}
 MAX_BODY = 200_000
@@ -56,7 +59,7 @@ def check_problem(response: httpx.Response, status: int, kind: str, detail: str 
     assert "server-timing" in response.headers
 
 
-def test_a_image_is_classified(client: httpx.Client) -> None:
+def test_an_image_is_classified(client: httpx.Client) -> None:
     response = client.post("/classify", content=JPEG, headers=RAW)
     assert response.status_code == 200, response.text
     answer = response.json()
@@ -65,7 +68,7 @@ def test_a_image_is_classified(client: httpx.Client) -> None:
     probabilities = [prediction["probability"] for prediction in answer["predictions"]]
     assert probabilities == sorted(probabilities, reverse=True)
     for prediction in answer["predictions"]:
-        assert prediction["label"] == f"class_{prediction['index']}"
+        assert prediction["label"] == LABELS[prediction["index"]]
 
 
 def test_raw_and_multipart_and_untyped_give_the_same(client: httpx.Client) -> None:
@@ -121,7 +124,7 @@ CURL = {"Content-Type": "application/x-www-form-urlencoded"}
         pytest.param("?topk=3", JPEG, RAW, 422, "bad-parameter", "model, top_k", id="misspelt"),
         pytest.param("?top_k=1&top_k=2", JPEG, RAW, 422, "bad-parameter", "twice", id="twice"),
         pytest.param(
-            "?model=cat", JPEG, RAW, 404, "unknown-model", "linear, mixer_tiny", id="model"
+            "?model=cat", JPEG, RAW, 404, "unknown-model", "linear, mixer_cifar10", id="model"
         ),
     ],
 )
@@ -314,7 +317,7 @@ def test_models_are_listed_and_shown(client: httpx.Client) -> None:
     ]
     shown = client.get(f"/models/{DEFAULT_MODEL}").json()
     assert shown["input"] == {"height": 32, "width": 32}
-    assert shown["labels"] == [f"class_{i}" for i in range(CLASSES)]
+    assert shown["labels"] == LABELS
     assert shown["provenance"]["family"] == "mixer"
     check_problem(client.get("/models/cat"), 404, "unknown-model")
 

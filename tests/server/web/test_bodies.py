@@ -171,7 +171,7 @@ def lines_run(call: Callable[[], None]) -> int:
     return count
 
 
-def test_a_image_that_was_given_up_is_held_only_while_a_thread_works_on_it(
+def test_an_image_that_was_given_up_is_held_only_while_a_thread_works_on_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()

@@ -12,15 +12,9 @@ import httpx
 import pytest
 
 from server.local_triton.supervisor import LocalTriton
-from tests.conftest import (
-    DEFAULT_MODEL,
-    Gateway,
-    check_same,
-    photo,
-    running_gateway,
-    status,
-    wait_for,
-)
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway, status
+from tests.waiting import wait_for
 
 JPEG = photo(0, 100, 80)
 RAW = {"Content-Type": "image/jpeg"}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import Gateway, check_same, photo
+from tests.photos import photo
 from tests.server.web.hostile_images import corpus
+from tests.stack import Gateway, check_same
 
 JPEG = photo(0)
 RAW = {"Content-Type": "image/jpeg"}

@@ -19,15 +19,9 @@ from server.engines.triton.model import Model
 from server.local_triton.supervisor import LocalTriton, free_port
 from server.problems import TritonAway
 from tests import tiny_models
-from tests.conftest import (
-    Gateway,
-    frozen,
-    photo,
-    running_gateway,
-    running_triton,
-    status,
-    wait_for,
-)
+from tests.photos import photo
+from tests.stack import Gateway, running_gateway, running_triton, status
+from tests.waiting import frozen, wait_for
 
 IMAGE = photo(0, 64, 48)
 PATIENCE = 30.0  # 5 s are what is documented; a loaded machine may take its time

@@ -15,17 +15,9 @@ from PIL import Image
 
 from server.local_triton.supervisor import LocalTriton
 from tests import tiny_models
-from tests.conftest import (
-    DEFAULT_MODEL,
-    Gateway,
-    check_same,
-    frozen,
-    photo,
-    running_gateway,
-    running_triton,
-    status,
-    wait_for,
-)
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway, running_triton, status
+from tests.waiting import frozen, wait_for
 
 RAW = {"Content-Type": "image/jpeg"}
 IMAGE = photo(0, 64, 48)

@@ -13,17 +13,9 @@ import httpx
 
 from server.local_triton.process import children
 from server.local_triton.supervisor import LocalTriton
-from tests.conftest import (
-    DEFAULT_MODEL,
-    Gateway,
-    check_same,
-    frozen,
-    photo,
-    running_gateway,
-    running_triton,
-    status,
-    wait_for,
-)
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway, running_triton, status
+from tests.waiting import frozen, wait_for
 
 IMAGE = photo(0, 64, 48)
 DEADLINE = 2.0

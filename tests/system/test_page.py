@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from server.local_triton.supervisor import LocalTriton
-from tests.conftest import DEFAULT_MODEL, Gateway, photo, running_gateway
+from tests.photos import photo
+from tests.stack import DEFAULT_MODEL, Gateway, running_gateway
 
 KEY = "correct-horse-battery-staple"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -69,7 +70,7 @@ def drop(page: Page, data: bytes, name: str, kind: str, copies: int = 1) -> None
     page.evaluate(DROP, [base64.b64encode(data).decode(), name, kind, copies])
 
 
-def test_a_image_is_dropped_and_its_labels_are_shown(
+def test_an_image_is_dropped_and_its_labels_are_shown(
     gateway: Gateway, page: Page, problems: list[str]
 ) -> None:
     page.goto(gateway.url)
@@ -98,7 +99,7 @@ def test_a_image_is_dropped_and_its_labels_are_shown(
     assert problems == []
 
 
-def test_a_image_is_pasted(gateway: Gateway, page: Page, problems: list[str]) -> None:
+def test_an_image_is_pasted(gateway: Gateway, page: Page, problems: list[str]) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(gateway.url)
     page.evaluate(COPY, base64.b64encode(photo(0, kind="PNG")).decode())
@@ -127,7 +128,7 @@ def test_of_several_images_it_says_that_one_was_taken(gateway: Gateway, page: Pa
     expect(page.get_by_role("alert")).to_contain_text("Of 2 files only photo.jpg was taken")
 
 
-def test_the_camera_takes_a_image(gateway: Gateway, page: Page, problems: list[str]) -> None:
+def test_the_camera_takes_an_image(gateway: Gateway, page: Page, problems: list[str]) -> None:
     page.goto(gateway.url)
     page.get_by_role("button", name="Use the camera").click()
     page.get_by_role("button", name="Take the image").click()

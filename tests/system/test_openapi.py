@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import CHECKOUT, Gateway
+from tests.stack import Gateway
+from tests.waiting import CHECKOUT
 
 CHECKS = (
     "not_a_server_error",
@@ -30,7 +31,7 @@ def test_every_answer_is_one_that_the_document_names(gateway: Gateway, tmp_path:
         | {
             "NO_PROXY": "127.0.0.1",
             "PYTHONPATH": str(CHECKOUT),
-            "SCHEMATHESIS_HOOKS": "tests.server.web.schemathesis_hooks",
+            "SCHEMATHESIS_HOOKS": "tests.system.schemathesis_hooks",
         },
         capture_output=True,
         text=True,

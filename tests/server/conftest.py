@@ -1,0 +1,5 @@
+"""Fixtures of the tests of server/: one real stack for all of them."""
+
+from tests.stack import gateway, guarded, model_repository, triton
+
+__all__ = ["gateway", "guarded", "model_repository", "triton"]

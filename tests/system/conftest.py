@@ -1,0 +1,5 @@
+"""Fixtures of the tests of the whole system: one real stack for all of them."""
+
+from tests.stack import gateway, model_repository, triton
+
+__all__ = ["gateway", "model_repository", "triton"]
