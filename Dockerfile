@@ -99,7 +99,7 @@ COPY contracts contracts
 COPY server server
 EXPOSE 8001 8002
 # gRPC and metrics listen on every network of the container: let only the gateway reach them.
-CMD ["python3", "-m", "server.triton_alone", "--repository", "/models", "--address", "0.0.0.0"]
+CMD [".venv-triton/bin/python", "-m", "server.triton_alone", "--repository", "/models", "--address", "0.0.0.0"]
 HEALTHCHECK --interval=5s --timeout=30s --start-period=60s --retries=3 \
     CMD ["python3", "-I", "-S", "health.py", "--end-after", "3"]
 
@@ -108,6 +108,9 @@ FROM ${TRITON_IMAGE} AS triton-nvidia
 USER root
 COPY deploy/__init__.py /opt/mixer-serving/deploy/
 COPY deploy/triton /opt/mixer-serving/deploy/triton
+# What both launchers share; it needs Python's own library alone, as this image has no psutil.
+COPY server/__init__.py /opt/mixer-serving/server/
+COPY server/local_triton/__init__.py server/local_triton/command_line.py /opt/mixer-serving/server/local_triton/
 RUN mkdir /engines && chown 1000:1000 /engines
 WORKDIR /opt/mixer-serving
 # The image's own triton-server.

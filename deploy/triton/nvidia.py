@@ -14,13 +14,13 @@ the reason. The repository is never written to: Triton reads a folder of links (
 import argparse
 import asyncio
 import http.client
-import secrets
 import shutil
 import signal
 import sys
 from pathlib import Path
 
 from deploy.triton.engines import CONFIG, PLAN, EngineError, Model, build, gpu, key, say
+from server.local_triton.command_line import LOOPBACK, Listen, command_line
 
 
 def models_of(repository: Path) -> list[Model]:
@@ -69,12 +69,9 @@ async def plan(options: argparse.Namespace, models: list[Model]) -> dict[Model, 
     }
 
 
-def tritonserver_command(options: argparse.Namespace, tensorrt: bool, building: bool) -> list[str]:
-    """Closed as far as the gateway's needs and the switch to an engine allow."""
-    closed = f"shared-memory,trace,logging:closed={secrets.token_hex(16)}"
+def own_flags(options: argparse.Namespace, tensorrt: bool, building: bool) -> list[str]:
+    """The flags that this launcher's tritonserver needs beside those of `command_line`."""
     return [
-        options.tritonserver,
-        f"--model-repository={options.served}",
         *([f"--model-config-name={CONFIG}"] if tensorrt else []),
         # Loading can be asked for only while there is an engine to switch to.
         *(
@@ -82,25 +79,13 @@ def tritonserver_command(options: argparse.Namespace, tensorrt: bool, building: 
             if building
             else ["--model-control-mode=none"]
         ),
-        "--disable-auto-complete-config",
-        "--exit-on-error=false",
-        "--strict-readiness=true",
-        "--http-address=127.0.0.1",
-        f"--http-port={options.http_port}",
-        f"--http-restricted-api={closed}",
-        f"--grpc-address={options.address}",
-        f"--grpc-port={options.grpc_port}",
-        f"--grpc-restricted-protocol={closed}",
-        f"--metrics-address={options.address}",
-        f"--metrics-port={options.metrics_port}",
-        "--exit-timeout-secs=10",
         *options.more,
     ]
 
 
 def ask(port: int, method: str, path: str) -> tuple[int, str]:
     """Status and text of an answer on loopback; 0 while nobody listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=600)
     try:
         connection.request(method, path, b"{}" if method == "POST" else None)
         response = connection.getresponse()
@@ -159,7 +144,13 @@ async def run(options: argparse.Namespace) -> int:
         lay_out(options.served, model, planned[model] if there else None)
         say(f"{model.name}: {'TensorRT, from the cache' if there else 'ONNX Runtime'}")
     process = await asyncio.create_subprocess_exec(
-        *tritonserver_command(options, bool(planned), bool(missing))
+        *command_line(
+            options.tritonserver,
+            options.served,
+            Listen(options.grpc_port, options.metrics_port, options.http_port, options.address),
+            exit_timeout_s=10,
+            more=own_flags(options, bool(planned), bool(missing)),
+        )
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

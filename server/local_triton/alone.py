@@ -1,8 +1,8 @@
 """`python -m server.triton_alone`: the supervised Triton without a gateway, for a container.
 
 In: flags. Out: a tritonserver that is started again whenever it dies or has lost a model's process,
-until SIGINT or SIGTERM; then exit status 0, or 1 when it cannot be kept alive. Needs nothing but
-Python's own library and Triton's environment.
+until SIGINT or SIGTERM; then exit status 0, or 1 when it cannot be kept alive. Needs Triton's
+environment (.venv-triton) and psutil alone, which that environment has too.
 """
 
 import argparse

@@ -1,14 +1,13 @@
-"""The tritonserver of the nvidia-pytriton wheel: where it lies, if it runs here, how it is called.
+"""The tritonserver of the nvidia-pytriton wheel: where it lies, and what it needs to run here.
 
-In: Triton's own Python environment (.venv-triton, filled by `make`), a model repository, ports.
-Out: a backend folder, a command line and environment variables; or a LocalTritonError that says
-what is missing and what to do. Nothing in the wheel is changed.
+In: Triton's own Python environment (.venv-triton, filled by `make`) and a model repository. Out: a
+backend folder, flags and environment variables; or a LocalTritonError that says what is missing
+and what to do. Nothing in the wheel is changed.
 """
 
 import os
 import platform
 import re
-import secrets
 import shutil
 import subprocess
 import sys
@@ -135,50 +134,16 @@ def check_repository(repository: Path) -> None:
         )
 
 
-def command(
-    found: Installation,
-    repository: Path,
-    backends: Path,
-    *,
-    address: str,
-    grpc_port: int,
-    metrics_port: int,
-    http_port: int | None,
-    shared_memory_prefix: str,
-) -> list[str]:
-    """The command line of tritonserver, closed as far as the gateway's needs allow."""
-    # A key that nobody is told closes Triton's riskiest interfaces.
-    closed = f"shared-memory,trace,logging:closed={secrets.token_hex(16)}"
-    http = (
-        ["--allow-http=false"]
-        if http_port is None
-        else [
-            "--http-address=127.0.0.1",
-            f"--http-port={http_port}",
-            f"--http-restricted-api={closed}",
-        ]
-    )
+def own_flags(backends: Path, shared_memory_prefix: str) -> list[str]:
+    """The flags that the wheel's tritonserver needs beside those of `command_line`."""
     return [
-        str(found.binary),
-        f"--model-repository={repository.resolve()}",
         f"--backend-directory={backends}",
         "--model-control-mode=none",
-        "--disable-auto-complete-config",
-        # A model that fails to load is reported as unavailable; the others are served.
-        "--exit-on-error=false",
-        "--strict-readiness=true",
-        *http,
-        f"--grpc-address={address}",
-        f"--grpc-port={grpc_port}",
-        f"--grpc-restricted-protocol={closed}",
-        f"--metrics-address={address}",
-        f"--metrics-port={metrics_port}",
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",  # of use to a GPU only
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
         # A start on a busy machine may take longer than the 30 s that are Triton's default.
         "--backend-config=python,stub-timeout-seconds=120",
-        "--exit-timeout-secs=5",
         "--log-verbose=0",
         "--log-format=ISO8601",
     ]

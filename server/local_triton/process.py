@@ -1,4 +1,4 @@
-"""One tritonserver process, from its start to its last trace.
+"""One tritonserver process of the wheel, from its start to the removal of all that it leaves.
 
 In: an installation, a model repository, ports. Out: an object that says when tritonserver takes
 requests and when it has died, or has lost one of its stubs: the processes, one per model instance,
@@ -15,13 +15,21 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from server.local_triton.installation import Installation, LocalTritonError, command, make_backends
+from server.local_triton.command_line import Listen, command_line
+from server.local_triton.installation import (
+    Installation,
+    LocalTritonError,
+    make_backends,
+    own_flags,
+)
 from server.local_triton.log import TritonLog
+from server.local_triton.stubs import children
 
-LEASH = Path(__file__).resolve().parent / "reaper.py"
+GUARD = Path(__file__).resolve().parent / "guard.py"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (where Triton's Python backend puts its regions)
 START_S = 600.0  # large models load for minutes; a start that takes longer hangs
-STOP_S = 10.0  # more than Triton's own --exit-timeout-secs
+EXIT_TIMEOUT_S = 5  # in which requests under way end
+STOP_S = 10.0  # more than that
 
 
 class TritonProcess:
@@ -60,7 +68,7 @@ class TritonProcess:
         with set_when_one_dies(stub_died, children(self.pid)):
             if await self._died_before(stub_died):
                 raise LocalTritonError(self._because(f"Triton died ({self._status()})"))
-        # What it still does is of no use, and its orderly end would wait for the lost stub.
+        # Its answers are of no use any more, and its orderly end would wait for the lost stub.
         self.kill()
         raise LocalTritonError("Triton lost a model's process")
 
@@ -97,7 +105,7 @@ class TritonProcess:
         if event.is_set():
             return False
         self.kill()
-        await self.end()  # all that it had to say has been read
+        await self.end()  # its whole output has been read
         return True
 
     def _status(self) -> str:
@@ -110,37 +118,29 @@ class TritonProcess:
 
 @contextlib.asynccontextmanager
 async def tritonserver(
-    found: Installation,
-    repository: Path,
-    *,
-    address: str = "127.0.0.1",
-    grpc_port: int,
-    metrics_port: int,
-    http_port: int | None = None,
+    found: Installation, repository: Path, listen: Listen
 ) -> AsyncIterator[TritonProcess]:
-    """Start tritonserver and enter when it takes requests; at the end remove every trace of it.
+    """Start tritonserver and enter when it takes requests; at the end remove all that is left.
 
     Raises:
         LocalTritonError: it did not start; the message says why.
     """
-    prefix = f"mixer_serving_{os.getpid()}_{grpc_port}_"
+    prefix = f"mixer_serving_{os.getpid()}_{listen.grpc_port}_"
     folder = tempfile.TemporaryDirectory(prefix="mixer-serving-triton-")
     try:
         make_backends(found, Path(folder.name))
         process = await asyncio.create_subprocess_exec(
             # -I -S: none of the caller's Python settings, and no site-packages to look through.
-            # The leash makes a group of it, so that Ctrl-C does not reach Triton: the launcher ends
-            # it in order.
-            *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), prefix),
-            *command(
-                found,
+            # The guard makes a process group of it, so that Ctrl-C does not reach Triton: the
+            # launcher ends it in order.
+            *(sys.executable, "-I", "-S", str(GUARD), str(os.getpid())),
+            str(SHARED_MEMORY / prefix),
+            *command_line(
+                found.binary,
                 repository,
-                Path(folder.name),
-                address=address,
-                grpc_port=grpc_port,
-                metrics_port=metrics_port,
-                http_port=http_port,
-                shared_memory_prefix=prefix,
+                listen,
+                exit_timeout_s=EXIT_TIMEOUT_S,
+                more=own_flags(Path(folder.name), prefix),
             ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -168,23 +168,6 @@ def remove_shared_memory(prefix: str) -> None:
     """Remove what killed stubs have left."""
     for region in SHARED_MEMORY.glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
-
-
-def children(pid: int) -> list[int]:
-    """The living child processes of `pid`."""
-    found: list[str] = []
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
-            found += thread.read_text().split()
-    return [int(child) for child in found if _is_alive(child)]
-
-
-def _is_alive(pid: str) -> bool:
-    try:
-        # The state follows the name, in brackets, which may hold anything: proc(5).
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ import socket
 import time
 from pathlib import Path
 
+from server.crash_loop import CrashLoop
+from server.local_triton.command_line import LOOPBACK, Listen
 from server.local_triton.installation import Installation, LocalTritonError, check_repository, find
 from server.local_triton.process import tritonserver
 
@@ -21,8 +23,7 @@ __all__ = ["LocalTriton", "LocalTritonError"]
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = Path(__file__).resolve().parents[2] / ".venv-triton"
-QUICK_S = 30.0  # a life shorter than this counts as a quick death
-QUICK_DEATHS = 5  # as many in a row end the attempts
+QUICK_S = 30.0
 DELAY_S = 0.1  # between a death and the next start; doubled by each quick one before
 
 
@@ -38,7 +39,7 @@ class LocalTriton:
         repository: Path,
         *,
         environment: Path = ENVIRONMENT,
-        address: str = "127.0.0.1",
+        address: str = LOOPBACK,
         grpc_port: int | None = None,
         metrics_port: int | None = None,
         http_port: int | None = None,
@@ -56,13 +57,12 @@ class LocalTriton:
         """
         self.repository = repository
         self.environment = environment
-        self.address = address
-        self.http_port = http_port
         self.grpc_port = free_port() if grpc_port is None else grpc_port
         self.metrics_port = free_port() if metrics_port is None else metrics_port
-        self.grpc_url = f"127.0.0.1:{self.grpc_port}"
-        self.metrics_url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        self.grpc_url = f"{LOOPBACK}:{self.grpc_port}"
+        self.metrics_url = f"http://{LOOPBACK}:{self.metrics_port}/metrics"
         self.pid: int | None = None  # of the tritonserver that takes requests now
+        self._listen = Listen(self.grpc_port, self.metrics_port, http_port, address)
         self._has_served = False
         self._stopped = False
         self._supervisor: asyncio.Task[None] | None = None
@@ -94,7 +94,7 @@ class LocalTriton:
         found = find(self.environment)
         check_free(self.grpc_port)
         check_free(self.metrics_port)
-        deaths = 0
+        crashes = CrashLoop(QUICK_S)
         while True:
             begin = time.monotonic()
             try:
@@ -102,10 +102,10 @@ class LocalTriton:
             except LocalTritonError as error:
                 if not self._has_served:
                     raise
-                deaths = deaths + 1 if time.monotonic() - begin < QUICK_S else 0
-                if deaths == QUICK_DEATHS:
-                    raise LocalTritonError(f"{error}; {deaths} times in a row") from error
-                delay = DELAY_S * 2 ** max(0, deaths - 1)
+                crashes.died(time.monotonic() - begin)
+                if crashes.hopeless:
+                    raise LocalTritonError(f"{error}; {crashes.deaths} times in a row") from error
+                delay = DELAY_S * 2 ** max(0, crashes.deaths - 1)
                 log.error("%s; starting it again in %.1f s", error, delay)  # noqa: TRY400  (no trace)
             finally:
                 self.pid = None
@@ -114,26 +114,19 @@ class LocalTriton:
     async def _live(self, found: Installation) -> None:
         """One life of tritonserver; ends with the LocalTritonError that says why."""
         begin = time.monotonic()
-        async with tritonserver(
-            found,
-            self.repository,
-            address=self.address,
-            grpc_port=self.grpc_port,
-            metrics_port=self.metrics_port,
-            http_port=self.http_port,
-        ) as triton:
+        async with tritonserver(found, self.repository, self._listen) as triton:
             self.pid = triton.pid
             self._has_served = True
             models = ", ".join(sorted(triton.log.models))
             took = time.monotonic() - begin
-            where = f"{self.address}:{self.grpc_port}"
+            where = f"{self._listen.address}:{self.grpc_port}"
             log.info("Triton serves %s on %s, started in %.1f s", models, where, took)
             await triton.lost()
 
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((LOOPBACK, 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
 
@@ -145,7 +138,7 @@ def check_free(port: int) -> None:
         LocalTritonError: so it is, or the port cannot be had.
     """
     try:
-        with contextlib.closing(socket.create_server(("127.0.0.1", port))):
+        with contextlib.closing(socket.create_server((LOOPBACK, port))):
             pass
     except (OSError, OverflowError) as error:
-        raise LocalTritonError(f"Triton cannot listen on 127.0.0.1:{port}: {error}") from error
+        raise LocalTritonError(f"Triton cannot listen on {LOOPBACK}:{port}: {error}") from error

@@ -20,14 +20,14 @@ from multiprocessing.context import SpawnProcess
 import uvloop
 from prometheus_client.multiprocess import mark_process_dead
 
+from server.crash_loop import CrashLoop
 from server.observability import logs, metrics
 from server.process import gateway
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-QUICK_S = 10.0  # a life shorter than this counts as a quick death
-QUICK_DEATHS = 5  # as many in a row, of one worker, end the gateway
+QUICK_S = 10.0
 PAUSE_S = 0.5  # before the next life after a quick death
 HURRY = b"hurry"  # what a worker is sent at the second stop
 
@@ -77,7 +77,7 @@ class Workers:
                 raise errors.exceptions[0] from None
 
     async def _keep_one(self, listener: socket.socket) -> None:
-        deaths = 0
+        crashes = CrashLoop(QUICK_S)
         while not self._stopping.is_set():
             began = time.monotonic()
             theirs, ours = self._context.Pipe(duplex=False)
@@ -95,12 +95,13 @@ class Workers:
                 ours.close()
             if self._stopping.is_set():
                 return
-            quick = time.monotonic() - began < QUICK_S
-            deaths = deaths + 1 if quick else 0
+            quick = crashes.died(time.monotonic() - began)
             logger.error("worker %s died (exit code %s)", process.pid, process.exitcode)
-            if deaths == QUICK_DEATHS:
+            if crashes.hopeless:
                 self.stop()
-                raise WorkersError(f"a worker died {deaths} times in a row; the log says why")
+                raise WorkersError(
+                    f"a worker died {crashes.deaths} times in a row; the log says why"
+                )
             if quick:
                 await asyncio.sleep(PAUSE_S)
 

@@ -188,3 +188,27 @@ def test_it_builds_what_export_would_build(model_repository: Path) -> None:
     command = shlex.split(container_command(model_repository, source))[-1]
     theirs = [word for word in shlex.split(command.partition("&&")[0]) if word.startswith("--")]
     assert [flag.replace(str(model_repository), "/models") for flag in ours] == theirs
+
+
+def test_what_the_dockerfile_copies_is_enough(tmp_path: Path) -> None:
+    """NVIDIA's image has Python's own library and those files, nothing else of this project."""
+    stage = (CHECKOUT / "Dockerfile").read_text().partition(" AS triton-nvidia\n")[2]
+    stage = stage.partition("\nFROM ")[0]
+    root = tmp_path / "opt/mixer-serving"
+    for names, target in re.findall(r"^COPY (.+) (/opt/mixer-serving/\S+)$", stage, re.MULTILINE):
+        for name in names.split():
+            source, goal = CHECKOUT / name, tmp_path / target.lstrip("/")
+            if source.is_dir():
+                shutil.copytree(source, goal)
+            else:
+                goal.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, goal)
+    started = re.search(r"^CMD (\[.*\])$", stage, re.MULTILINE)
+    assert started
+    _, *arguments = json.loads(started[1])
+    done = subprocess.run(
+        [sys.executable, "-E", "-s", "-S", *arguments, "--help"],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--engines" in done.stdout

@@ -21,7 +21,7 @@ from loadtest.compare.measure import Load, visit
 from loadtest.load import sample_images
 from loadtest.load.triton_target import Triton, TritonTarget
 from loadtest.results import read
-from server.local_triton.process import children
+from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
 from tests import sleepy_models
 from tests.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in

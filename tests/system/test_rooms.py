@@ -32,6 +32,7 @@ ALLOWED = {
         "opentelemetry",
         "PIL",
         "prometheus_client",
+        "psutil",
         "pydantic",
         "pydantic_settings",
         "python_multipart",

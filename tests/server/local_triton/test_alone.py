@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.triton import health
-from server.local_triton.process import children
+from server.local_triton.stubs import children
 from server.local_triton.supervisor import free_port
 from tests.waiting import CHECKOUT, frozen, wait_for
 

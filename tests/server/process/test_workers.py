@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.local_triton.process import children
+from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
 from tests.photos import photo
 from tests.stack import DEFAULT_MODEL, Gateway, running_gateway, status

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from server.local_triton.process import children
+from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
 from tests.photos import photo
 from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway, running_triton, status

@@ -1,19 +1,20 @@
 """Runs a command that cannot outlive the process that started it, in a process group of its own.
 
-    python leash.py PARENT_PID REGIONS COMMAND [ARGUMENT…]
+    python guard.py PARENT_PID REGIONS COMMAND [ARGUMENT…]
 
-In: the process id of the caller, how the names of the command's shared memory begin, and the
+In: the process id of the caller, how the paths of the command's shared memory begin, and the
 command. Out: this process becomes the command, after it has asked the kernel for SIGKILL at the
 caller's death, however the caller dies. The kernel means the caller's *thread* (prctl(2),
-PR_SET_PDEATHSIG): start it from one that lives to the end. This is a program of its own because
-code between fork and exec is unsafe beside the caller's other threads.
+PR_SET_PDEATHSIG): start it from a thread that lives as long as the caller. This is a program of its
+own because code between fork and exec is unsafe beside the caller's other threads.
 
-A guard stays in the group: when the caller has died, what the command has started is given a moment
-to end by itself, then the guard kills it, itself included, and removes the shared memory. Triton's
-stubs look for that too, but wait for a lock first that a killed Triton may have held.
+A guard process stays in the group. When the caller has died, the guard gives what the command has
+started 2 s to end by itself, then kills the whole group, itself included, and removes the shared
+memory. Triton's stubs look for their parent's death too, but wait for a lock first that a killed
+Triton may have held.
 
-A group, and not a session: where the kernel has autogroups and no container or service manager has
-put the processes into CPU groups of its own, every session gets the same share of the cores, and
+The group is not a session of its own: where the kernel has autogroups and no container or service
+manager has put the processes into CPU groups, every session gets the same share of the cores, and
 niceness counts only within one (sched(7)). In a session of its own a busy Triton took half of the
 machine from the event loop that is to refuse what is too much.
 """
@@ -27,14 +28,13 @@ import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (where Triton's Python backend puts its regions)
 END_SECONDS = 2.0  # a stub needs 0.3 s
 
 
 def main() -> None:
     """Tie this process to its parent, leave a guard, then become the command."""
     os.setpgid(0, 0)  # first, as a Ctrl-C before it would reach this process too
-    parent, regions, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    parent, regions, command = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
@@ -48,18 +48,18 @@ def main() -> None:
             guard(caller, regions)
         os._exit(0)
     os.waitpid(child, 0)
-    os.execv(command[0], command)  # noqa: S606  (no shell is wanted)
+    os.execvp(command[0], command)  # noqa: S606  (no shell is wanted)
 
 
-def guard(caller: int, regions: str) -> None:
+def guard(caller: int, regions: Path) -> None:
     """Wait for the end of the process that `caller` is a pidfd of, and see that its group ends."""
-    # Who reads the command's output waits until nobody holds it any more.
+    # Whoever reads the command's output waits until no process holds that any more.
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nothing, stream)
     select.select([caller], [], [])
     time.sleep(END_SECONDS)
-    for region in SHARED_MEMORY.glob(f"{regions}*"):
+    for region in regions.parent.glob(f"{regions.name}*"):
         region.unlink(missing_ok=True)
     os.killpg(0, signal.SIGKILL)
 

@@ -9,7 +9,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from server.local_triton.process import children
+from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
 from tests import tiny_models
 from tests.stack import running_triton
