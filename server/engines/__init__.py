@@ -1,1 +1,1 @@
-"""The seam: what serving asks of an inference engine."""
+"""The seam between serving and inference: what serving asks of an engine, and the engines."""

@@ -78,6 +78,11 @@ replicas = Gauge(
 repeated = Counter(
     "mixer_triton_calls_repeated", "Calls that were lost with a Triton and repeated on another."
 )
+retries = Counter(
+    "mixer_triton_retries",
+    "Calls to Triton that were repeated, by why and where: same-address, or on another Triton.",
+    ("kind",),
+)
 build = Gauge("mixer_build_info", "Always 1.", ("version", "python"), multiprocess_mode="max")
 
 # What is wrong with an image, as opposed to the request or the server.

@@ -1,4 +1,4 @@
-"""Images that wait for the same model go to Triton together.
+"""Images that wait for the same model go to the engine together.
 
 In: one image at a time. Out: its probabilities. Triton's dynamic batcher joins requests anyway;
 joining them here first costs one call instead of many, and a call costs more than a small model.
@@ -13,9 +13,8 @@ from collections import deque
 from contextvars import Context, copy_context
 
 from contracts.resizing import Pixels
-from server.engines.triton.balancer import Replicas
-from server.engines.triton.client import Probabilities
-from server.engines.triton.model import Model
+from server.engines.engine import Engine
+from server.engines.model import Model, Probabilities
 from server.observability import tracing
 from server.problems import Problem
 from server.serving.admission import Gate
@@ -28,11 +27,11 @@ Waiting = tuple[Pixels, asyncio.Future[Answer], Context]
 class Batcher:
     """The queue in front of one model."""
 
-    def __init__(self, triton: Replicas, model: Model, seconds: float) -> None:
-        """`seconds` bounds each call to Triton; afterwards it no longer counts as under way."""
+    def __init__(self, engine: Engine, model: Model, seconds: float) -> None:
+        """`seconds` bounds each call; afterwards it no longer counts as under way."""
         self.model = model
         self.gate = Gate(model.name)
-        self._triton = triton
+        self._engine = engine
         self._seconds = seconds
         self._waiting: deque[Waiting] = deque()
         self._under_way: dict[asyncio.Task[None], int] = {}  # the images of each call
@@ -41,7 +40,7 @@ class Batcher:
     async def infer(self, image: Pixels) -> Answer:
         """Probabilities float32[K] of uint8[H, W, 3], and the version that answered.
 
-        Raises as `Replicas.infer`.
+        Raises as `Engine.infer`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
@@ -73,9 +72,9 @@ class Batcher:
     def _enough(self, most: int) -> float:
         """How many images have to wait for a call to be made now."""
         calls = len(self._under_way)
-        if calls < self._triton.instances(self.model):
+        if calls < self._engine.instances(self.model):
             return 1
-        if calls < self._triton.slots(self.model):
+        if calls < self._engine.slots(self.model):
             # Small batches one after the other would cost more than they save.
             return min(most, sum(self._under_way.values()) / calls)
         return math.inf
@@ -84,7 +83,7 @@ class Batcher:
         try:
             images = [image for image, _, _ in batch]
             with tracing.call(self.model.name, len(images)):
-                rows, version = await self._triton.infer(self.model, images, self._seconds)
+                rows, version = await self._engine.infer(self.model, images, self._seconds)
         except Exception as error:
             if isinstance(error, Problem):
                 error.forget()

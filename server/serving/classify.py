@@ -16,9 +16,8 @@ from http import HTTPStatus
 import numpy as np
 
 from contracts.resizing import Pixels, ResizeRule
-from server.engines.triton.balancer import Replicas
-from server.engines.triton.client import Probabilities
-from server.engines.triton.model import Model, check_distribution
+from server.engines.engine import Engine
+from server.engines.model import Model, Probabilities, check_distribution
 from server.images.decoding import decode, is_quick, open_header
 from server.observability import metrics
 from server.observability.timings import Timings
@@ -40,7 +39,7 @@ Predictions = list[dict[str, object]]
 class Classifier:
     """Classifies images; holds the pool of decoding threads. Close it at the end."""
 
-    def __init__(self, settings: Settings, models: Replicas) -> None:
+    def __init__(self, settings: Settings, models: Engine) -> None:
         self.models = models
         self._longest = settings.longest_request
         self._max_pixels = settings.max_pixels

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from server import __version__
-from server.engines.triton.balancer import Replicas
+from server.engines.triton.balancer import Balancer
 from server.observability import metrics, tracing
 from server.observability.telemetry import Telemetry
 from server.problems import (
@@ -55,7 +55,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics.start()
         tracing.start(__version__)
-        models = Replicas(triton_url, settings.default_model, settings.longest_request)
+        models = Balancer(triton_url, settings.default_model, settings.longest_request)
         app.state.models = models
         app.state.readiness = Readiness(models)
         app.state.classifier = Classifier(settings, models)

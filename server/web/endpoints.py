@@ -12,9 +12,8 @@ import time
 from fastapi import Request, Response
 from starlette.datastructures import QueryParams
 
-from server.engines.triton.balancer import Replicas
-from server.engines.triton.catalogue import Entry
-from server.engines.triton.model import Model
+from server.engines.engine import Engine
+from server.engines.model import Entry, Model
 from server.observability import metrics
 from server.observability.telemetry import refused
 from server.observability.timings import Timings
@@ -89,14 +88,14 @@ async def classify_batch(request: Request) -> Response:
 
 async def list_models(request: Request) -> Response:
     """GET /models."""
-    models: Replicas = request.app.state.models
+    models: Engine = request.app.state.models
     entries = [_summary(models, entry) for entry in models.entries()]
     return _json({"default": models.default, "models": entries})
 
 
 async def show_model(request: Request) -> Response:
     """GET /models/{name}."""
-    models: Replicas = request.app.state.models
+    models: Engine = request.app.state.models
     entry = models.entry(request.path_params["name"])
     summary = _summary(models, entry)
     if isinstance(entry, Model):
@@ -106,7 +105,7 @@ async def show_model(request: Request) -> Response:
 
 async def prometheus(request: Request) -> Response:
     """GET /metrics."""
-    models: Replicas = request.app.state.models
+    models: Engine = request.app.state.models
     return Response(
         metrics.render(models.average_batch), headers={"content-type": metrics.CONTENT_TYPE_LATEST}
     )
@@ -131,8 +130,8 @@ def _context(request: Request) -> tuple[Settings, Classifier, Timings]:
 
 
 def parameters(request: Request) -> tuple[Model, int]:
-    """The model and top_k that the query asks for. Raises `BadParameter`, or as `Replicas.get`."""
-    models: Replicas = request.app.state.models
+    """The model and top_k that the query asks for. Raises `BadParameter`, or as `Engine.get`."""
+    models: Engine = request.app.state.models
     name, top_k = _asked(request.scope["query_string"])
     model = models.get(models.default if name is None else name)
     return model, model.top_k(top_k)
@@ -154,7 +153,7 @@ def _asked(query: bytes) -> tuple[str | None, int | None]:
     return asked.get("model"), None if top_k is None else int(top_k)
 
 
-def _summary(models: Replicas, entry: Entry) -> dict[str, object]:
+def _summary(models: Engine, entry: Entry) -> dict[str, object]:
     return {**entry.summary(), "default": entry.name == models.default}
 
 

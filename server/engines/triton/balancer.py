@@ -1,74 +1,59 @@
-"""All Tritons behind the gateway as one: found by name, each used as long as it answers.
+"""The engine of production: all Tritons behind the gateway as one, each used while it answers.
 
 In: addresses, and names that stand for any number of them, resolved again every second. Out: the
-`Model` of a name, and answers from the Triton with the fewest calls under way. A call that is lost
-with its Triton is repeated once, on another: classification changes nothing, so it does no harm.
+`Model` of a name, and answers from the Triton with the fewest calls under way. `retries` says how
+often a call that was lost with its Triton is repeated.
 """
 
 import asyncio
-import itertools
 import logging
-import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeGuard
+from collections.abc import Callable, Sequence
 
 from contracts.resizing import Pixels
-from server.engines.triton.catalogue import Entry, Unusable
-from server.engines.triton.client import Probabilities
-from server.engines.triton.model import Model
-from server.engines.triton.replica import Replica
+from server.engines.engine import Engine
+from server.engines.model import Entry, Model, Probabilities
+from server.engines.triton import retries
+from server.engines.triton.addresses import Addresses
+from server.engines.triton.assignment import Listing, Pool, answers_for, assign
+from server.engines.triton.circuit_breaker import State
+from server.engines.triton.client import Client, TritonClient
+from server.engines.triton.replica import FailedOver, Replica
 from server.observability import metrics
-from server.problems import ModelNotReady, TritonAway, UnknownModel
+from server.problems import ModelNotReady, Problem, TritonAway, UnknownModel
 
 logger = logging.getLogger(__name__)
 
 RESOLVE_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Team:
-    """The replicas that answer for one model now, and how many batches they work on at once."""
-
-    replicas: list[Replica]
-    instances: int
-
-    @property
-    def slots(self) -> int:
-        """As many calls, and one more for each Triton."""
-        return self.instances + len(self.replicas)
-
-
-class Replicas:
+class Balancer(Engine):
     """Made inside the running event loop; `watch` runs as long as the gateway does."""
 
-    def __init__(self, url: str, default: str, longest: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        default: str,
+        longest: float,
+        connect: Callable[[str], Client] = TritonClient,
+    ) -> None:
         """`url` is HOST:PORT,…; no call takes more than `longest` seconds."""
         self.default = default
         self.average_batch: dict[str, float] = {}
         self._longest = longest
-        self._found: dict[str, list[str]] = {each: [] for each in url.split(",")}
+        self._connect = connect
+        self._addresses = Addresses(url)
         self._replicas: dict[str, Replica] = {}
         self._entries: dict[str, Entry] = {}
-        self._teams: dict[Model, Team] = {}
+        self._pools: dict[Model, Pool[Replica]] = {}
         self._away: TritonAway | None = TritonAway(f"Triton at {url} has not answered yet")
-        self._given = 0.0
+        self._virtual_time = 0.0  # of start-time fair queueing, in images
         self._lacks_default = False  # has been logged
         self._closing: set[asyncio.Task[None]] = set()
-
-    def get(self, name: str) -> Model:
-        """The model to serve `name` with.
-
-        Raises `TritonAway`, `UnknownModel`, `ModelNotReady` or `ContractBroken`.
-        """
-        entry = self.entry(name)
-        if isinstance(entry, Unusable):
-            raise type(entry.problem)(entry.problem.detail)
-        return entry
+        self._probes: set[asyncio.Task[list[Problem]]] = set()
 
     def entry(self, name: str) -> Entry:
-        """The model or why it cannot be served. Raises `TritonAway` or `UnknownModel`."""
+        """As `Engine.entry`."""
         if self._away is not None:
             raise TritonAway(self._away.detail)
         entry = self._entries.get(name)
@@ -78,71 +63,95 @@ class Replicas:
         return entry
 
     def entries(self) -> list[Entry]:
-        """All models that any Triton lists, by name. Raises `TritonAway`."""
+        """As `Engine.entries`: all models that any Triton lists."""
         if self._away is not None:
             raise TritonAway(self._away.detail)
         return [self._entries[name] for name in sorted(self._entries)]
 
-    def serving_default(self) -> list[Replica]:
-        """The Tritons that have loaded the default model."""
-        entries = ((each, each.models.entries.get(self.default)) for each in self._present())
+    def serving(self, name: str) -> list[Replica]:
+        """The Tritons that have loaded the model."""
+        entries = ((each, each.catalogue.entries.get(name)) for each in self._present())
         return [replica for replica, entry in entries if isinstance(entry, Model)]
 
     def _present(self) -> list[Replica]:
-        return [each for each in self._replicas.values() if each.models.away is None]
+        return [each for each in self._replicas.values() if each.catalogue.away is None]
 
     def instances(self, model: Model) -> int:
-        """Calls that give every instance of the model, wherever it is, a batch to work on."""
-        return max(model.instances, self._team(model).instances)
+        """As `Engine.instances`, wherever the instances are."""
+        return max(model.instances, self._pool(model).instances)
 
     def slots(self, model: Model) -> int:
-        """As many calls, and for each Triton one that waits until an instance is done."""
-        return max(model.instances + 1, self._team(model).slots)
+        """As `Engine.slots`: for each Triton one call waits until an instance is done."""
+        return max(model.instances + 1, self._pool(model).slots)
 
     async def infer(
         self, model: Model, images: Sequence[Pixels], seconds: float
     ) -> tuple[Probabilities, str]:
-        """As `TritonClient.infer`, on the replica with the least to do.
+        """As `Engine.infer`, on the Triton with the least to do.
 
-        Only what is lost with a replica is repeated: once, on another one, within `seconds`.
+        Only what is lost with a Triton is repeated, on another one, within `seconds`.
         """
         end = time.monotonic() + seconds
-        replica = self._choose(model, len(images), but=None)
+        replica = self._choose(model, len(images), exclude=[])
         if replica is None:
             if self._away is not None:
                 raise TritonAway(self._away.detail)
             raise ModelNotReady(f"no Triton serves model {model.name!r} now")
-        try:
-            return await replica.infer(model.name, images, seconds)
-        except (TritonAway, ModelNotReady):
-            replica.doubt(model.name)
-            another = self._choose(model, len(images), but=replica)
-            left = end - time.monotonic()
-            if another is None or left <= 0:
-                raise
-        metrics.repeated.inc()
-        try:
-            return await another.infer(model.name, images, left)
-        except (TritonAway, ModelNotReady):
-            another.doubt(model.name)
-            raise
+        tried = [replica]
+        left = seconds
+        while True:
+            try:
+                return await replica.infer(model.name, images, left)
+            except (TritonAway, ModelNotReady) as problem:
+                replica.call_failed(model.name)
+                another = None
+                if len(tried) <= retries.OTHER_TRITON:
+                    another = self._choose(model, len(images), exclude=tried)
+                left = end - time.monotonic()
+                if another is None or left <= 0:
+                    raise
+                kind = _kind_of(problem)
+            retries.count(kind)
+            replica = another
+            tried.append(replica)
+
+    async def probe(self) -> list[Problem]:
+        """As `Engine.probe`: one Triton that answers for all of its models is enough.
+
+        Returns as soon as one is healthy; the others are probed all the same.
+        """
+        fewest: list[Problem] = []
+        probes = [asyncio.create_task(each.probe_all()) for each in self.serving(self.default)]
+        for probe in probes:
+            self._probes.add(probe)
+            probe.add_done_callback(self._probes.discard)
+        for done in asyncio.as_completed(probes):
+            problems = await done
+            if not problems:
+                return []
+            if not fewest or len(problems) < len(fewest):
+                fewest = problems
+        return fewest
 
     async def watch(self) -> None:
-        """Keep up with the addresses that the names stand for, for ever."""
+        """As `Engine.watch`: follow the addresses that the names stand for."""
         while True:
-            await asyncio.gather(*(self._resolve(name) for name in self._found))
-            wanted = dict.fromkeys(itertools.chain(*self._found.values()))
-            for url in wanted:
+            found = await self._addresses.resolve()
+            if self._addresses.failure is not None and not self._replicas:
+                self._away = TritonAway(self._addresses.failure)
+            for url in found:
                 if url not in self._replicas:
-                    self._replicas[url] = Replica(url, self.average_batch, self._refresh)
-            for url in self._replicas.keys() - wanted.keys():
+                    self._replicas[url] = Replica(
+                        self._connect(url), self.average_batch, self._refresh
+                    )
+            for url in self._replicas.keys() - found:
                 logger.info("Triton at %s has left", url)
                 self._close(self._replicas.pop(url))
                 self._refresh()
             await asyncio.sleep(RESOLVE_SECONDS)
 
     async def close(self, patience: float) -> None:
-        """Let the calls under way end, for at most `patience` seconds, then disconnect."""
+        """As `Engine.close`."""
         await asyncio.gather(
             *(replica.close(patience) for replica in self._replicas.values()), *self._closing
         )
@@ -152,105 +161,60 @@ class Replicas:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _resolve(self, name: str) -> None:
-        host, _, port = name.rpartition(":")
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host.strip("[]"), int(port), type=socket.SOCK_STREAM
-            )
-        except (OSError, UnicodeError) as error:
-            # Those that are known are used on: a resolver fails more often than all Tritons do.
-            logger.log(
-                logging.DEBUG if self._found[name] else logging.WARNING,
-                "%s cannot be resolved: %s",
-                host,
-                error,
-            )
-            if not self._replicas:
-                self._away = TritonAway(f"Triton's name {host!r} cannot be resolved: {error}")
-            return
-        # A name with addresses of both kinds would count each Triton twice.
-        hosts: dict[int, list[str]] = {socket.AF_INET: [], socket.AF_INET6: []}
-        for family, *_, address in found:
-            hosts[family].append(str(address[0]))
-        self._found[name] = [f"{ip}:{port}" for ip in hosts[socket.AF_INET]] or [
-            f"[{ip}]:{port}" for ip in hosts[socket.AF_INET6]
-        ]
-
-    def _choose(self, model: Model, pictures: int, but: Replica | None) -> Replica | None:
-        team = [each for each in self._team(model).replicas if each is not but]
-        if not team:
+    def _choose(self, model: Model, images: int, exclude: Sequence[Replica]) -> Replica | None:
+        replicas = [each for each in self._pool(model).replicas if each not in exclude]
+        if not replicas:
             return None
-        replica = min(team, key=lambda each: (each.pending, each.given))
-        # Start-time fair queueing (Goyal et al., SIGCOMM 1996): who was away is owed nothing.
-        self._given = max(self._given, replica.given)
-        replica.given = self._given + pictures
+        replica = min(replicas, key=lambda each: (each.pending, each.assigned))
+        # Start-time fair queueing (Goyal et al., SIGCOMM 1996): a replica that was away is not
+        # given more than its share afterwards.
+        self._virtual_time = max(self._virtual_time, replica.assigned)
+        replica.assigned = self._virtual_time + images
         return replica
 
-    def _team(self, model: Model) -> Team:
-        team = self._teams.get(model)
-        if team is None:
+    def _pool(self, model: Model) -> Pool[Replica]:
+        pool = self._pools.get(model)
+        if pool is None:
             # The model was exchanged while this request was under way.
             now = self._entries.get(model.name)
-            team = self._teams[now] if _same(now, model) else Team([], 0)
-        return team
+            pool = self._pools[now] if answers_for(now, model) else Pool([], 0)
+        return pool
 
     def _refresh(self) -> None:
         """Find out anew who serves what; called whenever a replica has changed."""
         present = self._present()
-        entries: dict[str, Entry] = {}
-        teams: dict[Model, Team] = {}
-        for name in dict.fromkeys(name for each in present for name in each.models.entries):
-            listed = [(each, each.models.entries.get(name)) for each in present]
-            kinds: list[list[tuple[Replica, Model]]] = []
-            for replica, entry in listed:
-                if isinstance(entry, Model):
-                    for kind in kinds:
-                        if kind[0][1].interchangeable(entry):
-                            kind.append((replica, entry))
-                            break
-                    else:
-                        kinds.append([(replica, entry)])
-            if not kinds:
-                entries[name] = next(entry for _, entry in listed if entry is not None)
-                continue
-            # While a new release rolls out, requests are for what most Tritons have; of as many,
-            # for what they were for.
-            before = self._entries.get(name)
-            kind = max(kinds, key=lambda kind: (len(kind), _same(before, kind[0][1])))
-            model = kind[0][1]
-            if isinstance(before, Model) and before.equals(model):
-                model = before  # the same object, so that its queue goes on
-            sound = [pair for pair in kind if name not in pair[0].doubted] or kind
-            entries[name] = model
-            teams[model] = Team(
-                [replica for replica, _ in sound], sum(each.instances for _, each in sound)
-            )
-        lacks_default = bool(entries) and self.default not in entries
+        listings = [Listing(each, each.catalogue.entries, each.broken) for each in present]
+        self._entries, self._pools = assign(listings, self._entries)
+        self._tell_if_the_default_is_missing()
+        if present:
+            self._away = None
+        elif self._replicas:
+            self._away = next(iter(self._replicas.values())).catalogue.away
+        self._fail_over()
+        metrics.replicas.set(sum(not each.broken for each in present))
+
+    def _tell_if_the_default_is_missing(self) -> None:
+        lacks_default = bool(self._entries) and self.default not in self._entries
         if lacks_default and not self._lacks_default:
             logger.warning(
                 "there is no default model %r, so this gateway is not ready; there are: %s; "
                 "--default-model chooses one",
                 self.default,
-                ", ".join(sorted(entries)),
+                ", ".join(sorted(self._entries)),
             )
         self._lacks_default = lacks_default
-        self._entries, self._teams = entries, teams
-        if present:
-            self._away = None
-        elif self._replicas:
-            self._away = next(iter(self._replicas.values())).models.away
-        self._leave_the_lost()
-        metrics.replicas.set(sum(not each.doubted for each in present))
 
-    def _leave_the_lost(self) -> None:
-        """Whoever waits for a replica that will not answer goes to one that does."""
-        for model, team in self._teams.items():
+    def _fail_over(self) -> None:
+        """Calls that wait for a replica that will not answer go to one that does."""
+        for model, pool in self._pools.items():
             for replica in self._replicas.values():
-                lost = replica.models.away is not None or model.name in replica.failed
-                if lost and replica not in team.replicas:
-                    replica.leave(model.name)
+                away = replica.catalogue.away is not None
+                lost = away or replica.state(model.name) is State.OPEN
+                if lost and replica not in pool.replicas:
+                    replica.fail_over(model.name)
 
 
-def _same(entry: Entry | None, model: Model) -> TypeGuard[Model]:
-    return isinstance(entry, Model) and entry.interchangeable(model)
+def _kind_of(problem: TritonAway | ModelNotReady) -> retries.Kind:
+    if isinstance(problem, FailedOver):
+        return retries.Kind.FAILED_OVER
+    return retries.Kind.AWAY if isinstance(problem, TritonAway) else retries.Kind.NOT_READY

@@ -10,18 +10,16 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from server.engines.triton.client import TritonClient
-from server.engines.triton.model import (
+from server.engines.model import (
+    Entry,
     Model,
-    canary,
+    Unusable,
     check_distribution,
-    instances_of,
-    parameters_of,
-    rule_of,
-    shape_of,
+    probe_image,
 )
+from server.engines.triton.client import Client
+from server.engines.triton.contract import instances_of, parameters_of, rule_of, shape_of
 from server.observability import metrics
 from server.problems import (
     ContractBroken,
@@ -42,93 +40,73 @@ FIRST_INFERENCE_TIMEOUT = 120.0
 # One that has not been there from the beginning may be starting.
 START_SECONDS = 5.0
 # Nobody waits in vain for a model that answered others so lately.
-WORKED_SECONDS = 1.0
+RECENT_SECONDS = 1.0
 
-
-@dataclass(frozen=True)
-class Unusable:
-    """A model that Triton lists and the gateway cannot serve."""
-
-    name: str
-    version: str
-    problem: Problem
-
-    def summary(self) -> dict[str, object]:
-        """What GET /models tells."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "state": "unavailable",
-            "reason": self.problem.detail,
-        }
-
-
-Entry = Model | Unusable
 Index = frozenset[tuple[str, str, str, str]]
 
 
-class Models:
+class Catalogue:
     """What one Triton serves now. `watch` runs as long as it may be used."""
 
     def __init__(
-        self, triton: TritonClient, average_batch: dict[str, float], changed: Callable[[], None]
+        self, client: Client, average_batch: dict[str, float], changed: Callable[[], None]
     ) -> None:
         """`average_batch` gets the images per execution; `changed` is called at every change."""
-        self.triton = triton
+        self.client = client
         self.average_batch = average_batch
-        self.worked: dict[str, float] = {}  # when each model answered last, time.monotonic()
+        self.answered: dict[str, float] = {}  # when each model answered last, time.monotonic()
         self.entries: dict[str, Entry] = {}
-        self.away: TritonAway | None = TritonAway(f"Triton at {triton.url} has not answered yet")
+        self.away: TritonAway | None = TritonAway(f"Triton at {client.url} has not answered yet")
         self._changed = changed
         self._index: Index = frozenset()
         self._counts: dict[str, tuple[int, int]] = {}
-        self._look_again = asyncio.Event()
+        self._poll_at_once = asyncio.Event()
         # When the absence of one that has never been there is logged, once.
         self._patience_ends = time.monotonic() + START_SECONDS
 
-    def suspect(self) -> None:
+    def poll_now(self) -> None:
         """A call failed: look at once whether Triton is still there."""
-        self._look_again.set()
+        self._poll_at_once.set()
 
     def loaded(self) -> list[Model]:
         """The models that can be served."""
         return [entry for entry in self.entries.values() if isinstance(entry, Model)]
 
-    def works(self, name: str, patience: float = 0.0) -> bool:
+    def answered_recently(self, name: str, patience: float = 0.0) -> bool:
         """Whether the model has answered a request just now, or `patience` seconds ago."""
-        silent = time.monotonic() - self.worked.get(name, float("-inf"))
-        return silent < max(WORKED_SECONDS, patience)
+        silent = time.monotonic() - self.answered.get(name, float("-inf"))
+        return silent < max(RECENT_SECONDS, patience)
 
     async def watch(self) -> None:
         """Keep the list up to date, for ever."""
         while True:
-            self._look_again.clear()
+            self._poll_at_once.clear()
             try:
-                await self._look()
+                await self._poll()
             except (TritonAway, ModelNotReady, DeadlinePassed, ContractBroken) as problem:
                 # A Triton that answers images meanwhile is only busy.
                 if not isinstance(problem, DeadlinePassed):
-                    self._lose(TritonAway(problem.detail))
-                elif not any(map(self.works, self.worked)):
-                    self.triton.reconnect()
-                    self._lose(TritonAway(problem.detail))
+                    self._mark_away(TritonAway(problem.detail))
+                elif not any(map(self.answered_recently, self.answered)):
+                    self.client.reconnect()
+                    self._mark_away(TritonAway(problem.detail))
             except Exception as error:
                 # The list must survive whatever a Triton answers; the log has the cause.
-                logger.exception("the models of Triton at %s cannot be read", self.triton.url)
-                self._lose(TritonAway(f"Triton's answer cannot be read: {error}"))
+                logger.exception("the models of Triton at %s cannot be read", self.client.url)
+                self._mark_away(TritonAway(f"Triton's answer cannot be read: {error}"))
             metrics.tasks.set(len(asyncio.all_tasks()))
             pause = POLL_SECONDS if self.away is None else AWAY_POLL_SECONDS
             try:
                 async with asyncio.timeout(pause):
-                    await self._look_again.wait()
-                # One look for a burst of failed calls.
+                    await self._poll_at_once.wait()
+                # One poll for a burst of failed calls.
                 await asyncio.sleep(AWAY_POLL_SECONDS / 4)
             except TimeoutError:
                 pass
 
-    def _lose(self, problem: TritonAway) -> None:
+    def _mark_away(self, problem: TritonAway) -> None:
         if self.away is None:
-            logger.warning("Triton at %s is away: %s", self.triton.url, problem.detail)
+            logger.warning("Triton at %s is away: %s", self.client.url, problem.detail)
         elif time.monotonic() > self._patience_ends:
             self._patience_ends = math.inf
             logger.warning(
@@ -140,8 +118,8 @@ class Models:
         if changes:
             self._changed()
 
-    async def _look(self) -> None:
-        found = await self.triton.index(QUESTION_TIMEOUT)
+    async def _poll(self) -> None:
+        found = await self.client.index(QUESTION_TIMEOUT)
         index = frozenset((m.name, m.version, m.state, m.reason) for m in found)
         if self.away is not None or index != self._index:
             entries = {name: await self._load(name, index) for name in {m.name for m in found}}
@@ -177,26 +155,26 @@ class Models:
             )
         version = max(ready, key=lambda text: (len(text), text))
         try:
-            return await self._probe(name)
+            return await self._read(name)
         except DeadlinePassed as problem:
             return Unusable(name, version, ModelNotReady(problem.detail))
         except (ContractBroken, ModelNotReady) as problem:
             return Unusable(name, version, problem)
 
-    async def _probe(self, name: str) -> Model:
+    async def _read(self, name: str) -> Model:
         """Ask Triton all about a model that it calls ready, and let it answer once."""
-        metadata = await self.triton.metadata(name, QUESTION_TIMEOUT)
-        config = await self.triton.config(name, QUESTION_TIMEOUT)
+        metadata = await self.client.metadata(name, QUESTION_TIMEOUT)
+        config = await self.client.config(name, QUESTION_TIMEOUT)
         height, width, classes = shape_of(name, metadata)
         rule = rule_of(name, height, width, config)
-        image = canary(height, width)
-        answers, version = await self.triton.infer(name, [image], FIRST_INFERENCE_TIMEOUT)
+        image = probe_image(height, width)
+        answers, version = await self.client.infer(name, [image], FIRST_INFERENCE_TIMEOUT)
         check_distribution(name, answers[0])
         if len(answers[0]) != classes:
             raise ContractBroken(
                 f"model {name!r} declares {classes} classes and answers {len(answers[0])}"
             )
-        labels = await self.triton.labels(name, image, classes, FIRST_INFERENCE_TIMEOUT)
+        labels = await self.client.labels(name, image, classes, FIRST_INFERENCE_TIMEOUT)
         return Model(
             name=name,
             version=version,
@@ -212,7 +190,7 @@ class Models:
     async def _count_batches(self) -> None:
         """Average batch of each model since the last look at which it had worked."""
         try:
-            counts = await self.triton.statistics(QUESTION_TIMEOUT)
+            counts = await self.client.statistics(QUESTION_TIMEOUT)
         except Problem as problem:
             # An operator may have closed Triton's statistics; nothing else needs them.
             logger.debug("no statistics from Triton: %s", problem.detail)
@@ -226,7 +204,7 @@ class Models:
             self._counts[name] = (inferences, executions)
 
     def _log(self, entry: Entry) -> None:
-        name, version, url = entry.name, entry.version, self.triton.url
+        name, version, url = entry.name, entry.version, self.client.url
         if isinstance(entry, Unusable):
             logger.warning("model %s on %s is unavailable: %s", name, url, entry.problem.detail)
         else:

@@ -1,4 +1,4 @@
-"""The one gRPC client of the process: Triton's protocol (KServe v2), spoken with raw tensors.
+"""A gRPC connection to one Triton: its protocol (KServe v2), spoken with raw tensors.
 
 In: uint8 batches and questions about models. Out: float32 probabilities and Triton's own messages;
 what goes wrong on the way comes out as a `Problem`.
@@ -9,32 +9,24 @@ to its end.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from contracts.resizing import Pixels
+from server.engines.model import Probabilities
+from server.engines.triton import retries
 from server.observability import tracing
 from server.problems import ContractBroken, DeadlinePassed, ModelNotReady, TritonAway
 
 INPUT = "image"
 OUTPUT = "probabilities"
-Probabilities = npt.NDArray[np.float32]
 
 # A Triton that comes back, perhaps on another address, must be found within a second or so; gRPC's
 # defaults take up to two minutes. A tensor has no limit here: Triton's max_batch_size sets it.
-AGAIN = {
-    "maxAttempts": 2,
-    "initialBackoff": "0.05s",
-    "maxBackoff": "0.05s",
-    "backoffMultiplier": 1,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -44,22 +36,40 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Channels to one address would share a connection, also one that answers no more.
     ("grpc.use_local_subchannel_pool", 1),
-    # A call that a dying Triton dropped is sent once more: where another Triton has taken its
-    # place (docs/docker.md), nobody notices. It costs nothing but time, since an inference changes
-    # nothing.
-    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": AGAIN}]})),
-    ("grpc.per_rpc_retry_buffer_size", 2**26),
+    # `retries` says how often a call is repeated.
+    ("grpc.enable_retries", 0),
 )
 AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
 
 
+class Client(Protocol):
+    """What is asked of the connection to one Triton; `TritonClient` says what each gives."""
+
+    url: str
+
+    def reconnect(self) -> None: ...
+    async def close(self, patience: float) -> None: ...
+    async def infer(
+        self, model: str, images: Sequence[Pixels], seconds: float
+    ) -> tuple[Probabilities, str]: ...
+    async def labels(
+        self, model: str, image: Pixels, classes: int, seconds: float
+    ) -> list[str]: ...
+    async def index(
+        self, seconds: float
+    ) -> list[service_pb2.RepositoryIndexResponse.ModelIndex]: ...
+    async def config(self, model: str, seconds: float) -> model_config_pb2.ModelConfig: ...
+    async def metadata(self, model: str, seconds: float) -> service_pb2.ModelMetadataResponse: ...
+    async def statistics(self, seconds: float) -> dict[str, tuple[int, int]]: ...
+
+
 class TritonClient:
-    """Made once, inside the running event loop. Connects by itself, and again after a loss."""
+    """Made inside the running event loop. Connects by itself, and again after a loss."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._calls: set[asyncio.Task[Any]] = set()
-        self._left: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._connect()
 
     def _connect(self) -> None:
@@ -67,24 +77,24 @@ class TritonClient:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def reconnect(self) -> None:
-        """Leave a connection on which nothing comes back; the calls on it are not cut off.
+        """Make a new connection; calls on the old one, where nothing comes back, are not cut off.
 
         When the network swallows packets, the connection stays up for many minutes and, after the
         network has come back, waits for longer and longer before it tries again.
         """
         if self._channel.get_state() is grpc.ChannelConnectivity.READY:
-            task = asyncio.create_task(_leave(self._channel, set(self._calls)))
-            self._left.add(task)
-            task.add_done_callback(self._left.discard)
+            task = asyncio.create_task(_close(self._channel, set(self._calls)))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
             self._connect()
 
     async def close(self, patience: float) -> None:
         """Let the calls under way end, for at most `patience` seconds, then disconnect."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=patience)
-        for task in self._left:
+        for task in self._closing:
             task.cancel()
-        await asyncio.gather(*self._left, return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self._channel.close()
 
     async def infer(
@@ -177,7 +187,7 @@ class TritonClient:
         return ContractBroken(f"Triton refused the request: {code.name}: {details}")
 
 
-async def _leave(channel: grpc.aio.Channel, calls: set[asyncio.Task[Any]]) -> None:
+async def _close(channel: grpc.aio.Channel, calls: set[asyncio.Task[Any]]) -> None:
     try:
         if calls:
             await asyncio.wait(calls)
@@ -186,7 +196,17 @@ async def _leave(channel: grpc.aio.Channel, calls: set[asyncio.Task[Any]]) -> No
 
 
 async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any:  # noqa: ANN401
-    return await method(request, metadata=tracing.metadata())
+    metadata = tracing.metadata()
+    for _ in range(retries.SAME_ADDRESS):
+        try:
+            return await method(request, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+        await asyncio.sleep(retries.SAME_ADDRESS_PAUSE)
+        if isinstance(request, service_pb2.ModelInferRequest):  # not what asks if Triton is there
+            retries.count(retries.Kind.SAME_ADDRESS)
+    return await method(request, metadata=metadata)
 
 
 def _request(model: str, images: Sequence[Pixels]) -> service_pb2.ModelInferRequest:

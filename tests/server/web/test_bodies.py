@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from contracts.resizing import ResizeRule
-from server.engines.triton.balancer import Replicas
-from server.engines.triton.model import Model
+from server.engines.model import Model
+from server.engines.triton.balancer import Balancer
 from server.observability.timings import Timings
 from server.problems import DeadlinePassed, NoImage, UnreadableImage
 from server.serving import classify
@@ -183,7 +183,7 @@ def test_an_image_that_was_given_up_is_held_only_while_a_thread_works_on_it(
 
     monkeypatch.setattr(classify, "open_header", slow)
     settings = read(["--decode-threads", "1"], {})
-    classifier = classify.Classifier(settings, Replicas("127.0.0.1:1", "m", 1.0))
+    classifier = classify.Classifier(settings, Balancer("127.0.0.1:1", "m", 1.0))
     labels, expected = ["a", "b"], np.zeros(2, np.float32)
     model = Model("m", "1", ResizeRule(8, 8), 2, 1, 1, {}, labels, expected)
     bodies = Buffers(2**20, 2**20, 1.0)

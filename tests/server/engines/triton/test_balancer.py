@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-from server.engines.triton.balancer import Replicas
-from server.engines.triton.model import Model
+from server.engines.model import Model
+from server.engines.triton.balancer import Balancer
 from server.local_triton.supervisor import LocalTriton, free_port
 from server.problems import TritonAway
 from tests import tiny_models
@@ -242,21 +242,21 @@ def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None
     image = np.zeros((tiny_models.SIZE, tiny_models.SIZE, 3), np.uint8)
 
     async def run(one: LocalTriton) -> None:
-        replicas = Replicas(f"tritons:{one.grpc_port}", "linear", 30.0)
-        watch = asyncio.create_task(replicas.watch())
+        balancer = Balancer(f"tritons:{one.grpc_port}", "linear", 30.0)
+        watch = asyncio.create_task(balancer.watch())
 
         def serving() -> list[str]:
-            return [each.url.rpartition(":")[0] for each in replicas.serving_default()]
+            return [each.url.rpartition(":")[0] for each in balancer.serving("linear")]
 
         async def infer() -> Model:
-            model = replicas.get("linear")
-            answers, _ = await replicas.infer(model, [image], 30.0)
+            model = balancer.get("linear")
+            answers, _ = await balancer.infer(model, [image], 30.0)
             assert answers.shape == (1, tiny_models.CLASSES)
             return model
 
         try:
             with pytest.raises(TritonAway, match=r"has not answered|cannot be resolved"):
-                replicas.get("linear")
+                balancer.get("linear")
             names.table["tritons"] = ["::1", "127.0.0.1"]
             await until(lambda: serving() == ["127.0.0.1"])
             model = await infer()
@@ -267,7 +267,7 @@ def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None
             names.table["tritons"] = ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
             await until(lambda: len(serving()) == 3)
             assert [await infer() for _ in range(4)] == [model] * 4
-            assert replicas.slots(model) == 4
+            assert balancer.slots(model) == 4
             names.table["tritons"] = ["127.0.0.2", "127.0.0.3"]
             await until(lambda: "127.0.0.1" not in serving())
             # A resolver that fails takes nothing away.
@@ -279,7 +279,7 @@ def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-            await replicas.close(5.0)
+            await balancer.close(5.0)
 
     async def with_relays(one: LocalTriton, two: LocalTriton, other: LocalTriton) -> None:
         async with (

@@ -135,7 +135,7 @@ def odd_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     not_a_number = tiny_models.publish(repository, "not_a_number") / tiny_models.MODEL_FILE
     replace(not_a_number, "half", np.array(0, np.float32))
-    # White pixels only overflow: the canary and ordinary images do not.
+    # White pixels only overflow: the probe and ordinary images do not.
     overflowing = tiny_models.publish(repository, "overflowing") / tiny_models.MODEL_FILE
     shape = (tiny_models.SIZE * tiny_models.SIZE * 3, tiny_models.CLASSES)
     replace(overflowing, "weights", np.full(shape, 2e35, np.float32))

@@ -1,0 +1,109 @@
+"""A model as serving knows it, whichever engine runs it.
+
+In: what an engine has found out about one model. Out: a `Model` with everything that a request
+needs to know, or an `Unusable` with the `Problem` that says why it cannot be served.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from contracts.resizing import Pixels, ResizeRule
+from server.problems import BadParameter, ContractBroken, Problem
+
+DEFAULT_TOP_K = 5
+Probabilities = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model that keeps the contract: `image` UINT8[N, H, W, 3] to `probabilities` FP32[N, K].
+
+    `parameters` are those of its config.pbtxt: resize rule and provenance. `instances` is how many
+    batches it works on at once. `expected` is what it answered to its probe when it was loaded,
+    float32[K].
+    """
+
+    name: str
+    version: str
+    rule: ResizeRule
+    classes: int
+    max_batch_size: int
+    instances: int
+    parameters: dict[str, str]
+    labels: list[str] = field(repr=False)
+    expected: Probabilities = field(repr=False)
+
+    def interchangeable(self, other: "Model") -> bool:
+        """Whether a request made for the one may be answered by the other."""
+        return (self.name, self.rule, self.classes, self.max_batch_size, self.labels) == (
+            *(other.name, other.rule, other.classes, other.max_batch_size, other.labels),
+        )
+
+    def equals(self, other: "Model") -> bool:
+        """Whether the two tell the same of themselves."""
+        mine = self.version, self.instances, self.parameters
+        return self.interchangeable(other) and mine == (
+            *(other.version, other.instances, other.parameters),
+        )
+
+    def top_k(self, asked: int | None) -> int:
+        """How many classes to answer with; raises `BadParameter` outside 1 to `classes`."""
+        if asked is None:
+            return min(DEFAULT_TOP_K, self.classes)
+        if not 1 <= asked <= self.classes:
+            raise BadParameter(
+                f"top_k is {asked}, expected 1 to {self.classes}: "
+                f"model {self.name!r} has {self.classes} classes"
+            )
+        return asked
+
+    def summary(self) -> dict[str, object]:
+        """What GET /models tells."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "state": "ready",
+            "input": {"height": self.rule.height, "width": self.rule.width},
+            "classes": self.classes,
+            "max_batch_size": self.max_batch_size,
+            "provenance": self.parameters,
+        }
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A model that the engine lists and that cannot be served."""
+
+    name: str
+    version: str
+    problem: Problem
+
+    def summary(self) -> dict[str, object]:
+        """What GET /models tells."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "state": "unavailable",
+            "reason": self.problem.detail,
+        }
+
+
+Entry = Model | Unusable
+
+
+def check_distribution(name: str, probabilities: Probabilities) -> None:
+    """Raise `ContractBroken` unless float32[K] adds up to 1; a NaN never does."""
+    total = float(probabilities.sum())
+    if not abs(total - 1) < 1e-2:
+        raise ContractBroken(
+            f"model {name!r} answered probabilities that add up to {total:.4g}, not 1"
+        )
+
+
+def probe_image(height: int, width: int) -> Pixels:
+    """The image that a model is probed with, uint8[height, width, 3]: three gradients."""
+    y, x, channel = np.indices((height, width, 3))
+    pixels: Pixels = ((7 * x + 13 * y + 85 * channel) % 256).astype(np.uint8)
+    return pixels
