@@ -97,7 +97,7 @@ def running_gateway(
 def check_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     """Hold that two lists of predictions say the same.
 
-    The same image may share its batch with others, a canary among them; then the sums of a matrix
+    The same image may share its batch with others, a probe among them; then the sums of a matrix
     product may be rounded in another order, and the last digit of the answer with them.
     """
     assert [(p["label"], p["index"]) for p in one] == [(p["label"], p["index"]) for p in other]
