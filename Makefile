@@ -29,7 +29,9 @@ lint: .venv/.test .venv-triton/.triton ## Lint and type-check everything
 ROOMS := contracts server export reference loadtest deploy
 .PHONY: $(ROOMS:%=test-%)
 $(ROOMS:%=test-%): test-%: .venv/.test-% .venv-triton/.triton
-	$(BIN)/python -m pytest tests/$*
+	$(BIN)/python -m pytest $(PARALLEL) tests/$*
+# Tests of servers mostly wait for processes, so two files at a time take half as long.
+test-server: PARALLEL := --numprocesses 2 --dist loadfile
 test-server: ## Run the tests of one room; also test-contracts, -export, -reference, -loadtest, -deploy
 
 .PHONY: coverage
