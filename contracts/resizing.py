@@ -13,7 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
+# Left, top, right, bottom of a part of an image, in its pixels.
+Box = tuple[float, float, float, float]
 
+ROUNDINGS = ("tensorflow", "torchvision")
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -28,6 +31,10 @@ class ResizeRule:
     antialias: whether the filter widens when it shrinks an image. False is TensorFlow's default
         (`tf.image.resize`, half-pixel centres), which Google's own evaluations use.
     crop_fraction: resize to round(size / crop_fraction), then cut the central height × width.
+    rounding: whose arithmetic gives the long side and the place of the cut where they are no whole
+        numbers. "tensorflow" rounds the long side to the nearest and begins the cut at the half,
+        rounded down; "torchvision", which timm uses, cuts the fraction of the long side off and
+        rounds the half to the nearest, of two to the even number.
     """
 
     height: int
@@ -36,6 +43,7 @@ class ResizeRule:
     interpolation: str = "bilinear"
     antialias: bool = True
     crop_fraction: float = 1.0
+    rounding: str = "tensorflow"
 
     @classmethod
     def from_parameters(cls, height: int, width: int, parameters: Mapping[str, str]) -> Self:
@@ -65,6 +73,7 @@ class ResizeRule:
             one_of("interpolation", "bilinear", *FILTERS),
             one_of("antialias", "true", "true", "false") == "true",
             crop_fraction,
+            one_of("rounding", "tensorflow", *ROUNDINGS),
         )
         if not rule.antialias and rule.interpolation != "bilinear":
             raise ValueError("antialias false is only defined here for interpolation bilinear")
@@ -76,18 +85,33 @@ class ResizeRule:
         to_height = round(self.height / self.crop_fraction)
         if self.resize == "squash":
             return to_width, to_height
+        if self.rounding == "torchvision":
+            if to_width * height >= to_height * width:
+                return to_width, max(to_height, int(to_width * height / width))
+            return max(to_width, int(to_height * width / height)), to_height
         scale = max(to_width / width, to_height / height)
         return max(to_width, round(width * scale)), max(to_height, round(height * scale))
 
-    def apply(self, image: Image.Image, size: tuple[float, float] | None = None) -> Pixels:
+    def parameters(self) -> dict[str, str]:
+        """What config.pbtxt states of this rule: `from_parameters` makes it again."""
+        return {
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+            "antialias": "true" if self.antialias else "false",
+            "crop_fraction": repr(self.crop_fraction),
+            "rounding": self.rounding,
+        }
+
+    def apply(self, image: Image.Image, box: Box | None = None) -> Pixels:
         """The RGB image as contiguous uint8[height, width, 3].
 
-        `size` is how much of it, from the upper left, is the image: of one that was decoded at a
+        `box` is the part of it that is the image, all of it if None: of one that was decoded at a
         fraction of its size the last column and row can lie half beyond its edge.
         """
-        width, height = size or image.size
+        x, y, right, bottom = box or (0.0, 0.0, *image.size)
+        width, height = right - x, bottom - y
         to_width, to_height = self.target(width, height)
-        left, top = (to_width - self.width) // 2, (to_height - self.height) // 2
+        left, top = self._start(to_width - self.width), self._start(to_height - self.height)
         if not self.antialias:
             rows = np.arange(top, top + self.height)
             columns = np.arange(left, left + self.width)
@@ -102,14 +126,18 @@ class ResizeRule:
                 (self.width, self.height),
                 FILTERS[self.interpolation],
                 (
-                    left * across,
-                    top * down,
+                    x + left * across,
+                    y + top * down,
                     # Rounding must not carry the box over the edge.
-                    min((left + self.width) * across, width),
-                    min((top + self.height) * down, height),
+                    min(x + (left + self.width) * across, right),
+                    min(y + (top + self.height) * down, bottom),
                 ),
             )
         return np.ascontiguousarray(image, dtype=np.uint8)
+
+    def _start(self, gap: int) -> int:
+        """Where the cut begins, on a side that is `gap` longer than what is kept of it."""
+        return round(gap / 2) if self.rounding == "torchvision" else gap // 2
 
 
 def _sample(

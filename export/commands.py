@@ -200,10 +200,7 @@ def _parameters(
         "checkpoint_sha256": classifier.sha256,
         "exported_with": packages,
         "parity_max_abs_logit_diff": f"{parity:.2e}",
-        "resize": rule.resize,
-        "interpolation": rule.interpolation,
-        "antialias": _bool(rule.antialias),
-        "crop_fraction": repr(rule.crop_fraction),
+        **rule.at(classifier.image_size).parameters(),
         "flops_per_image": str(count_flops(classifier.module, classifier.image_size)),
     }
     if judgement is not None:
@@ -223,6 +220,7 @@ def _preprocessing(classifier: Classifier, options: Options) -> Preprocessing:
         interpolation=options.interpolation or own.interpolation,
         antialias=options.antialias and own.antialias,
         crop_fraction=options.crop_fraction or own.crop_fraction,
+        rounding=options.rounding or own.rounding,
     )
     if not rule.antialias and rule.interpolation != "bilinear":
         raise UsageError(

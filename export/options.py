@@ -69,13 +69,16 @@ class Options:
 
     resize: Literal["squash", "shortest"] | None = None
     """Straight to a square, or the short side with the aspect kept and a central cut. This and the
-    next three are properties of the weights; the default is that of the file's format."""
+    next four are properties of the weights; the default is that of the file's format."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """Of the resizing."""
     antialias: bool = True
     """Do not average over all pixels when shrinking, as TensorFlow does not by default."""
     crop_fraction: float | None = None
     """The share of the resized side that the central cut keeps, as 0.875; 0.1 at the least."""
+    rounding: Literal["tensorflow", "torchvision"] | None = None
+    """Whose arithmetic gives a long side and a cut that are no whole pixels: TensorFlow's, which is
+    the default of .npz, or torchvision's and timm's, that of .safetensors."""
 
     def check(self) -> None:
         """Raises UsageError for contradictions, before anything slow begins."""

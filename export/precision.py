@@ -19,7 +19,7 @@ from export.options import Precision, UsageError
 from export.parity import Logits, Pixels, probe_images, torch_logits
 from export.pictures import find_images, read_image
 from export.preprocessing import Preprocessing
-from export.progress import note, track
+from export.progress import track
 from export.quantization import activations, quantize
 
 # The share of images whose first class must stay the same. Rounding to 11 bits moves hardly
@@ -93,9 +93,7 @@ def gather_images(folder: Path | None, rule: Preprocessing, image_size: int) -> 
     images = []
     for path in track([paths[index] for index in chosen], "reading images"):
         image = read_image(path, rule, image_size)
-        if image is None:
-            note(f"{path} is skipped: it is no image")
-        else:
+        if image is not None:
             images.append(image)
     if len(images) < LEAST_IMAGES:
         raise UsageError(

@@ -9,10 +9,12 @@ import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from contracts.resizing import ResizeRule
 from export.published import CheckpointError
 
 Resize = Literal["squash", "shortest"]
 Interpolation = Literal["bilinear", "bicubic"]
+Rounding = Literal["tensorflow", "torchvision"]
 
 # The start of timm's architecture names, by family, and timm's defaults.
 _TIMM_NAMES = {"mixer": ("mixer_",), "vit": ("vit_", "deit_"), "bit": ("resnetv2_",)}
@@ -30,12 +32,18 @@ class Preprocessing:
 
     `resize` is "squash" (straight to a square, ignoring the aspect) or "shortest" (the short side,
     keeping the aspect), to round(image_size / crop_fraction); the central square is then cut out.
+    `rounding` is the arithmetic of the library that the weights were evaluated with.
     """
 
     resize: Resize = "squash"
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
     crop_fraction: float = 1.0
+    rounding: Rounding = "tensorflow"
+
+    def at(self, image_size: int) -> ResizeRule:
+        """The rule for square inputs of `image_size` pixels per side."""
+        return ResizeRule(image_size, image_size, **dataclasses.asdict(self))
 
 
 def read_timm_config(path: Path, metadata: dict[str, str], family: str) -> dict[str, Any]:
@@ -99,4 +107,5 @@ def timm_preprocessing(
         antialias=True,
         # timm rounds the resized side down; so expressed, rounding to the nearest gives the same.
         crop_fraction=image_size / math.floor(image_size / crop),
+        rounding="torchvision",
     )

@@ -9,7 +9,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest.load.sample_images import SUFFIXES, ImagesError
+from contracts.images.folders import find_classes, find_images
+from loadtest.load.sample_images import ImagesError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     hint = f"; did you mean {test}?" if test.is_dir() else ""
     if not folder.is_dir():
         raise ImagesError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    tree = find_classes(folder)
+    names = tree.classes
     if set(names) <= set(labels):
         places = {name: labels.index(name) for name in names}
     elif len(names) == len(labels):
@@ -42,10 +44,8 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
             f"{len(labels)} classes; expected names of its classes, or a folder for each{hint}"
         )
     found = [
-        Labelled(file, (place,))
-        for name, place in places.items()
-        for file in sorted((folder / name).iterdir())
-        if file.suffix.lower() in SUFFIXES
+        Labelled(file, (places[names[label]],))
+        for file, label in zip(tree.files, tree.labels, strict=True)
     ]
     if not found:
         raise ImagesError(f"{folder}: no images; expected {folder}/<class>/*.jpg{hint}")
@@ -60,7 +60,7 @@ def imagenet(folder: Path, labels: Path | None, real: Path | None) -> list[Label
         labels: Lines of a file's name and its class, 0 to 999 in the order of the WordNet ids.
         real: ReaL's real.json: for each image, by number, the list of its classes.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files, _ = find_images(folder)
     if not files:
         raise ImagesError(f"{folder}: holds no images")
     if real is not None:

@@ -1,9 +1,9 @@
 """Images for training and evaluation: all in memory, or decoded as they are needed.
 
-In: a folder tree `SPLIT/<class>/*.jpg` (any format that Pillow reads), or the archive
-`cifar-10-python.tar.gz`. Out: a `Memory` of uint8 images [N, H, W, 3] with int32 labels [N], or,
-for sets larger than memory, `Files`, which opens an image when it is asked for. Files that are no
-images are named and skipped, or refused.
+In: a folder tree `SPLIT/<class>/*.jpg` (at any depth, any format that the gateway reads), or the
+archive `cifar-10-python.tar.gz`. Out: a `Memory` of uint8 images [N, H, W, 3] with int32 labels
+[N], or, for sets larger than memory, `Files`, which opens an image when it is asked for. Files that
+are no images are named and skipped, or refused.
 """
 
 import dataclasses
@@ -12,19 +12,25 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from contracts.images.decoding import OWN_MAX_PIXELS, decode, open_header, probe_file, read_file
+from contracts.images.errors import ImageError
+from contracts.images.folders import find_classes
+from contracts.resizing import ResizeRule
 from reference import cifar10
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 GIB = 1 << 30
-# What Pillow raises for files that are no images, or only half of one.
-BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# Files that are no images, or only half of one, or that cannot be read.
+BROKEN = (ImageError, OSError)
+
+Read = TypeVar("Read")
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +84,13 @@ class Files:
 
     def image(self, row: int) -> Image.Image:
         """One image, RGB, upright, at least twice as large as the image size where it was."""
+        return self._first(row, lambda file: open_upright(file, 2 * self.image_size))
+
+    def square(self, row: int) -> npt.NDArray[np.uint8]:
+        """One image at the image size."""
+        return self._first(row, lambda file: read_image(file, self.image_size))
+
+    def _first(self, row: int, read: Callable[[Path], Read]) -> Read:
         # One that turns out to be broken is named, and the class's next is taken. Which one that is
         # depends on the files alone, so a resumed run reads the same.
         for step in range(len(self.files)):
@@ -86,15 +99,11 @@ class Files:
             if self.labels[other] != self.labels[row] or file in self.broken:
                 continue
             try:
-                return open_upright(file, 2 * self.image_size)
+                return read(file)
             except BROKEN as error:
                 self.broken.add(file)
                 _log.warning("%s: replaced by another, not an image: %s", file, error)
         raise DataError(f"{self.files[row].parent}: no image in it can be read any more")
-
-    def square(self, row: int) -> npt.NDArray[np.uint8]:
-        """One image at the image size."""
-        return np.asarray(shrink(self.image(row), self.image_size))
 
 
 Dataset = Memory | Files
@@ -141,8 +150,7 @@ def load(
             elif refuse_broken:  # which takes as long as one epoch's reading
                 read_image(files[index], image_size)
             else:
-                with Image.open(files[index]):  # the header only
-                    pass
+                probe_file(files[index])
         except BROKEN as error:
             what = f"{files[index]}: not an image that can be read: {error}"
             if refuse_broken:
@@ -167,16 +175,15 @@ def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ..
     """The files of `folder/<class>/`, with the number of the class of each, and the classes."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg")
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-    found = [
-        (file, label)
-        for label, name in enumerate(classes)
-        for file in sorted((folder / name).iterdir())
-        if file.suffix.lower() in SUFFIXES
-    ]
-    if not found:
-        raise DataError(f"{folder}: no images; expected {folder}/<class>/*.jpg")
-    return [file for file, _ in found], np.array([n for _, n in found], np.int32), classes
+    found = find_classes(folder)
+    left_out = str(found.left_out)
+    if not found.files:
+        hint = f" (left out: {left_out})" if left_out else ""
+        raise DataError(f"{folder}: no images; expected {folder}/<class>/*.jpg{hint}")
+    _log.info("%s: %d images of %s", folder, len(found.files), found.summary())
+    if left_out:
+        _log.info("%s: left out %s", folder, left_out)
+    return list(found.files), np.array(found.labels, np.int32), found.classes
 
 
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
@@ -188,21 +195,20 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, 
 def open_upright(file: Path, at_least: int) -> Image.Image:
     """One image, turned as its EXIF data say, RGB; large JPEGs are decoded at a fraction of their
     size that leaves both sides at least `at_least` pixels long."""
-    with Image.open(file) as image:
-        image.draft("RGB", (at_least, at_least))
-        return ImageOps.exif_transpose(image).convert("RGB")
+    return decode(open_header(file.read_bytes(), OWN_MAX_PIXELS), at_least).image
 
 
 def shrink(image: Image.Image, image_size: int) -> Image.Image:
     """Straight to a square, bilinear, antialiased: the exported models' default rule."""
     if image.size == (image_size, image_size):
         return image
-    return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return Image.fromarray(ResizeRule(image_size, image_size).apply(image))
 
 
 def read_image(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
-    """One image as RGB, upright, resized to a square; uint8 [H, W, 3]."""
-    return np.asarray(shrink(open_upright(file, 2 * image_size), image_size))
+    """One image as RGB, upright, resized to a square; uint8 [H, W, 3]: what the gateway makes of
+    the file for a model with the default rule."""
+    return read_file(file, ResizeRule(image_size, image_size))
 
 
 def _for_all(work: Callable[[int], None], rows: Iterable[int], title: str, workers: int) -> None:

@@ -26,9 +26,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from contracts.images.folders import find_images
 from server.settings import CLIENT_PREFIX
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 Answer = dict[str, Any]
 
 
@@ -119,7 +119,7 @@ def find(name: str) -> Sequence[Path | str]:
     """
     path = Path(name)
     if path.is_dir():
-        return [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES] or [name]
+        return find_images(path)[0] or [name]
     if path.exists() or not glob.has_magic(name):
         return [path]
     matches = Path(path.anchor).glob(str(path.relative_to(path.anchor)))

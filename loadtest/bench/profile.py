@@ -28,7 +28,7 @@ from loadtest.bench.processes import running
 CONCURRENCY = 32
 # Parts of the gateway, by the innermost frame of a sample that one of the patterns fits.
 PARTS = {
-    "decode and resize": r"\(PIL/|\(server/(images|resizing)\.py",
+    "decode and resize": r"\(PIL/|\((server|contracts)/images/|\(contracts/resizing\.py",
     "gRPC": r"\(grpc/|\(server/(triton|batching)\.py|^Thread\.run ",
     "metrics": r"\(prometheus_client/|\(server/(telemetry|metrics)\.py",
     "framework": r"\((fastapi|starlette)/",

@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+from contracts.images.decoding import read
+from contracts.images.errors import ImageError
+from contracts.images.folders import find_images
+from contracts.images.formats import SUFFIXES
+from contracts.resizing import ResizeRule
+
 WIDTH, HEIGHT = 500, 375  # pixels, as most of ImageNet's images
 QUALITY = 92
 
@@ -30,10 +35,8 @@ class SampleImage:
     data: bytes = dataclasses.field(repr=False)
 
     def pixels(self, height: int, width: int) -> npt.NDArray[np.uint8]:
-        """Straight to that size, bilinear: uint8[height, width, 3]."""
-        with Image.open(io.BytesIO(self.data)) as image:
-            small = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(small)
+        """Straight to that size, bilinear: uint8[height, width, 3]. Raises `ImageError`."""
+        return read(self.data, ResizeRule(height, width))
 
 
 def load(folder: Path | None, count: int, seed: int = 0) -> list[SampleImage]:
@@ -45,14 +48,14 @@ def load(folder: Path | None, count: int, seed: int = 0) -> list[SampleImage]:
         return [make(seed + number) for number in range(count)]
     if not folder.is_dir():
         raise ImagesError(f"{folder}: no such folder of images")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files, _ = find_images(folder)
     if not files:
         raise ImagesError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
     found = [SampleImage(path.name, path.read_bytes()) for path in files[:count]]
     for picture in found:
         try:
             picture.pixels(8, 8)
-        except OSError as error:
+        except ImageError as error:
             raise ImagesError(f"{folder}: {picture.name} is not an image: {error}") from error
     return found
 

@@ -163,7 +163,7 @@ class Classifier:
             image = open_header(data, self._max_pixels)
             if image.width * image.height <= INLINE_PIXELS:
                 metrics.image_pixels.observe(image.width * image.height)
-                pixels = decode(image, rule, self._max_pixels)
+                pixels = decode(image, rule)
                 _add(timings, decode=time.perf_counter() - submitted, queue=0.0)
                 return pixels
 
@@ -173,7 +173,7 @@ class Classifier:
             began = time.perf_counter()
             image = open_header(waiting.pop(), self._max_pixels)
             metrics.image_pixels.observe(image.width * image.height)
-            pixels = decode(image, rule, self._max_pixels)
+            pixels = decode(image, rule)
             return pixels, began, time.perf_counter()
 
         job = self._threads.submit(work)

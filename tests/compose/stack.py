@@ -17,9 +17,9 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from contracts.images.decoding import read
 from contracts.resizing import ResizeRule
 from export.graph import PROBABILITIES, open_graph
-from server.images.decoding import decode, open_header
 from server.local_triton.supervisor import free_port
 from tests.stack import status
 from tests.waiting import CHECKOUT, wait_for
@@ -172,7 +172,7 @@ def running_stack(folder: Path, *files: Path, **variables: str) -> Iterator[Stac
 
 def expected(image: bytes) -> npt.NDArray[np.float32]:
     """The shipped model's probabilities of an image, without a server: float32 [10]."""
-    pixels = decode(open_header(image, 10**8), ResizeRule(32, 32), 10**8)
+    pixels = read(image, ResizeRule(32, 32))
     session = open_graph(MODEL / "1/model.onnx")
     answer: npt.NDArray[np.float32] = session.run([PROBABILITIES], {"image": pixels[None]})[0][0]
     return answer

@@ -204,7 +204,8 @@ def test_images_are_cut_as_timm_does(
 ) -> None:
     classifier = load_classifier(save_timm(tmp_path, arrays, **pretrained_cfg))
     resize, interpolation, crop = expected
-    assert classifier.preprocessing == Preprocessing(resize, interpolation, True, crop)
+    expected_rule = Preprocessing(resize, interpolation, True, crop, "torchvision")
+    assert classifier.preprocessing == expected_rule
     size = pretrained_cfg.get("input_size", [3, 224 if arrays is BIT else classifier.image_size])
     assert classifier.image_size == size[-1]
 

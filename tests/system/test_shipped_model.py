@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from contracts.images.decoding import read
 from contracts.resizing import ResizeRule
 from export.checkpoint import load_classifier
 from export.graph import LOGITS, open_graph
 from export.parity import torch_logits
 from reference import models
 from reference.augment import normalise
-from server.images.decoding import decode, open_header
 from tests.photos import photo
 from tests.waiting import CHECKOUT
 
@@ -26,7 +26,7 @@ def images() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Noise, and photo-like images as the gateway resizes them: uint8 [8, 32, 32, 3]."""
     rule = ResizeRule(32, 32)
     noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    photos = [decode(open_header(photo(seed), 10**6), rule, 10**6) for seed in range(4)]
+    photos = [read(photo(seed), rule) for seed in range(4)]
     return np.concatenate([noise, np.stack(photos)])
 
 
