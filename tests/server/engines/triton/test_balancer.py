@@ -1,297 +1,257 @@
-"""One gateway before several Tritons: killed, frozen, restarted, joining, found by name."""
+"""server/engines/triton/balancer.py: who is asked, and who is asked again, with faked Tritons.
+
+test_fleet.py does the same with real ones, which are killed, frozen and restarted.
+"""
 
 import asyncio
 import contextlib
-import os
-import re
-import signal
-import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-import httpx
 import numpy as np
 import pytest
 
-from server.engines.model import Model
+from server.engines.triton import catalogue, replica, retries
 from server.engines.triton.balancer import Balancer
-from server.local_triton.supervisor import LocalTriton, free_port
-from server.problems import TritonAway
-from tests import tiny_models
-from tests.photos import photo
-from tests.stack import Gateway, running_gateway, running_triton, status
-from tests.waiting import frozen, wait_for
+from server.observability import metrics
+from server.problems import (
+    ContractBroken,
+    DeadlinePassed,
+    ModelNotReady,
+    Problem,
+    TritonAway,
+    UnknownModel,
+)
+from tests.server.engines.fakes import SIZE, FakeClient
 
-IMAGE = photo(0, 64, 48)
-PATIENCE = 30.0  # 5 s are what is documented; a loaded machine may take its time
-pytestmark = pytest.mark.timeout(300)
-
-
-def classify(gateway: Gateway) -> int:
-    return httpx.post(
-        f"{gateway.url}/classify",
-        content=IMAGE,
-        headers={"Content-Type": "image/jpeg"},
-        trust_env=False,
-        timeout=60,
-    ).status_code
+IMAGE = np.zeros((SIZE, SIZE, 3), np.uint8)
+Test = Callable[[Balancer, list[FakeClient]], Awaitable[None]]
 
 
-def metric(url: str, pattern: str) -> float:
-    text = httpx.get(url, trust_env=False).text
-    return sum(float(number) for number in re.findall(rf"^{pattern} (\S+)$", text, re.MULTILINE))
-
-
-class Fleet:
-    """Tritons that can be stopped and started one by one, on ports that they keep."""
-
-    def __init__(self, repository: Path, count: int) -> None:
-        self._repository = repository
-        self._ports = [free_port() for _ in range(count)]
-        self._stacks: dict[int, contextlib.ExitStack] = {}
-        self.running: dict[int, LocalTriton] = {}
-        self.url = ",".join(f"127.0.0.1:{port}" for port in self._ports)
-
-    def start(self, number: int) -> None:
-        stack = self._stacks[number] = contextlib.ExitStack()
-        triton = running_triton(self._repository, grpc_port=self._ports[number])
-        self.running[number] = stack.enter_context(triton)
-
-    def stop(self, number: int) -> None:
-        self._stacks.pop(number).close()
-        del self.running[number]
-
-    def close(self) -> None:
-        for number in list(self._stacks):
-            self.stop(number)
-
-    def pid(self, number: int) -> int:
-        pid = self.running[number].pid
-        assert pid
-        return pid
-
-    def calls(self) -> list[float]:
-        """The requests that each has answered."""
-        pattern = r'nv_inference_request_success\{model="linear",version="1"\}'
-        return [metric(triton.metrics_url, pattern) for _, triton in sorted(self.running.items())]
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("repository")
-    tiny_models.publish(folder, "linear")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fleet(repository: Path) -> Iterator[Fleet]:
-    """Three places for a Triton, the first two taken."""
-    fleet = Fleet(repository, 3)
-    with contextlib.closing(fleet):
-        fleet.start(0)
-        fleet.start(1)
-        yield fleet
-
-
-@pytest.fixture(scope="module")
-def gateway(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    flags = ("--triton-url", fleet.url, "--default-model", "linear")
-    with running_gateway(tmp_path_factory.mktemp("gateway") / "log", *flags) as running:
-        yield running
-
-
-def wait_for_replicas(gateway: Gateway, count: int) -> None:
-    wait_for(
-        lambda: metric(f"{gateway.url}/metrics", "mixer_triton_replicas") == count,
-        PATIENCE,
-        f"{count} Tritons that answer",
-    )
-
-
-@contextlib.contextmanager
-def load(gateway: Gateway) -> Iterator[list[int]]:
-    """Requests one after another from each of six clients; every one must be answered."""
-    answers: list[int] = []
-    enough = threading.Event()
-
-    def ask() -> None:
-        while not enough.is_set():
-            answers.append(classify(gateway))
-
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    try:
-        wait_for(lambda: len(answers) > 12, what="answers")
-        yield answers
-        seen = len(answers)
-        wait_for(lambda: len(answers) > seen + 12, what="answers afterwards")
-    finally:
-        enough.set()
-        for thread in threads:
-            thread.join()
-    assert set(answers) == {200}
-
-
-def test_one_that_joins_late_gets_its_share(fleet: Fleet, gateway: Gateway) -> None:
-    wait_for_replicas(gateway, 2)
-    with load(gateway):
-        fleet.start(2)
-        wait_for_replicas(gateway, 3)
-    before = fleet.calls()
-    for _ in range(30):
-        assert classify(gateway) == 200
-    assert [after - first for after, first in zip(fleet.calls(), before, strict=True)] == [10] * 3
-
-
-def test_a_killed_one_costs_no_request(fleet: Fleet, gateway: Gateway) -> None:
-    wait_for_replicas(gateway, 3)
-    with load(gateway):
-        os.kill(fleet.pid(1), signal.SIGKILL)
-        wait_for_replicas(gateway, 2)
-        assert status(f"{gateway.url}/readyz") == 200
-        # Its supervisor starts it again.
-        wait_for_replicas(gateway, 3)
-
-
-def test_a_frozen_one_costs_no_request(fleet: Fleet, gateway: Gateway) -> None:
-    wait_for_replicas(gateway, 3)
-    repeated = metric(f"{gateway.url}/metrics", "mixer_triton_calls_repeated_total")
-    with load(gateway):
-        with frozen(fleet.pid(2)):
-            wait_for_replicas(gateway, 2)
-            assert status(f"{gateway.url}/readyz") == 200
-        wait_for_replicas(gateway, 3)
-    assert metric(f"{gateway.url}/metrics", "mixer_triton_calls_repeated_total") > repeated
-
-
-def test_a_rolling_restart_costs_no_request(fleet: Fleet, gateway: Gateway) -> None:
-    wait_for_replicas(gateway, 3)
-    with load(gateway):
-        for number in range(3):
-            fleet.stop(number)
-            fleet.start(number)
-            wait_for_replicas(gateway, 3)
-
-
-def test_none_left_is_503(fleet: Fleet, gateway: Gateway) -> None:
-    for number in range(3):
-        fleet.stop(number)
-    wait_for_replicas(gateway, 0)
-    assert status(f"{gateway.url}/readyz") == 503
-    assert classify(gateway) == 503
-    fleet.start(1)
-    wait_for(lambda: status(f"{gateway.url}/readyz") == 200, PATIENCE, "ready again")
-    assert classify(gateway) == 200
-
-
-class Names(asyncio.SelectorEventLoop):
-    """An event loop with a name service of its own."""
-
-    table: dict[str, list[str]]
-    asked = 0
-
-    async def getaddrinfo(  # type: ignore[override] # as much of it as is used
-        self, host: str, port: int, **_options: object
-    ) -> list[tuple[object, ...]]:
-        self.asked += 1
-        if host not in self.table:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [
-            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (ip, port, 0, 0))
-            if ":" in ip
-            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port))
-            for ip in self.table[host]
-        ]
-
-
-@contextlib.asynccontextmanager
-async def relay(ip: str, port: int, target: LocalTriton) -> AsyncIterator[None]:
-    """Another address of a Triton."""
-    ends: list[asyncio.StreamWriter] = []
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.close()
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target.grpc_port)
-        ends.extend((writer, far_writer))
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
-
-    async with await asyncio.start_server(connect, ip, port):
-        yield
-    for end in ends:
-        end.close()
-        with contextlib.suppress(OSError):
-            await end.wait_closed()
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds with a real Triton takes milliseconds."""
+    for module, name, seconds in (
+        (replica, "PROBE_TIMEOUT", 0.05),
+        (replica, "PROBE_PAUSE", 0.01),
+        (catalogue, "POLL_SECONDS", 0.02),
+        (catalogue, "AWAY_POLL_SECONDS", 0.02),
+        (catalogue, "QUESTION_TIMEOUT", 0.05),
+        (catalogue, "RECENT_SECONDS", 0.0),
+    ):
+        monkeypatch.setattr(module, name, seconds)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    await asyncio.to_thread(wait_for, condition, PATIENCE)
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - many things change it
+            await asyncio.sleep(0.002)
 
 
-def test_a_name_with_several_addresses(repository: Path, tmp_path: Path) -> None:
-    """127.0.0.2 leads to a second Triton, 127.0.0.3 to one whose model wants other images."""
-    tiny_models.publish(tmp_path, "linear", parameters={"resize": "shortest"})
-    names = Names()
-    names.table = {}
-    image = np.zeros((tiny_models.SIZE, tiny_models.SIZE, 3), np.uint8)
+@contextlib.asynccontextmanager
+async def balanced(*clients: FakeClient) -> AsyncIterator[Balancer]:
+    by_url = {client.url: client for client in clients}
+    balancer = Balancer(",".join(by_url), "m", 30.0, by_url.__getitem__)
+    watch = asyncio.create_task(balancer.watch())
+    try:
+        await until(lambda: len(balancer.serving("m")) == len(clients))
+        yield balancer
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        await balancer.close(1.0)
 
-    async def run(one: LocalTriton) -> None:
-        balancer = Balancer(f"tritons:{one.grpc_port}", "linear", 30.0)
-        watch = asyncio.create_task(balancer.watch())
 
-        def serving() -> list[str]:
-            return [each.url.rpartition(":")[0] for each in balancer.serving("linear")]
+def run(test: Test, count: int = 3) -> None:
+    """Run the test against a balancer with so many Tritons."""
 
-        async def infer() -> Model:
-            model = balancer.get("linear")
-            answers, _ = await balancer.infer(model, [image], 30.0)
-            assert answers.shape == (1, tiny_models.CLASSES)
-            return model
+    async def with_balancer() -> None:
+        clients = [FakeClient(f"127.0.0.{number}:1") for number in range(1, count + 1)]
+        async with balanced(*clients) as balancer:
+            await test(balancer, clients)
 
-        try:
-            with pytest.raises(TritonAway, match=r"has not answered|cannot be resolved"):
-                balancer.get("linear")
-            names.table["tritons"] = ["::1", "127.0.0.1"]
-            await until(lambda: serving() == ["127.0.0.1"])
-            model = await infer()
-            # The first one that came, of as many for the one contract as for the other.
-            names.table["tritons"] = ["127.0.0.3", "127.0.0.1"]
-            await until(lambda: len(serving()) == 2)
-            assert await infer() is model
-            names.table["tritons"] = ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
-            await until(lambda: len(serving()) == 3)
-            assert [await infer() for _ in range(4)] == [model] * 4
-            assert balancer.slots(model) == 4
-            names.table["tritons"] = ["127.0.0.2", "127.0.0.3"]
-            await until(lambda: "127.0.0.1" not in serving())
-            # A resolver that fails takes nothing away.
-            del names.table["tritons"]
-            asked = names.asked
-            await until(lambda: names.asked > asked + 1)
-            assert len(serving()) == 2
-            assert (await infer()).interchangeable(model)
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-            await balancer.close(5.0)
+    asyncio.run(asyncio.wait_for(with_balancer(), 20))
 
-    async def with_relays(one: LocalTriton, two: LocalTriton, other: LocalTriton) -> None:
-        async with (
-            relay("127.0.0.2", one.grpc_port, two),
-            relay("127.0.0.3", one.grpc_port, other),
-        ):
-            await run(one)
 
-    with (
-        running_triton(repository) as one,
-        running_triton(repository) as two,
-        running_triton(tmp_path) as other,
-        asyncio.Runner(loop_factory=lambda: names) as runner,
-    ):
-        runner.run(with_relays(one, two, other))
+async def infer(balancer: Balancer, images: int = 1, seconds: float = 30.0) -> None:
+    await balancer.infer(balancer.get("m"), [IMAGE] * images, seconds)
+
+
+def repeated() -> dict[str, float]:
+    """How often each kind of repetition was counted."""
+    found = {}
+    for kind in retries.Kind:
+        found[kind.value] = metrics.retries.labels(kind.value)._value.get()
+    found["total"] = metrics.repeated._value.get()
+    return found
+
+
+def new(before: dict[str, float]) -> dict[str, float]:
+    """What has been counted since then."""
+    return {
+        kind: count - before[kind] for kind, count in repeated().items() if count > before[kind]
+    }
+
+
+def test_calls_and_images_are_shared_evenly() -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        before = [client.calls for client in clients]
+        for _ in range(30):
+            await infer(balancer)
+        shares = [client.calls - count for client, count in zip(clients, before, strict=True)]
+        assert shares == [10, 10, 10]
+        # Who got many images at once is given none until the others have as many.
+        before = [client.calls for client in clients]
+        await infer(balancer, images=6)
+        for _ in range(12):
+            await infer(balancer)
+        shares = [client.calls - count for client, count in zip(clients, before, strict=True)]
+        assert sorted(shares) == [1, 6, 6]
+
+    run(test)
+
+
+def test_the_one_with_the_fewest_calls_under_way_is_asked() -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        model = balancer.get("m")
+        for client in clients:
+            client.freeze()
+        calls = [asyncio.create_task(balancer.infer(model, [IMAGE], 30.0)) for _ in range(6)]
+        await asyncio.sleep(0)
+        assert [each.pending for each in balancer.serving("m")] == [2, 2, 2]
+        for client in clients:
+            client.thaw()
+        await asyncio.gather(*calls)
+        assert [each.pending for each in balancer.serving("m")] == [0, 0, 0]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"), [(TritonAway("gone"), "away"), (ModelNotReady("gone"), "not-ready")]
+)
+def test_a_lost_call_is_repeated_on_another(failure: Problem, kind: str) -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        before = repeated()
+        clients[1].failure = failure
+        for _ in range(6):
+            await infer(balancer)
+        assert new(before)[kind] >= 1
+        assert new(before)["total"] == new(before)[kind]
+        # It comes back by itself.
+        clients[1].failure = None
+        await until(lambda: len(balancer.serving("m")) == 3)
+        await until(lambda: not any(each.broken for each in balancer.serving("m")))
+        calls = clients[1].calls
+        for _ in range(6):
+            await infer(balancer)
+        assert clients[1].calls > calls
+
+    run(test)
+
+
+def test_a_call_is_repeated_on_one_other_triton_only() -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        before = repeated()
+        for client in clients:
+            client.failure = ModelNotReady("draining")
+        calls = sum(client.calls for client in clients)
+        with pytest.raises(ModelNotReady):
+            await infer(balancer)
+        assert sum(client.calls for client in clients) == calls + 2
+        assert new(before) == {"not-ready": 1, "total": 1}
+
+    run(test)
+
+
+@pytest.mark.parametrize("failure", [ContractBroken("odd"), DeadlinePassed("late")])
+def test_a_call_that_was_not_lost_is_not_repeated(failure: Problem) -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        before = repeated()
+        model = balancer.get("m")
+        for client in clients:
+            client.failure = failure
+        with pytest.raises(type(failure)):
+            await balancer.infer(model, [IMAGE], 30.0)
+        assert new(before) == {}
+
+    run(test)
+
+
+def test_calls_that_wait_for_a_frozen_one_fail_over() -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        before = repeated()
+        clients[0].freeze()
+        # More than one round, so that some wait for the frozen one.
+        await asyncio.gather(*(infer(balancer, seconds=5.0) for _ in range(9)))
+        assert new(before) == {"failed-over": 3, "total": 3}
+        clients[0].thaw()
+        await until(lambda: len(balancer.serving("m")) == 3)
+
+    run(test)
+
+
+def test_a_lone_one_that_is_lost_is_told_and_found_again() -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        before = repeated()
+        clients[0].failure = TritonAway("gone")
+        with pytest.raises(TritonAway):
+            await infer(balancer)
+        assert new(before) == {}
+        await until(lambda: not balancer.serving("m"))
+        with pytest.raises(TritonAway, match="gone"):
+            balancer.get("m")
+        with pytest.raises(TritonAway):
+            balancer.entries()
+        clients[0].failure = None
+        await until(lambda: len(balancer.serving("m")) == 1)
+        await infer(balancer)
+
+    run(test, count=1)
+
+
+def test_one_that_was_away_does_not_catch_up() -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        clients[0].failure = TritonAway("gone")
+        await until(lambda: len(balancer.serving("m")) == 2)
+        for _ in range(100):
+            await infer(balancer)
+        clients[0].failure = None
+        await until(lambda: len(balancer.serving("m")) == 3)
+        before = clients[0].calls
+        for _ in range(30):
+            await infer(balancer)
+        assert 9 <= clients[0].calls - before <= 11
+
+    run(test)
+
+
+def test_a_probe_passes_with_one_healthy_triton() -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        wrong = np.asarray([0.7, 0.1, 0.1, 0.1], np.float32)
+        clients[0].answer = clients[1].answer = wrong
+        assert await balancer.probe() == []
+        clients[2].answer = wrong
+        problems = await balancer.probe()
+        assert [type(problem) for problem in problems] == [ContractBroken]
+        assert "0.45 away from what it answered" in problems[0].detail
+        # Wrong answers are avoided as long as another Triton gives right ones.
+        clients[1].answer = FakeClient("").answer
+        await until(lambda: [bool(each.broken) for each in balancer.serving("m")].count(False) == 1)
+        before = clients[1].calls
+        for _ in range(10):
+            await infer(balancer)
+        assert clients[1].calls - before >= 10
+
+    run(test)
+
+
+def test_instances_and_slots_are_those_of_all_that_answer() -> None:
+    async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
+        model = balancer.get("m")
+        assert (balancer.instances(model), balancer.slots(model)) == (3, 6)
+        clients[0].failure = TritonAway("gone")
+        await until(lambda: balancer.slots(model) == 4)
+        with pytest.raises(UnknownModel, match="there are: m"):
+            balancer.get("n")
+
+    run(test)

@@ -1,0 +1,160 @@
+"""server/serving/batching.py: which images share a call, against an engine that the test holds."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.problems import ContractBroken, ModelNotReady
+from server.serving.batching import Batcher
+from tests.server.engines.fakes import CLASSES, SIZE, FakeEngine, model
+
+IMAGE = np.zeros((SIZE, SIZE, 3), np.uint8)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 10))
+
+
+async def settle() -> None:
+    """Let everything happen that waits for nothing but its turn."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def batcher_of(engine: FakeEngine) -> Batcher:
+    return Batcher(engine, engine.get(engine.default), 30.0)
+
+
+async def ask(batcher: Batcher) -> None:
+    with batcher.gate.enter(1, 30.0) as ticket:
+        probabilities, version = await batcher.infer(IMAGE)
+        ticket.done()
+    assert probabilities.shape == (CLASSES,)
+    assert version == "1"
+
+
+def test_a_lone_image_goes_at_once() -> None:
+    async def test() -> None:
+        engine = FakeEngine(model())
+        await ask(batcher_of(engine))
+        assert [call.images for call in engine.calls] == [1]
+
+    run(test())
+
+
+def test_images_that_are_ready_together_share_a_call() -> None:
+    async def test() -> None:
+        engine = FakeEngine(model(max_batch_size=8), hold=True)
+        batcher = batcher_of(engine)
+        with batcher.gate.enter(1, 30.0):  # another request is under way: not alone
+            asks = [asyncio.create_task(ask(batcher)) for _ in range(8)]
+            await settle()
+            assert [call.images for call in engine.calls] == [8]
+            engine.calls[0].finish()
+            await asyncio.gather(*asks)
+
+    run(test())
+
+
+def test_no_call_is_larger_than_the_model_takes() -> None:
+    async def test() -> None:
+        engine = FakeEngine(model(max_batch_size=4), hold=True)
+        batcher = batcher_of(engine)
+        asks = [asyncio.create_task(ask(batcher)) for _ in range(10)]
+        done = 0
+        while done < 10:
+            await settle()
+            for call in engine.calls:
+                if not call.answer.done():
+                    call.finish()
+                    done += call.images
+        await asyncio.gather(*asks)
+        assert max(call.images for call in engine.calls) <= 4
+        assert sum(call.images for call in engine.calls) == 10
+
+    run(test())
+
+
+def test_while_every_instance_is_busy_one_batch_is_prefetched_and_the_rest_gathers() -> None:
+    async def test() -> None:
+        engine = FakeEngine(model(max_batch_size=8, instances=1), hold=True)
+        batcher = batcher_of(engine)
+        asks = []
+        for _ in range(6):
+            asks.append(asyncio.create_task(ask(batcher)))
+            await settle()
+        # One for the instance, one that waits for it there; four gather here.
+        assert [call.images for call in engine.calls] == [1, 1]
+        engine.calls[0].finish()
+        await settle()
+        assert [call.images for call in engine.calls] == [1, 1, 4]
+        for call in engine.calls[1:]:
+            call.finish()
+        await asyncio.gather(*asks)
+
+    run(test())
+
+
+def test_a_prefetched_batch_is_as_large_as_those_under_way() -> None:
+    async def test() -> None:
+        engine = FakeEngine(model(max_batch_size=8, instances=1), hold=True)
+        batcher = batcher_of(engine)
+        with batcher.gate.enter(1, 30.0):
+            asks = [asyncio.create_task(ask(batcher)) for _ in range(3)]
+            await settle()
+            for wanted in ([3], [3], [3, 3]):
+                asks.append(asyncio.create_task(ask(batcher)))
+                await settle()
+                assert [call.images for call in engine.calls] == wanted
+            for call in engine.calls:
+                call.finish()
+            await asyncio.gather(*asks)
+
+    run(test())
+
+
+def test_an_image_that_was_given_up_is_not_sent() -> None:
+    async def test() -> None:
+        engine = FakeEngine(model(), hold=True)
+        batcher = batcher_of(engine)
+        asks = []
+        for _ in range(4):
+            asks.append(asyncio.create_task(ask(batcher)))
+            await settle()
+        asks[2].cancel()
+        await settle()
+        engine.calls[0].finish()
+        await settle()
+        assert [call.images for call in engine.calls] == [1, 1, 1]
+        for call in engine.calls[1:]:
+            call.finish()
+        results = await asyncio.gather(*asks, return_exceptions=True)
+        assert [type(result).__name__ for result in results] == [
+            *("NoneType", "NoneType", "CancelledError", "NoneType")
+        ]
+        assert batcher.gate.waiting == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("failure", [ModelNotReady("gone"), ContractBroken("odd"), OSError("x")])
+def test_a_failed_call_is_the_answer_of_each_image_in_it(failure: Exception) -> None:
+    async def test() -> None:
+        engine = FakeEngine(model(), hold=True)
+        batcher = batcher_of(engine)
+        with batcher.gate.enter(1, 30.0):
+            asks = [asyncio.create_task(ask(batcher)) for _ in range(3)]
+            await settle()
+            engine.calls[0].answer.set_exception(failure)
+            results = await asyncio.gather(*asks, return_exceptions=True)
+            assert results == [failure] * 3
+            # The next one is asked as if nothing had happened.
+            another = asyncio.create_task(ask(batcher))
+            await settle()
+            engine.calls[1].finish()
+            await another
+
+    run(test())
