@@ -1,6 +1,7 @@
 """The rooms of the project meet through files and protocols: none imports another."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,3 +116,97 @@ def test_the_gateway_loads_no_framework() -> None:
     ).stdout.split()
     assert "server" in loaded
     assert not {"torch", "jax", "flax", "onnx", "onnxruntime", "export", "reference"} & set(loaded)
+
+
+# The rooms of server/ from the outside to the inside. An import only points down this list.
+FLOORS = (
+    ("__main__",),
+    ("client", "triton_alone"),
+    ("process",),
+    ("web",),
+    ("serving",),
+    ("engines.triton",),
+    ("engines",),
+    ("images", "local_triton"),
+    ("observability",),
+    ("crash_loop", "problems", "settings"),
+)
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+# Programs of their own, and what is chosen in one place: who may import these.
+ONLY_FROM = {
+    "engines.triton": {"server.web.app"},
+    "local_triton": {"server.__main__", "server.triton_alone"},
+}
+
+
+def module_of(path: Path) -> str:
+    name = ".".join(path.relative_to(CHECKOUT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def graph_of(folder: str) -> dict[str, set[str]]:
+    """For each module of the folder those of the folder that it imports, inside functions too."""
+    modules = {module_of(path): path for path in sources(folder)}
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                assert not node.level, f"{module}: imports are absolute"
+                found = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in modules else node.module for name in found]
+            graph[module] |= {name for name in names if name in modules and name != module}
+    return graph
+
+
+def room_of(module: str) -> str:
+    """The innermost room of server/ that the module lies in; "" is the package itself."""
+    inside = module.removeprefix("server").removeprefix(".")
+    rooms = [room for room in FLOOR_OF if f"{inside}.".startswith(f"{room}.")]
+    return max(rooms, key=len, default=inside)
+
+
+def test_imports_inside_the_server_point_down() -> None:
+    graph = graph_of("server")
+    assert {room_of(module) for module in graph} == {*FLOOR_OF, ""}
+    upward = [
+        f"{module} imports {other}"
+        for module, others in graph.items()
+        for other in others
+        if room_of(other)
+        and room_of(module) != room_of(other)
+        and FLOOR_OF[room_of(module)] >= FLOOR_OF[room_of(other)]
+    ]
+    assert not upward
+    side = [
+        f"{module} imports {other}"
+        for module, others in graph.items()
+        for other in others
+        if room_of(module) != room_of(other)
+        and module not in ONLY_FROM.get(room_of(other), {module})
+    ]
+    assert not side
+
+
+@pytest.mark.parametrize("room", sorted({name.partition("/")[0] for name in ALLOWED}))
+def test_no_imports_form_a_circle(room: str) -> None:
+    graph = graph_of(room)
+    assert graph
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle: {' → '.join(error.args[1])}")
+
+
+def test_serving_and_engines_know_no_http() -> None:
+    """What they do for a request could be done for any protocol."""
+    strangers = [
+        f"{path.relative_to(CHECKOUT)}:{line} imports {name}"
+        for room in ("server/serving", "server/engines", "server/images")
+        for path in sorted((CHECKOUT / room).rglob("*.py"))
+        for line, name in imports(path)
+        if name in {"fastapi", "starlette", "uvicorn", "httptools", "python_multipart"}
+    ]
+    assert not strangers
