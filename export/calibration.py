@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graph import INPUT, open_graph, save_graph
+from contracts.repository import INPUT
+from export.graph import open_graph, save_graph
 
 _BINS = 4096
 LEVELS = 127  # of a symmetric int8, to each side of zero

@@ -14,37 +14,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from contracts.npz import Array, Arrays, PublishedArrays
+from contracts.published import CheckpointError, read_contents
+from contracts.variants import VARIANTS, variant_name
 from export import timm
 from export.archives import ArrayFile, open_arrays
-from export.models import FAMILIES, VARIANTS, BiTConfig, Config
-from export.models.layers import Gelu
+from export.models import Flavour, Gelu, Network, build, network_of
+from export.models.parameters import load_published, published_layers
 from export.preprocessing import (
     Preprocessing,
     read_timm_config,
     timm_image_size,
     timm_preprocessing,
 )
-from export.published import (
-    Array,
-    Arrays,
-    CheckpointError,
-    Shape,
-    load_published,
-    published_layers,
-)
 
 __all__ = ["CheckpointError", "Classifier", "Preprocessing", "load_classifier", "random_classifier"]
 
-# Files that hold the state of an optimiser keep the parameters under this key.
-_OPTIMIZER_PREFIX = "opt/target/"
-# The scopes that BiT's files may number.
-_NUMBERED = re.compile(r"\b(standardized_conv2d|group_norm|conv2d)_\d+\b")
-# Today's names of a ViT block's parts, and the published ones.
-_LINEN_NAMES = {
-    "LayerNorm_1": "LayerNorm_2",
-    "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
-    "MlpBlock_0": "MlpBlock_3",
-}
+USUAL_BIT_SIZE = 224  # pixels per side; a BiT's weights fit any, and hold none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +62,11 @@ def load_classifier(
         with open_arrays(path) as file:
             if timm.family_of(file.shapes) is not None:
                 note = " (the file has timm's keys; these are the published ones)"
-            arrays, config, preprocessing = _interpret(path, file, image_size)
+            arrays, network, preprocessing = _interpret(path, file, image_size)
             if gelu is not None:
-                config = _with_gelu(config, gelu)
-            size = config.image_size if image_size is None else image_size
-            module = _build(config, size)
+                network = _with_gelu(network, gelu)
+            size = network.image_size if image_size is None else image_size
+            module = _build(network, size)
             load_published(module, arrays)
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -88,10 +74,10 @@ def load_classifier(
         raise CheckpointError(f"{path}: {error}{note}") from None
     return Classifier(
         module=module,
-        family=config.family,
-        variant=_variant_of(config),
+        family=network.family,
+        variant=variant_name(network.sizes),
         image_size=size,
-        num_classes=config.num_classes,
+        num_classes=network.num_classes,
         preprocessing=preprocessing,
         source=path.name,
         sha256=sha256,
@@ -109,58 +95,25 @@ def random_classifier(
     """
     if variant not in VARIANTS:
         raise CheckpointError(f"unknown model {variant!r}; known: {', '.join(VARIANTS)}")
-    config = VARIANTS[variant]
+    network = network_of(variant)
     if num_classes is not None:
         if num_classes < 1:
             raise CheckpointError(f"expected at least 1 class, found {num_classes}")
-        config = dataclasses.replace(config, num_classes=num_classes)
-    size = config.image_size if image_size is None else image_size
-    module = _build(config, size)
+        network = dataclasses.replace(network, num_classes=num_classes)
+    size = network.image_size if image_size is None else image_size
+    module = _build(network, size)
     load_published(module, RandomArrays(module, seed))
     return Classifier(
         module=module,
-        family=config.family,
+        family=network.family,
         variant=variant,
         image_size=size,
-        num_classes=config.num_classes,
+        num_classes=network.num_classes,
         preprocessing=Preprocessing(),
         source=variant,
         sha256="",
         random_weights=True,
     )
-
-
-class Renamed:
-    """The arrays of a published file under the one spelling of their keys that modules know.
-
-    Undoes what publishers varied: the optimiser's prefix (the rest of such a file is ignored), the
-    naming generation of ViT, numbered scopes of BiT, and vectors stored [1, 1, 1, C].
-    """
-
-    def __init__(self, file: Arrays) -> None:
-        self._file = file
-        self._keys: dict[str, str] = {}
-        self.shapes: dict[str, Shape] = {}
-        prefix = (
-            _OPTIMIZER_PREFIX if any(k.startswith(_OPTIMIZER_PREFIX) for k in file.shapes) else ""
-        )
-        linen = any("/MlpBlock_0/" in key for key in file.shapes)
-        for key, shape in file.shapes.items():
-            if not key.startswith(prefix):
-                continue
-            name = _NUMBERED.sub(r"\1", key.removeprefix(prefix))
-            if linen:
-                name = "/".join(_LINEN_NAMES.get(part, part) for part in name.split("/"))
-            if name in self._keys:
-                raise CheckpointError(
-                    f"{key}: expected one array of this meaning, found also {self._keys[name]}"
-                )
-            self._keys[name] = key
-            self.shapes[name] = shape[3:] if len(shape) == 4 and shape[:3] == (1, 1, 1) else shape
-
-    def read(self, key: str) -> Array:
-        """The values of one array, float32."""
-        return self._file.read(self._keys[key]).reshape(self.shapes[key])
 
 
 class RandomArrays:
@@ -186,47 +139,35 @@ class RandomArrays:
 
 def _interpret(
     path: Path, file: ArrayFile, image_size: int | None
-) -> tuple[Arrays, Config, Preprocessing]:
+) -> tuple[Arrays, Network, Preprocessing]:
     family = timm.family_of(file.shapes)
     if family is None:
-        published = Renamed(file)
-        return published, _read_config(published.shapes), Preprocessing()
+        published = PublishedArrays(file)
+        return published, _read_network(published, Flavour()), Preprocessing()
     pretrained_cfg = read_timm_config(path, file.metadata, family)
     arrays = timm.TimmArrays(file, family, pretrained_cfg)
-    config = dataclasses.replace(_read_config(arrays.shapes), **timm.FLAVOURS[family])
-    if isinstance(config, BiTConfig):
-        trained = timm_image_size(pretrained_cfg, config.image_size)
-        config = dataclasses.replace(config, image_size=trained)
-    size = config.image_size if image_size is None else image_size
-    return arrays, config, timm_preprocessing(pretrained_cfg, family, config.image_size, size)
+    network = _read_network(arrays, timm.FLAVOURS[family])
+    if family == "bit":
+        trained = timm_image_size(pretrained_cfg, network.image_size)
+        network = dataclasses.replace(network, image_size=trained)
+    size = network.image_size if image_size is None else image_size
+    return arrays, network, timm_preprocessing(pretrained_cfg, family, network.image_size, size)
 
 
-def _with_gelu(config: Config, form: Gelu) -> Config:
-    if isinstance(config, BiTConfig):
+def _read_network(arrays: Arrays, flavour: Flavour) -> Network:
+    contents = read_contents(arrays.shapes)
+    size = contents.image_size or USUAL_BIT_SIZE
+    return Network(contents.sizes, size, contents.num_classes, flavour)
+
+
+def _with_gelu(network: Network, form: Gelu) -> Network:
+    if network.family == "bit":
         raise CheckpointError(f"a BiT has no GELU, so no form of it can be chosen ({form})")
-    return dataclasses.replace(config, gelu=form)
+    return dataclasses.replace(network, flavour=dataclasses.replace(network.flavour, gelu=form))
 
 
-def _read_config(shapes: dict[str, Shape]) -> Config:
-    for family in FAMILIES:
-        if any(key.startswith(family.scopes) for key in shapes):
-            return family.read(shapes)
-    some = ", ".join(sorted(shapes)[:3])
-    raise CheckpointError(
-        "expected the keys of a Mixer (stem/kernel, MixerBlock_0/…), a ViT (embedding/kernel, "
-        f"Transformer/…) or a BiT (resnet/…), found {len(shapes)} keys: {some}, …"
-    )
-
-
-def _build(config: Config, image_size: int) -> nn.Module:
+def _build(network: Network, image_size: int) -> nn.Module:
     if image_size < 1:
         raise CheckpointError(f"image size {image_size}: expected at least 1 pixel")
     with torch.device("meta"):  # no memory until the values arrive
-        return config.build(image_size)
-
-
-def _variant_of(config: Config) -> str | None:
-    for name, row in VARIANTS.items():
-        if (row.family, row.sizes()) == (config.family, config.sizes()):
-            return name
-    return None
+        return build(network, image_size)

@@ -7,22 +7,21 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from export import labels as label_files
-from export.checkpoint import CheckpointError, Classifier, load_classifier, random_classifier
-from export.config import (
-    CONFIG_NAME,
-    LABELS_NAME,
-    ONNX_PATH,
-    TENSORRT_CONFIG,
-    ModelSpec,
-    onnxruntime_config,
-    tensorrt_config,
+from contracts.labels import (
+    LabelsError,
+    labels_text,
+    numbered_labels,
+    read_labels,
+    repeated_labels,
 )
+from contracts.published import CheckpointError
+from contracts.repository import CONFIG_NAME, LABELS_NAME, ONNX_PATH, TENSORRT_CONFIG
+from export.checkpoint import Classifier, load_classifier, random_classifier
+from export.config import ModelSpec, onnxruntime_config, tensorrt_config
 from export.engines import publish_engine
 from export.flops import count_flops, variant_costs
 from export.graph import EXTERNAL_DATA_NAME, build_graph, open_graph, save_graph
 from export.half import HalfRangeError
-from export.labels import LabelsError
 from export.options import Options, Precision, UsageError
 from export.parity import ParityError, check_parity
 from export.precision import (
@@ -112,7 +111,7 @@ def _publish(options: Options, precision: Precision) -> None:
             max_batch_size=options.max_batch_size,
             parameters=_parameters(classifier, precision, rule, parity, judgement),
         )
-        (folder / LABELS_NAME).write_text("\n".join(labels) + "\n", encoding="utf-8")
+        (folder / LABELS_NAME).write_text(labels_text(labels), encoding="utf-8")
         (folder / CONFIG_NAME).write_text(onnxruntime_config(spec), encoding="utf-8")
         tensorrt_path = folder / TENSORRT_CONFIG
         tensorrt_path.parent.mkdir()
@@ -165,11 +164,14 @@ def _write_graph(
 
 def _labels(options: Options, num_classes: int) -> list[str]:
     if options.labels is None:
-        labels = label_files.numbered_labels(num_classes)
+        labels = numbered_labels(num_classes)
         note(f"no --labels: the classes are called {labels[0]} to {labels[-1]}")
         return labels
-    labels = label_files.read_labels(options.labels, num_classes)
-    if repeated := label_files.repeated_labels(labels):
+    try:
+        labels = read_labels(options.labels, num_classes)
+    except LabelsError as error:
+        raise LabelsError(f"--labels {error}") from None
+    if repeated := repeated_labels(labels):
         note(f"--labels: several classes share the names {', '.join(repeated[:5])}")
     return labels
 

@@ -1,18 +1,20 @@
-"""The texts of `config.pbtxt`, one for each of Triton's backends, in protobuf's text format.
+"""The configurations of a published model, one for each of Triton's backends.
 
 In: what is known of the model. Out: configurations that are complete, so that Triton never has to
 guess (`--disable-auto-complete-config`). Both declare the same input, outputs and parameters.
-https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
 """
 
 import dataclasses
-import json
-import re
-from pathlib import Path
 
-CONFIG_NAME, LABELS_NAME = "config.pbtxt", "labels.txt"
-TENSORRT_CONFIG = Path("configs", "tensorrt.pbtxt")
-ONNX_PATH, PLAN_PATH = Path("1", "model.onnx"), Path("1", "model.plan")
+from contracts.model_config import ModelConfig, config_text, model_config_pb2
+from contracts.repository import (
+    INPUT,
+    LABELS_NAME,
+    LOGITS,
+    ONNX_PATH,
+    PLAN_PATH,
+    PROBABILITIES,
+)
 
 # Below so many per image a second thread takes longer to wake than it saves.
 ONE_THREAD_FLOPS = 10_000_000
@@ -31,41 +33,39 @@ class ModelSpec:
 
 def onnxruntime_config(spec: ModelSpec) -> str:
     """`config.pbtxt`: ONNX Runtime, on the GPU where Triton has one, else on the CPU."""
+    config = _contract(spec)
+    config.backend, config.default_model_filename = "onnxruntime", ONNX_PATH.name
     # Triton's default is two instances on a CPU, which would fight for the same cores.
-    return f"""\
-# Written by `python -m export`. Serve it with ONNX Runtime.
-backend: "onnxruntime"
-default_model_filename: "{ONNX_PATH.name}"
-{_contract(spec)}
-instance_group [ {{ count: 1 kind: KIND_AUTO }} ]
-{_warmup(spec, [1])}
-{_parameters(spec.parameters | _threads(spec))}"""
+    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO)
+    _add_warmup(config, spec, [1])
+    _add_parameters(config, spec.parameters | _threads(spec))
+    return config_text(config, ["Written by `python -m export`. Serve it with ONNX Runtime."])
 
 
 def tensorrt_config(spec: ModelSpec) -> str:
     """`configs/tensorrt.pbtxt`, for `tritonserver --model-config-name=tensorrt`."""
-    sizes = graph_batch_sizes(spec.max_batch_size)
-    graphs = "\n".join(
-        _graph_spec(spec, size, previous + 1)
-        for size, previous in zip(sizes, [0, *sizes], strict=False)
-    )
-    return f"""\
-# Written by `python -m export`. Serve it with TensorRT: `python -m export --tensorrt {spec.name}`
-# builds {PLAN_PATH}, and `tritonserver --model-config-name=tensorrt` reads this file.
-backend: "tensorrt"
-platform: "tensorrt_plan"
-default_model_filename: "{PLAN_PATH.name}"
-{_contract(spec)}
-instance_group [ {{ count: 1 kind: KIND_GPU }} ]
-# One CUDA graph for each power of two; a batch is run by the next larger one.
-optimization {{
-  cuda {{
-    graphs: true
-{graphs}
-  }}
-}}
-{_warmup(spec, [1, spec.max_batch_size])}
-{_parameters(spec.parameters)}"""
+    config = _contract(spec)
+    config.backend, config.platform = "tensorrt", "tensorrt_plan"
+    config.default_model_filename = PLAN_PATH.name
+    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_GPU)
+    # One CUDA graph for each power of two; a batch is run by the next larger one.
+    cuda = config.optimization.cuda
+    cuda.graphs = True
+    below = 0
+    for size in graph_batch_sizes(spec.max_batch_size):
+        graph = cuda.graph_spec.add(batch_size=size)
+        graph.input[INPUT].dim.extend(_shape(spec))
+        graph.graph_lower_bound.batch_size = below + 1
+        graph.graph_lower_bound.input[INPUT].dim.extend(_shape(spec))
+        below = size
+    _add_warmup(config, spec, [1, spec.max_batch_size])
+    _add_parameters(config, spec.parameters)
+    head = [
+        "Written by `python -m export`. Serve it with TensorRT: "
+        f"`python -m export --tensorrt {spec.name}`",
+        f"builds {PLAN_PATH}, and `tritonserver --model-config-name=tensorrt` reads this file.",
+    ]
+    return config_text(config, head)
 
 
 def graph_batch_sizes(max_batch_size: int) -> list[int]:
@@ -74,29 +74,20 @@ def graph_batch_sizes(max_batch_size: int) -> list[int]:
     return sorted({*powers, max_batch_size})
 
 
-def read_max_batch_size(config: str) -> int | None:
-    """`max_batch_size` of a `config.pbtxt`, as the user may have edited it."""
-    found = re.search(r"^\s*max_batch_size\s*:\s*(\d+)", config, re.MULTILINE)
-    return int(found[1]) if found else None
+def _contract(spec: ModelSpec) -> ModelConfig:
+    config = ModelConfig(name=spec.name, max_batch_size=spec.max_batch_size)
+    pixels, floats = model_config_pb2.TYPE_UINT8, model_config_pb2.TYPE_FP32
+    config.input.add(name=INPUT, data_type=pixels, dims=_shape(spec))
+    for name in (LOGITS, PROBABILITIES):
+        config.output.add(
+            name=name, data_type=floats, dims=[spec.num_classes], label_filename=LABELS_NAME
+        )
+    config.dynamic_batching.SetInParent()  # as it is by default
+    return config
 
 
-def _contract(spec: ModelSpec) -> str:
-    size = spec.image_size
-    return f"""\
-name: {_quote(spec.name)}
-max_batch_size: {spec.max_batch_size}
-input [ {{ name: "image" data_type: TYPE_UINT8 dims: [ {size}, {size}, 3 ] }} ]
-output [
-  {{
-    name: "logits" data_type: TYPE_FP32 dims: [ {spec.num_classes} ]
-    label_filename: "{LABELS_NAME}"
-  }},
-  {{
-    name: "probabilities" data_type: TYPE_FP32 dims: [ {spec.num_classes} ]
-    label_filename: "{LABELS_NAME}"
-  }}
-]
-dynamic_batching {{ }}"""
+def _shape(spec: ModelSpec) -> list[int]:
+    return [spec.image_size, spec.image_size, 3]
 
 
 def _threads(spec: ModelSpec) -> dict[str, str]:
@@ -106,39 +97,14 @@ def _threads(spec: ModelSpec) -> dict[str, str]:
     return {"intra_op_thread_count": "1" if small else "0", "inter_op_thread_count": "1"}
 
 
-def _warmup(spec: ModelSpec, batch_sizes: list[int]) -> str:
-    size = spec.image_size
-    samples = ",\n".join(
-        f"""\
-  {{
-    name: "batch of {batch}" batch_size: {batch}
-    inputs {{
-      key: "image"
-      value {{ data_type: TYPE_UINT8 dims: [ {size}, {size}, 3 ] random_data: true }}
-    }}
-  }}"""
-        for batch in sorted(set(batch_sizes))
-    )
-    return f"model_warmup [\n{samples}\n]"
+def _add_warmup(config: ModelConfig, spec: ModelSpec, batch_sizes: list[int]) -> None:
+    for batch in sorted(set(batch_sizes)):
+        sample = config.model_warmup.add(name=f"batch of {batch}", batch_size=batch)
+        pixels = sample.inputs[INPUT]
+        pixels.data_type, pixels.random_data = model_config_pb2.TYPE_UINT8, True
+        pixels.dims.extend(_shape(spec))
 
 
-def _graph_spec(spec: ModelSpec, batch_size: int, lower_bound: int) -> str:
-    size = spec.image_size
-    shape = f'input {{ key: "image" value {{ dim: [ {size}, {size}, 3 ] }} }}'
-    return f"""\
-    graph_spec {{
-      batch_size: {batch_size} {shape}
-      graph_lower_bound {{ batch_size: {lower_bound} {shape} }}
-    }}"""
-
-
-def _parameters(parameters: dict[str, str]) -> str:
-    return "".join(
-        f"parameters {{ key: {_quote(key)} value {{ string_value: {_quote(value)} }} }}\n"
-        for key, value in sorted(parameters.items())
-    )
-
-
-def _quote(text: str) -> str:
-    # JSON escapes quotes and backslashes as protobuf's text format does; UTF-8 stays as it is.
-    return json.dumps(text, ensure_ascii=False)
+def _add_parameters(config: ModelConfig, parameters: dict[str, str]) -> None:
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.config import PLAN_PATH
-from export.graph import INPUT, LOGITS, PROBABILITIES, open_graph
+from contracts.repository import INPUT, LOGITS, PLAN_PATH, PROBABILITIES
+from export.graph import open_graph
 from export.parity import Logits, Pixels, probe_images
 from export.progress import note, step
 from export.to_tensorrt import (

@@ -11,7 +11,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.models import VARIANTS
+from contracts.variants import VARIANTS
+from export.models import build, network_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Cost:
 def variant_costs() -> list[Cost]:
     """A row for every variant of every family."""
     costs = []
-    for name, config in VARIANTS.items():
+    for name, row in VARIANTS.items():
         with torch.device("meta"):
-            module = config.build(config.image_size)
+            module = build(network_of(name), row.image_size)
         parameters = sum(parameter.numel() for parameter in module.parameters())
-        flops = count_flops(module, config.image_size)
-        costs.append(Cost(name, config.image_size, parameters, flops))
+        flops = count_flops(module, row.image_size)
+        costs.append(Cost(name, row.image_size, parameters, flops))
     return costs
 
 

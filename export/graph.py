@@ -20,9 +20,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from export.checkpoint import Classifier
-
-INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
 
 # The first with a native Gelu; LayerNormalization is native since 17. ONNX Runtime has all of it
 # since 1.17, TensorRT since 10.

@@ -8,7 +8,8 @@ LayerNorm, GroupNorm and softmax, means, and all that follows the pooling (the h
 import numpy as np
 import onnx_ir as ir
 
-from export.graph import LOGITS, PROBABILITIES, initializer_array, remove_unused
+from contracts.repository import LOGITS, PROBABILITIES
+from export.graph import initializer_array, remove_unused
 
 # Statistics over many elements, and exponentials.
 _WIDE = {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "Softmax"}

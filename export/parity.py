@@ -9,8 +9,9 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
+from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from export.checkpoint import Classifier
-from export.graph import INPUT, LOGITS, PROBABILITIES, TRACED_BATCH, WholeClassifier
+from export.graph import TRACED_BATCH, WholeClassifier
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
+from contracts.repository import INPUT, LOGITS
 from export.calibration import calibrate
 from export.checkpoint import Classifier
-from export.graph import INPUT, LOGITS
 from export.half import to_half
 from export.options import Precision, UsageError
 from export.parity import Logits, Pixels, probe_images, torch_logits

@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from contracts.published import CheckpointError
 from contracts.resizing import ResizeRule
-from export.published import CheckpointError
 
 Resize = Literal["squash", "shortest"]
 Interpolation = Literal["bilinear", "bicubic"]

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from export.config import CONFIG_NAME
+from contracts.repository import CONFIG_NAME
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # linux/fs.h: renameat2 exchanges both paths in one step.

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 import tyro
 
+from contracts.variants import VARIANTS
 from export.checkpoint import random_classifier
-from export.models import VARIANTS
 from export.progress import console, track
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.models.vit import VARIANTS as VIT_VARIANTS
-from export.published import Array, Arrays, CheckpointError, Shape
+from contracts.npz import Array, Arrays
+from contracts.published import CheckpointError, Shape
+from contracts.variants import VARIANTS, ViTSizes
+from export.models.network import Flavour
 
 # A key that only one family has.
 _SIGNATURES = {
@@ -56,10 +58,10 @@ _SCOPES: dict[str, dict[str, str]] = {
     },
 }
 # timm computes some things differently from the code that trained these weights.
-FLAVOURS: dict[str, dict[str, Any]] = {
-    "mixer": {"gelu": "erf"},
-    "vit": {"gelu": "erf"},
-    "bit": {"standardization_epsilon": 1e-8},
+FLAVOURS: dict[str, Flavour] = {
+    "mixer": Flavour(gelu="erf"),
+    "vit": Flavour(gelu="erf"),
+    "bit": Flavour(standardization_epsilon=1e-8),
 }
 _BIT_UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(norm|conv|downsample\.conv)([123]?)")
 
@@ -179,10 +181,11 @@ def _published_scope(scope: str, family: str) -> str | None:
 def _heads(shapes: dict[str, Shape]) -> int:
     width = shapes["patch_embed.proj.weight"][0]
     layers = len([key for key in shapes if key.endswith(".attn.qkv.weight")])
-    for row in VIT_VARIANTS.values():
+    rows = [row.sizes for row in VARIANTS.values() if isinstance(row.sizes, ViTSizes)]
+    for row in rows:
         if (row.hidden_size, row.num_layers) == (width, layers):
             return row.num_heads
-    known = sorted({(row.hidden_size, row.num_layers) for row in VIT_VARIANTS.values()})
+    known = sorted({(row.hidden_size, row.num_layers) for row in rows})
     raise CheckpointError(
         "patch_embed.proj.weight: timm's files do not hold the number of heads, expected the width "
         f"and layers of a known ViT, {known}, found {(width, layers)}"

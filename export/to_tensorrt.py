@@ -20,8 +20,8 @@ from types import ModuleType
 import onnx
 from rich.progress import Progress, TaskID
 
-from export.config import CONFIG_NAME, ONNX_PATH, PLAN_PATH, read_max_batch_size
-from export.graph import INPUT
+from contracts.model_config import ConfigError, read_config
+from contracts.repository import CONFIG_NAME, INPUT, ONNX_PATH, PLAN_PATH
 from export.progress import console
 
 # Any release from 26.06 on holds TensorRT 11.
@@ -86,8 +86,11 @@ def read_source(repository: Path, name: str) -> Source:
     for file in (config, path):
         if not file.is_file():
             raise TensorRTError(f"{file} is missing: publish {name!r} into {repository} first")
-    max_batch_size = read_max_batch_size(config.read_text(encoding="utf-8"))
-    if not max_batch_size:
+    try:
+        max_batch_size = read_config(config).max_batch_size
+    except ConfigError as error:
+        raise TensorRTError(str(error)) from None
+    if max_batch_size < 1:
         raise TensorRTError(f"{config}: expected a max_batch_size of at least 1")
     graph = onnx.load(str(path), load_external_data=False).graph
     size = graph.input[0].type.tensor_type.shape.dim[1].dim_value

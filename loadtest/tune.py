@@ -8,12 +8,20 @@ path, under more and more requests at once, for as long as the answers come in t
 
 import asyncio
 import dataclasses
-import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from contracts.model_config import (
+    ConfigError,
+    ModelConfig,
+    comments,
+    config_text,
+    parameters,
+    read_config,
+)
+from contracts.repository import CONFIG_NAME
 from loadtest import results
 from loadtest.compare.measure import Load, visit
 from loadtest.load.http_target import GatewayTarget, Http
@@ -23,7 +31,8 @@ from loadtest.machine import conditions
 from loadtest.progress import bar
 from loadtest.servers import stack
 
-NOTE = "# Tuned by `python -m loadtest tune`: "
+NOTE = "Tuned by `python -m loadtest tune`: "
+THREADS = "intra_op_thread_count"  # the parameter that both ONNX Runtime backends read
 MUCH = 1.02  # a change must gain so much, so that noise does not choose
 
 
@@ -33,57 +42,63 @@ class Knobs:
 
     max_queue_delay_microseconds: int
     max_batch_size: int
-    instances: int
+    instances: int  # of the first instance group
     threads: int  # of one instance; 0: cores ÷ instances
 
     @classmethod
-    def read(cls, config: str) -> "Knobs":
-        """As a `config.pbtxt` of `python -m export` has them."""
-
-        def number(pattern: str, default: int) -> int:
-            found = re.search(pattern, config)
-            return int(found[1]) if found else default
-
+    def read(cls, config: ModelConfig) -> "Knobs":
+        """As a configuration has them. Raises StackError for one that has no batches to tune."""
+        scheduling = config.WhichOneof("scheduling_choice")
+        if scheduling not in (None, "dynamic_batching"):
+            raise stack.StackError(f"config.pbtxt has {scheduling}, whose batches cannot be tuned")
+        if config.max_batch_size < 1:
+            raise stack.StackError("config.pbtxt has max_batch_size 0, so there are no batches")
+        groups, threads = config.instance_group, parameters(config).get(THREADS, "0")
+        if not threads.isdecimal():
+            raise stack.StackError(f"config.pbtxt: {THREADS} is {threads!r}, expected a number")
         return cls(
-            number(r"max_queue_delay_microseconds\s*:\s*(\d+)", 0),
-            number(r"max_batch_size\s*:\s*(\d+)", 1),
-            number(r"instance_group\s*\[\s*\{[^}]*?count\s*:\s*(\d+)", 1),
-            number(r'intra_op_thread_count"\s*value\s*\{\s*string_value\s*:\s*"(\d+)"', 0),
+            config.dynamic_batching.max_queue_delay_microseconds,
+            config.max_batch_size,
+            # A group that does not say how many has one.
+            max(groups[0].count, 1) if groups else 1,
+            int(threads),
         )
 
-    def write(self, config: str) -> str:
-        """`config` with these values."""
-        changes = (
-            (r"dynamic_batching\s*\{[^}]*\}", f"dynamic_batching {self._batching()}"),
-            (r"(?<=max_batch_size: )\d+", str(self.max_batch_size)),
-            (r"(instance_group\s*\[\s*\{[^}]*?count\s*:\s*)\d+", rf"\g<1>{self.instances}"),
-            (
-                r'(intra_op_thread_count"\s*value\s*\{\s*string_value\s*:\s*")\d+',
-                rf"\g<1>{self.threads}",
-            ),
-        )
-        for pattern, new in changes:
-            config, count = re.subn(pattern, new, config, count=1)
-            if not count:
-                raise stack.StackError(
-                    f"config.pbtxt has nothing like {pattern!r}; export the model anew"
-                )
-        return config
-
-    def _batching(self) -> str:
-        delay = self.max_queue_delay_microseconds
-        return f"{{ max_queue_delay_microseconds: {delay} }}" if delay else "{ }"
+    def write(self, config: ModelConfig) -> None:
+        """Give `config` these values; what differs in nothing is left as it is."""
+        before = Knobs.read(config)
+        if self.max_queue_delay_microseconds != before.max_queue_delay_microseconds:
+            batching = config.dynamic_batching
+            batching.max_queue_delay_microseconds = self.max_queue_delay_microseconds
+        if self.max_batch_size != before.max_batch_size:
+            config.max_batch_size = self.max_batch_size
+        if self.instances != before.instances:
+            group = config.instance_group[0] if config.instance_group else None
+            (group or config.instance_group.add()).count = self.instances
+        if self.threads != before.threads:
+            config.parameters[THREADS].string_value = str(self.threads)
 
 
-def candidates(knobs: Knobs, cores: int) -> dict[str, list[int]]:
-    """What each knob is tried at, in this order; counts beyond the cores only cost."""
+def candidates(knobs: Knobs, cores: int, smallest_batch: int = 1) -> dict[str, list[int]]:
+    """What each knob is tried at, in this order; counts beyond the cores only cost.
+
+    `smallest_batch` is the least maximum that the rest of the configuration allows.
+    """
     counts = sorted({1, 2, cores} & set(range(1, cores + 1)))
+    batches = {1, 8, 32, knobs.max_batch_size}
     return {
         "instances": counts,
         "threads": sorted({0, 1, cores}),
-        "max_batch_size": sorted({1, 8, 32, knobs.max_batch_size}),
+        "max_batch_size": sorted(size for size in batches if size >= smallest_batch),
         "max_queue_delay_microseconds": [0, 1000, 5000],
     }
+
+
+def smallest_batch(config: ModelConfig) -> int:
+    """The least `max_batch_size` with which Triton still takes the rest of the configuration."""
+    warmup = (sample.batch_size for sample in config.model_warmup)
+    least: int = max(1, *config.dynamic_batching.preferred_batch_size, *warmup)
+    return least
 
 
 class Tuning:
@@ -122,11 +137,12 @@ class Tuning:
 
     def run(self) -> Knobs | None:
         """Search; the winner, or None when no setting answers in time. Raises StackError."""
-        config = self._folder / "config.pbtxt"
-        if not config.is_file():
-            raise stack.StackError(f"{config}: no such file; export the model first")
-        best = before = Knobs.read(config.read_text())
-        every = candidates(before, stack.cores())
+        path = self._folder / CONFIG_NAME
+        if not path.is_file():
+            raise stack.StackError(f"{path}: no such file; export the model first")
+        config = self._config()
+        best = before = Knobs.read(config)
+        every = candidates(before, stack.cores(), smallest_batch(config))
         choices = {knob: values for knob, values in every.items() if knob in self._knobs}
         with bar() as progress:
             task = progress.add_task("", total=1 + sum(len(values) for values in choices.values()))
@@ -157,9 +173,10 @@ class Tuning:
             return self._tried[knobs]
         with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
             copy = Path(folder, self._model)
-            shutil.copytree(self._folder, copy, ignore=shutil.ignore_patterns("config.pbtxt"))
-            config = (self._folder / "config.pbtxt").read_text()
-            (copy / "config.pbtxt").write_text(knobs.write(config))
+            shutil.copytree(self._folder, copy, ignore=shutil.ignore_patterns(CONFIG_NAME))
+            config = self._config()
+            knobs.write(config)
+            (copy / CONFIG_NAME).write_text(config_text(config), encoding="utf-8")
             with stack.running(Path(folder), [self._model]) as running:
                 rate, p99, note = asyncio.run(self._measure(running, knobs))
         self._tried[knobs] = rate
@@ -199,16 +216,24 @@ class Tuning:
             await triton.close()
         return best
 
+    def _config(self) -> ModelConfig:
+        """The model's own configuration as it lies there now; raises StackError."""
+        try:
+            return read_config(self._folder / CONFIG_NAME)
+        except ConfigError as error:
+            raise stack.StackError(str(error)) from None
+
     def _publish(self, best: Knobs, before: Knobs) -> None:
         """Write the winner, and what was measured, into the model's own configuration."""
-        path = self._folder / "config.pbtxt"
-        lines = path.read_text().splitlines(keepends=True)
-        config = "".join(line for line in lines if not line.startswith(NOTE))
+        path = self._folder / CONFIG_NAME
+        config, kept = self._config(), comments(path.read_text(encoding="utf-8"))
+        best.write(config)
         note = (
             f"{NOTE}{self._tried[best]:.1f} images/s with a p99 of at most {self._slo:g} ms, "
             f"before {self._tried[before]:.1f}; {self.result['conditions']['cpu']}, "
-            f"{self.result['conditions']['date']}.\n"
+            f"{self.result['conditions']['date']}."
         )
+        kept = [line for line in kept if not line.startswith(NOTE)]
         temporary = path.with_name(".config.pbtxt.new")
-        temporary.write_text(note + best.write(config))
+        temporary.write_text(config_text(config, [note, *kept]), encoding="utf-8")
         temporary.replace(path)

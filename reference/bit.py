@@ -5,55 +5,15 @@ is what is computed in; parameters, statistics and logits stay float32. The modu
 keys of Google's published checkpoints. Nothing here knows about files, data or devices.
 """
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from reference.convolution import GROUPS, Conv, GroupNorm, StdConv
-
-ROOT_WIDTH = 64
-_ROOT = "resnet/root_block/standardized_conv2d/kernel"
-
-
-@dataclasses.dataclass(frozen=True)
-class BiTConfig:
-    """Sizes of one BiT, R50x1 and so on."""
-
-    block_units: tuple[int, ...]
-    width_factor: float
-
-    # Arrays that the sizes are read from, with their number of dimensions.
-    anchors: ClassVar[dict[str, int]] = {_ROOT: 4, "resnet/head/conv2d/kernel": 4}
-
-    @classmethod
-    def read(cls, shapes: Mapping[str, tuple[int, ...]]) -> tuple["BiTConfig", None, int]:
-        """Sizes, no image size (BiT takes any), number of classes, off a checkpoint's shapes."""
-        units = {tuple(key.split("/")[1:3]) for key in shapes if key.startswith("resnet/block")}
-        blocks = sorted({block for block, _ in units})
-        counts = tuple(sum(block == name for block, _ in units) for name in blocks)
-        if shapes[_ROOT][3] % GROUPS:
-            raise ValueError(f"{_ROOT}: expected a multiple of {GROUPS} features")
-        config = cls(counts, shapes[_ROOT][3] / ROOT_WIDTH)
-        return config, None, shapes["resnet/head/conv2d/kernel"][3]
-
-
-VARIANTS: dict[str, BiTConfig] = {
-    "bit_r50x1": BiTConfig((3, 4, 6, 3), 1),
-    "bit_r50x2": BiTConfig((3, 4, 6, 3), 2),
-    "bit_r50x3": BiTConfig((3, 4, 6, 3), 3),
-    "bit_r101x1": BiTConfig((3, 4, 23, 3), 1),
-    "bit_r101x3": BiTConfig((3, 4, 23, 3), 3),
-    "bit_r152x1": BiTConfig((3, 8, 36, 3), 1),
-    "bit_r152x2": BiTConfig((3, 8, 36, 3), 2),
-    "bit_r152x4": BiTConfig((3, 8, 36, 3), 4),
-    "bit_r200x3": BiTConfig((3, 24, 36, 3), 3),
-    # Ours: for tests that must take seconds.
-    "bit_testing": BiTConfig((1, 1, 1, 1), 0.5),
-}
+from contracts.published import BIT_ROOT_WIDTH
+from contracts.variants import BiTSizes
+from reference.convolution import Conv, GroupNorm, StdConv
 
 
 class PreActivatedConv(nn.Module):
@@ -122,13 +82,13 @@ class Head(nn.Module):
 class ResNet(nn.Module):
     """Everything: its scope is called `resnet` in the published files."""
 
-    config: BiTConfig
+    config: BiTSizes
     num_classes: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        width = round(ROOT_WIDTH * self.config.width_factor)
+        width = round(BIT_ROOT_WIDTH * self.config.width_factor)
         x = Conv(width, 7, 2, self.dtype, name="root_block")(x)
         # Zeros, not minus infinity: the published weights were trained with that border.
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -144,7 +104,7 @@ class ResNet(nn.Module):
 class BigTransfer(nn.Module):
     """The network; its one child is the scope of the published names."""
 
-    config: BiTConfig
+    config: BiTSizes
     num_classes: int
     dtype: Any = jnp.float32
 

@@ -15,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from flax import traverse_util
 
+from contracts.published import CheckpointError
+
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-class CheckpointError(ValueError):
-    """The file is no checkpoint that this program can use; the message says what was expected."""
 
 
 def flatten_tree(params: Mapping[str, Any]) -> dict[str, Any]:

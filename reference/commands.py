@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from contracts.labels import LabelsError
+from contracts.published import CheckpointError
 from reference import checkpoint, compile_report, data, models, parallel, topology
 from reference import evaluate as evaluation
 from reference import plot as plotting
@@ -17,7 +19,8 @@ from reference.forward import Forward
 from reference.models import native_image_size
 
 UserError = (
-    checkpoint.CheckpointError,
+    CheckpointError,
+    LabelsError,
     data.DataError,
     ConfigError,
     models.UnknownVariantError,

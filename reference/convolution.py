@@ -9,7 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-GROUPS, GROUP_NORM_EPSILON = 32, 1e-5
+from contracts.published import BIT_GROUPS
+
+GROUP_NORM_EPSILON = 1e-5
 STANDARDIZATION_EPSILON = 1e-10
 
 
@@ -47,7 +49,7 @@ class GroupNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         gamma = self.param("gamma", nn.initializers.ones, x.shape[-1:])
         beta = self.param("beta", nn.initializers.zeros, x.shape[-1:])
-        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], GROUPS, -1)
+        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], BIT_GROUPS, -1)
         mean = jnp.mean(grouped, axis=(1, 2, 4), keepdims=True)
         variance = jnp.var(grouped, axis=(1, 2, 4), keepdims=True)
         grouped = (grouped - mean) * jax.lax.rsqrt(variance + GROUP_NORM_EPSILON)

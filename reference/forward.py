@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 from jax.stages import Wrapped
 
+from contracts.variants import MixerSizes, Sizes
 from reference import models
 from reference.augment import normalise
-from reference.mixer import MixerConfig
 from reference.parallel import Layout
 
 NUM_CLASSES = 1000
@@ -30,10 +30,10 @@ class Forward:
     precision: str
 
     @property
-    def sizes(self) -> models.Config:
+    def sizes(self) -> Sizes:
         """The variant's, with token MLPs as wide as enlarging it makes them."""
         sizes = models.variant(self.variant)
-        if isinstance(sizes, MixerConfig):
+        if isinstance(sizes, MixerSizes):
             tiles = (self.image_size // models.native_image_size(self.variant)) ** 2
             return dataclasses.replace(sizes, tokens_mlp_dim=sizes.tokens_mlp_dim * max(tiles, 1))
         return sizes

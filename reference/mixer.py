@@ -6,60 +6,15 @@ names are the keys of Google's published checkpoints, so a flattened parameter t
 checkpoint. Nothing here knows about files, data or devices.
 """
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contracts.variants import MixerSizes
+
 LAYER_NORM_EPSILON = 1e-6
-
-
-@dataclasses.dataclass(frozen=True)
-class MixerConfig:
-    """Sizes of one Mixer, in the paper's notation (table 1)."""
-
-    patch_size: int  # P: pixels per side of a patch
-    hidden_dim: int  # C: channels of a token
-    num_blocks: int
-    tokens_mlp_dim: int  # D_S: hidden width of the token-mixing MLP
-    channels_mlp_dim: int  # D_C: hidden width of the channel-mixing MLP
-
-    # Arrays that the sizes are read from, with their number of dimensions.
-    anchors: ClassVar[dict[str, int]] = {
-        "stem/kernel": 4,
-        "MixerBlock_0/token_mixing/Dense_0/kernel": 2,
-        "MixerBlock_0/channel_mixing/Dense_0/kernel": 2,
-        "head/kernel": 2,
-    }
-
-    @classmethod
-    def read(cls, shapes: Mapping[str, tuple[int, ...]]) -> tuple["MixerConfig", int, int]:
-        """Sizes, pixels per side and number of classes, off the shapes of a checkpoint."""
-        patch_size, _, _, hidden_dim = shapes["stem/kernel"]
-        tokens, tokens_mlp_dim = shapes["MixerBlock_0/token_mixing/Dense_0/kernel"]
-        num_blocks = len({key.split("/")[0] for key in shapes if key.startswith("MixerBlock_")})
-        channels_mlp_dim = shapes["MixerBlock_0/channel_mixing/Dense_0/kernel"][1]
-        config = cls(patch_size, hidden_dim, num_blocks, tokens_mlp_dim, channels_mlp_dim)
-        return config, patch_size * math.isqrt(tokens), shapes["head/kernel"][1]
-
-
-VARIANTS: dict[str, MixerConfig] = {
-    "mixer_s32": MixerConfig(32, 512, 8, 256, 2048),
-    "mixer_s16": MixerConfig(16, 512, 8, 256, 2048),
-    "mixer_b32": MixerConfig(32, 768, 12, 384, 3072),
-    "mixer_b16": MixerConfig(16, 768, 12, 384, 3072),
-    "mixer_l32": MixerConfig(32, 1024, 24, 512, 4096),
-    "mixer_l16": MixerConfig(16, 1024, 24, 512, 4096),
-    "mixer_h14": MixerConfig(14, 1280, 32, 640, 5120),
-    # Ours: small enough to be trained on CIFAR-10 by a laptop's CPU, and to be shipped.
-    "mixer_cifar10": MixerConfig(4, 128, 8, 64, 256),
-    # Ours: for tests that must take seconds.
-    "mixer_testing": MixerConfig(8, 16, 2, 8, 32),
-}
 
 
 @jax.custom_vjp
@@ -126,7 +81,7 @@ class MixerBlock(nn.Module):
 class MlpMixer(nn.Module):
     """The whole network: per-patch embedding, the Mixer blocks, global average pooling, head."""
 
-    config: MixerConfig
+    config: MixerSizes
     num_classes: int
     dtype: Any = jnp.float32
 

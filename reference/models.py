@@ -7,7 +7,6 @@ its keys and shapes, every key is used once and every shape is checked.
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,38 +17,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from contracts.npz import Arrays, PublishedArrays, checked, open_npz
+from contracts.published import CheckpointError, read_contents
+from contracts.variants import VARIANTS, BiTSizes, MixerSizes, Sizes, ViTSizes, variant_name
 from reference import bit, checkpoint, mixer, vit
-from reference.checkpoint import Arrays, CheckpointError
 
-Config = mixer.MixerConfig | vit.ViTConfig | bit.BiTConfig
 Apply = Callable[[optax.Params, jax.Array], jax.Array]
 
-VARIANTS: dict[str, Config] = {**mixer.VARIANTS, **vit.VARIANTS, **bit.VARIANTS}
-_MODULES: dict[type[Config], Callable[..., nn.Module]] = {
-    mixer.MixerConfig: mixer.MlpMixer,
-    vit.ViTConfig: vit.VisionTransformer,
-    bit.BiTConfig: bit.BigTransfer,
+_MODULES: dict[type[Sizes], Callable[..., nn.Module]] = {
+    MixerSizes: mixer.MlpMixer,
+    ViTSizes: vit.VisionTransformer,
+    BiTSizes: bit.BigTransfer,
 }
-# The start of the keys that only one family has.
-_SCOPES: dict[str, type[Config]] = {
-    "MixerBlock_": mixer.MixerConfig,
-    "Transformer/": vit.ViTConfig,
-    "resnet/": bit.BiTConfig,
-}
-# ViT files written by today's Linen number the parts of a block by kind; the published ones in all.
-_RENAMED = [
-    (re.compile(r"(/encoderblock_\d+)/LayerNorm_1/"), r"\1/LayerNorm_2/"),
-    (re.compile(r"/MultiHeadDotProductAttention_0/"), "/MultiHeadDotProductAttention_1/"),
-    (re.compile(r"/MlpBlock_0/"), "/MlpBlock_3/"),
-    (re.compile(r"/standardized_conv2d_\d+/"), "/standardized_conv2d/"),
-]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
     """A checkpoint that was read: its sizes and its parameters, under the published names."""
 
-    config: Config
+    config: Sizes
     num_classes: int
     image_size: int | None  # pixels per side; None where the network takes any
     params: dict[str, Any]
@@ -59,27 +45,27 @@ class UnknownVariantError(ValueError):
     """There is no such variant; the message lists those that there are."""
 
 
-def variant(name: str) -> Config:
+def variant(name: str) -> Sizes:
     """The sizes of a variant; raises UnknownVariantError."""
     if name not in VARIANTS:
         close = difflib.get_close_matches(name, VARIANTS, 1)
         hint = f"did you mean {close[0]}? There are " if close else "there are "
         raise UnknownVariantError(f"no {name!r}; {hint}{', '.join(VARIANTS)}")
-    return VARIANTS[name]
+    return VARIANTS[name].sizes
 
 
-def name_of(config: Config) -> str:
+def name_of(config: Sizes) -> str:
     """The variant with these sizes, or "custom"."""
-    return next((name for name, sizes in VARIANTS.items() if sizes == config), "custom")
+    return variant_name(config) or "custom"
 
 
 def native_image_size(name: str) -> int:
     """Pixels per side that a variant is meant for; raises UnknownVariantError."""
     variant(name)
-    return 32 if name in ("mixer_cifar10", "mixer_testing", "vit_testing", "bit_testing") else 224
+    return VARIANTS[name].image_size
 
 
-def build(config: Config, num_classes: int, dtype: str = "float32") -> nn.Module:
+def build(config: Sizes, num_classes: int, dtype: str = "float32") -> nn.Module:
     """The network with these sizes, which computes in `dtype`; parameters stay float32."""
     return _MODULES[type(config)](config, num_classes, dtype)
 
@@ -103,60 +89,33 @@ def apply(model: nn.Module, params: optax.Params, inputs: jax.Array) -> jax.Arra
 
 def read(path: Path) -> Pretrained:
     """Read a checkpoint of any family. Raises CheckpointError naming the key that does not fit."""
-    arrays = checkpoint.read_arrays(path)
     try:
-        return from_arrays(arrays)
-    except ValueError as error:
+        with open_npz(path) as arrays:
+            return _pretrained(arrays)
+    except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Pretrained:
     """What `read` does, for arrays that were read already."""
-    arrays = _under_published_names(arrays)
-    families = [
-        family for scope, family in _SCOPES.items() if any(k.startswith(scope) for k in arrays)
-    ]
-    if len(families) != 1:
-        raise CheckpointError(
-            f"expected keys that start with one of {', '.join(_SCOPES)} (Mixer, ViT, BiT); found "
-            f"{', '.join(sorted(arrays)[:3]) or 'nothing'}"
-        )
-    found = {key: value.shape for key, value in arrays.items()}
-    for key, rank in families[0].anchors.items():
-        if key not in found or len(found[key]) != rank:
-            what = f"shape {found[key]}" if key in found else "no such key"
-            raise CheckpointError(f"expected {key} with {rank} dimensions; found {what}")
-    config, image_size, num_classes = families[0].read(found)
-    expected = {
-        key: value.shape
-        for key, value in checkpoint.flatten_tree(
-            shapes(build(config, num_classes), image_size or 32)
-        ).items()
-    }
-    for key in sorted(expected.keys() | found.keys()):
-        have = f"shape {found[key]}" if key in found else "no such key"
-        want = f"shape {expected[key]}" if key in expected else "no such key"
-        if have != want:
-            raise CheckpointError(f"{key}: expected {want}, found {have}")
-        if arrays[key].dtype.kind != "f":
-            raise CheckpointError(f"{key}: expected floating point, found {arrays[key].dtype}")
-    params = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
-    return Pretrained(config, num_classes, image_size, checkpoint.unflatten(params))
+    return _pretrained(InMemory(arrays))
 
 
-def _under_published_names(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
-    """Undo what some files do to names and shapes: optimiser state, Linen's names, [1, 1, 1, C]."""
-    prefix = "opt/target/"  # files of optimiser state keep the parameters under this key
-    if any(key.startswith(prefix) for key in arrays):
-        arrays = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-    linen = any("/MultiHeadDotProductAttention_0/" in key for key in arrays)
-    renamed: Arrays = {}
-    for key, value in arrays.items():
-        name = key
-        for pattern, replacement in _RENAMED if linen or "resnet/" in key else []:
-            name = pattern.sub(replacement, name)
-        if name in renamed:
-            raise CheckpointError(f"{name}: found twice, the second time as {key}")
-        squeezed = name.endswith(("/gamma", "/beta")) and value.ndim == 4
-        renamed[name] = value.reshape(value.shape[-1:]) if squeezed else value
-    return renamed
+class InMemory:
+    """Arrays that were read already."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        self._arrays = arrays
+        self.shapes = {key: value.shape for key, value in arrays.items()}
+
+    def read(self, key: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The values of one array, float32; raises CheckpointError."""
+        return checked(key, self._arrays[key])
+
+
+def _pretrained(file: Arrays) -> Pretrained:
+    arrays = PublishedArrays(file)
+    found = read_contents(arrays.shapes)
+    params = {name: arrays.read(name) for name in arrays.shapes}
+    nested = checkpoint.unflatten(params)
+    return Pretrained(found.sizes, found.num_classes, found.image_size, nested)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reference.checkpoint import CheckpointError
-from reference.mixer import MixerConfig
+from contracts.published import CheckpointError
+from contracts.variants import MixerSizes, ViTSizes
 from reference.models import Pretrained
-from reference.vit import ViTConfig
 
 Array = npt.NDArray[np.float32]
 
@@ -29,14 +28,14 @@ def at(pretrained: Pretrained, image_size: int) -> Pretrained:
     if image_size % patch:
         raise CheckpointError(f"image size {image_size}: no multiple of the patch size {patch}")
     match config:
-        case MixerConfig():
+        case MixerSizes():
             if image_size % before:
                 raise CheckpointError(
                     f"image size {image_size}: this Mixer was trained at {before} and can be "
                     f"enlarged to its multiples only: {2 * before}, {3 * before}, …"
                 )
             return _mixer(pretrained, config, image_size // before, before // patch)
-        case ViTConfig():
+        case ViTSizes():
             return _vit(pretrained, config, before // patch, image_size // patch)
     return pretrained
 
@@ -57,7 +56,7 @@ def _zeros(shape: tuple[int, ...]) -> dict[str, Array]:
     return {"kernel": np.zeros(shape, np.float32), "bias": np.zeros(shape[-1:], np.float32)}
 
 
-def _mixer(pretrained: Pretrained, config: MixerConfig, factor: int, grid: int) -> Pretrained:
+def _mixer(pretrained: Pretrained, config: MixerSizes, factor: int, grid: int) -> Pretrained:
     """`factor`: tiles per side. `grid`: tokens per side of a tile."""
     tiles, side = factor * factor, factor * grid
     row, column = np.divmod(np.arange(side * side), side)
@@ -88,7 +87,7 @@ def _mixer(pretrained: Pretrained, config: MixerConfig, factor: int, grid: int) 
     )
 
 
-def _vit(pretrained: Pretrained, config: ViTConfig, before: int, after: int) -> Pretrained:
+def _vit(pretrained: Pretrained, config: ViTSizes, before: int, after: int) -> Pretrained:
     transformer = pretrained.params["Transformer"]
     positions = np.asarray(transformer["posembed_input"]["pos_embedding"][0])
     token, grid = np.split(positions, [int(config.class_token)])

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import optax
 
+from contracts.variants import VARIANTS
 from reference import models, resolution
 from reference.config import DEFAULT_VARIANT, ConfigError, TrainConfig, go_on
 from reference.state import Saved
@@ -76,7 +77,8 @@ def _settle(config: TrainConfig, variant: str, image_size: int) -> TrainConfig:
     if precision == "auto":
         precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     image_size = config.image_size or image_size or models.native_image_size(variant)
-    patch = getattr(models.VARIANTS.get(variant), "patch_size", 1)
+    row = VARIANTS.get(variant)
+    patch = getattr(row.sizes, "patch_size", 1) if row else 1
     if image_size % patch:
         raise ConfigError(f"image_size: {image_size} is no multiple of the patch size {patch}")
     return dataclasses.replace(config, variant=variant, image_size=image_size, precision=precision)

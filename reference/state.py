@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import optax
 
+from contracts.published import CheckpointError
 from reference import checkpoint
-from reference.checkpoint import Arrays, CheckpointError
+from reference.checkpoint import Arrays
 from reference.config import TrainConfig
 from reference.step import Variables
 

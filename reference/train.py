@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 
+from contracts.labels import labels_text
 from reference import checkpoint, data, pipeline, state
 from reference.config import TrainConfig, sizes
 from reference.curve import Curve
@@ -30,7 +31,7 @@ def train(
 ) -> Accuracy:
     """Run `config` to its end; returns the accuracy on the held-back training images.
 
-    Raises ConfigError, data.DataError or checkpoint.CheckpointError before the first step, and
+    Raises ConfigError, LabelsError, data.DataError or CheckpointError before the first step, and
     KeyboardInterrupt with what to do next.
     """
     files = _Files(out)
@@ -112,12 +113,13 @@ class _Files:
         self.log = out.with_suffix(".log.jsonl")
 
     def begin(self, config: TrainConfig, classes: tuple[str, ...]) -> None:
+        labels = labels_text(classes)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         for file in (self.out, self.state, self.log):
             checkpoint.remove_temporaries(file)
         text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
         checkpoint.write_text(self.out.with_suffix(".json"), text)
-        checkpoint.write_text(self.out.with_suffix(".labels.txt"), "\n".join(classes) + "\n")
+        checkpoint.write_text(self.out.with_suffix(".labels.txt"), labels)
 
     def what_next(self) -> str:
         """What to do after a stop."""

@@ -6,73 +6,15 @@ names are the keys of Google's published checkpoints (their first generation, wh
 parts of a block in one sequence). Nothing here knows about files, data or devices.
 """
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from contracts.variants import ViTSizes
+
 LAYER_NORM_EPSILON = 1e-6
-_BLOCK = "Transformer/encoderblock_0"
-_QUERY = f"{_BLOCK}/MultiHeadDotProductAttention_1/query/kernel"
-_POSITIONS = "Transformer/posembed_input/pos_embedding"
-
-
-@dataclasses.dataclass(frozen=True)
-class ViTConfig:
-    """Sizes of one ViT, in the paper's notation (table 1)."""
-
-    patch_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    mlp_dim: int
-    class_token: bool = True  # without one, the mean over all tokens is classified
-    representation_size: int | None = None  # of `pre_logits`, in original ImageNet-21k files
-
-    # Arrays that the sizes are read from, with their number of dimensions.
-    anchors: ClassVar[dict[str, int]] = {
-        "embedding/kernel": 4,
-        _QUERY: 3,
-        f"{_BLOCK}/MlpBlock_3/Dense_0/kernel": 2,
-        _POSITIONS: 3,
-        "head/kernel": 2,
-    }
-
-    @classmethod
-    def read(cls, shapes: Mapping[str, tuple[int, ...]]) -> tuple["ViTConfig", int, int]:
-        """Sizes, pixels per side and number of classes, off the shapes of a checkpoint."""
-        patch_size, _, _, hidden_size = shapes["embedding/kernel"]
-        config = cls(
-            patch_size,
-            hidden_size,
-            num_layers=len({k.split("/")[1] for k in shapes if "/encoderblock_" in k}),
-            num_heads=shapes[_QUERY][1],
-            mlp_dim=shapes[f"{_BLOCK}/MlpBlock_3/Dense_0/kernel"][1],
-            class_token="cls" in shapes,
-            representation_size=shapes.get("pre_logits/kernel", (0, None))[1],
-        )
-        if shapes[_QUERY] != (hidden_size, config.num_heads, hidden_size // config.num_heads):
-            raise ValueError(f"{_QUERY}: {shapes[_QUERY]} does not divide width {hidden_size}")
-        tokens = shapes[_POSITIONS][1] - config.class_token
-        return config, patch_size * math.isqrt(tokens), shapes["head/kernel"][1]
-
-
-VARIANTS: dict[str, ViTConfig] = {
-    "vit_ti16": ViTConfig(16, 192, 12, 3, 768),
-    "vit_s32": ViTConfig(32, 384, 12, 6, 1536),
-    "vit_s16": ViTConfig(16, 384, 12, 6, 1536),
-    "vit_b32": ViTConfig(32, 768, 12, 12, 3072),
-    "vit_b16": ViTConfig(16, 768, 12, 12, 3072),
-    "vit_l32": ViTConfig(32, 1024, 24, 16, 4096),
-    "vit_l16": ViTConfig(16, 1024, 24, 16, 4096),
-    "vit_h14": ViTConfig(14, 1280, 32, 16, 5120),
-    # Ours: for tests that must take seconds.
-    "vit_testing": ViTConfig(8, 24, 2, 3, 48),
-}
 
 
 class MlpBlock(nn.Module):
@@ -90,7 +32,7 @@ class MlpBlock(nn.Module):
 class EncoderBlock(nn.Module):
     """Self-attention, then an MLP, each behind a LayerNorm and a skip connection."""
 
-    config: ViTConfig
+    config: ViTSizes
     dtype: Any
 
     @nn.compact
@@ -118,7 +60,7 @@ class PositionEmbedding(nn.Module):
 class Encoder(nn.Module):
     """Position embedding, the blocks, a last LayerNorm."""
 
-    config: ViTConfig
+    config: ViTSizes
     dtype: Any
 
     @nn.compact
@@ -133,7 +75,7 @@ class Encoder(nn.Module):
 class VisionTransformer(nn.Module):
     """Patch embedding, the encoder, the class token or the mean of all tokens, head."""
 
-    config: ViTConfig
+    config: ViTSizes
     num_classes: int
     dtype: Any = jnp.float32
 

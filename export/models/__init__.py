@@ -1,15 +1,26 @@
-"""The architectures that can be exported: one file each, variants as rows of its table."""
+"""The architectures that can be exported: one file each."""
 
-from export.models.bit import VARIANTS as BIT_VARIANTS
-from export.models.bit import BiTConfig
-from export.models.mixer import VARIANTS as MIXER_VARIANTS
-from export.models.mixer import MixerConfig
-from export.models.vit import VARIANTS as VIT_VARIANTS
-from export.models.vit import ViTConfig
+from torch import nn
 
-__all__ = ["FAMILIES", "VARIANTS", "BiTConfig", "Config", "MixerConfig", "ViTConfig"]
+from contracts.variants import BiTSizes, MixerSizes, ViTSizes
+from export.models.bit import BiT
+from export.models.mixer import MlpMixer
+from export.models.network import Flavour, Gelu, Network, network_of
+from export.models.vit import VisionTransformer
 
-Config = MixerConfig | ViTConfig | BiTConfig
+__all__ = ["Flavour", "Gelu", "Network", "build", "network_of"]
 
-FAMILIES: tuple[type[Config], ...] = (MixerConfig, ViTConfig, BiTConfig)
-VARIANTS: dict[str, Config] = {**MIXER_VARIANTS, **VIT_VARIANTS, **BIT_VARIANTS}
+
+def build(network: Network, image_size: int) -> nn.Module:
+    """The module, without values, for images of `image_size` pixels per side.
+
+    It takes float32 images [N, H, W, 3] in [-1, 1] and gives float32 logits [N, K]. Raises
+    CheckpointError where the weights cannot be used at that size.
+    """
+    match network.sizes:
+        case MixerSizes() as sizes:
+            return MlpMixer(sizes, network, image_size)
+        case ViTSizes() as sizes:
+            return VisionTransformer(sizes, network, image_size)
+        case BiTSizes() as sizes:
+            return BiT(sizes, network, image_size)

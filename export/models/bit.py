@@ -5,70 +5,14 @@ modules and parameters are those of the published checkpoints. Weight standardis
 into the kernels when they are loaded, which leaves plain convolutions.
 """
 
-import dataclasses
-from typing import ClassVar
-
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.models.convolution import GROUPS, GroupNormReLU, Scope, StandardizedConv, Step
+from contracts.published import BIT_ROOT_WIDTH, CheckpointError
+from contracts.variants import BiTSizes
+from export.models.convolution import GroupNormReLU, Scope, StandardizedConv, Step
 from export.models.layers import ReshapedDense
-from export.published import CheckpointError, Shape, anchor, count
-
-_ROOT = "resnet/root_block/standardized_conv2d/kernel"
-
-
-@dataclasses.dataclass(frozen=True)
-class BiTConfig:
-    """Sizes of one BiT: ResNet-50, 101, 152 or 200, each width times `width_factor`."""
-
-    block_units: tuple[int, ...]
-    width_factor: float
-    image_size: int = 224  # by default; the weights fit any
-    num_classes: int = 1000
-    standardization_epsilon: float = 1e-10
-    family: ClassVar[str] = "bit"
-    scopes: ClassVar[tuple[str, ...]] = ("resnet/",)
-
-    @classmethod
-    def read(cls, shapes: dict[str, Shape]) -> "BiTConfig":
-        """Read the sizes off a checkpoint's shapes; raises CheckpointError naming the key."""
-        width = anchor(shapes, _ROOT, "7 7 3 64w")[-1]
-        if width % GROUPS:
-            raise CheckpointError(
-                f"{_ROOT}: expected a multiple of {GROUPS} channels, found {width}"
-            )
-        blocks = count(shapes, "resnet/block", first=1)
-        return cls(
-            tuple(count(shapes, f"resnet/block{b + 1}/unit", first=1) for b in range(blocks)),
-            width / 64,
-            num_classes=anchor(shapes, "resnet/head/conv2d/kernel", "1 1 C K")[-1],
-        )
-
-    def sizes(self) -> tuple[object, ...]:
-        """What a row of the table is recognised by."""
-        return self.block_units, self.width_factor
-
-    def build(self, image_size: int) -> "BiT":
-        """The module, without values, for images of `image_size` pixels per side."""
-        if image_size < 8:  # below, a group may be one value, which cannot be normalised
-            raise CheckpointError(f"image size {image_size}: a BiT needs at least 8 pixels")
-        return BiT(self)
-
-
-VARIANTS: dict[str, BiTConfig] = {
-    "bit_r50x1": BiTConfig((3, 4, 6, 3), 1),
-    "bit_r50x2": BiTConfig((3, 4, 6, 3), 2),
-    "bit_r50x3": BiTConfig((3, 4, 6, 3), 3),
-    "bit_r101x1": BiTConfig((3, 4, 23, 3), 1),
-    "bit_r101x3": BiTConfig((3, 4, 23, 3), 3),
-    "bit_r152x1": BiTConfig((3, 8, 36, 3), 1),
-    "bit_r152x2": BiTConfig((3, 8, 36, 3), 2),
-    "bit_r152x4": BiTConfig((3, 8, 36, 3), 4),
-    "bit_r200x3": BiTConfig((3, 24, 36, 3), 3),
-    # Ours: for tests that must take seconds.
-    "bit_testing": BiTConfig((1, 1), 0.5, image_size=32, num_classes=10),
-}
+from export.models.network import Network
 
 
 class Unit(nn.Module):
@@ -102,13 +46,13 @@ class Head(nn.Module):
 class ResNet(nn.Module):
     """Root convolution and max-pool, blocks of units, GroupNorm, mean, head."""
 
-    def __init__(self, config: BiTConfig) -> None:
+    def __init__(self, sizes: BiTSizes, network: Network) -> None:
         super().__init__()
-        epsilon = config.standardization_epsilon
-        middle = channels = round(64 * config.width_factor)
+        epsilon = network.flavour.standardization_epsilon
+        middle = channels = round(BIT_ROOT_WIDTH * sizes.width_factor)
         self.root_block = Scope(StandardizedConv(3, channels, 7, 2, epsilon))
-        self.blocks = [f"block{number}" for number in range(1, len(config.block_units) + 1)]
-        for block, units in zip(self.blocks, config.block_units, strict=True):
+        self.blocks = [f"block{number}" for number in range(1, len(sizes.block_units) + 1)]
+        for block, units in zip(self.blocks, sizes.block_units, strict=True):
             stride = 1 if block == "block1" else 2
             scope = nn.Sequential()
             for unit in range(units):
@@ -119,7 +63,7 @@ class ResNet(nn.Module):
             self.add_module(block, scope)
             middle *= 2
         self.group_norm = GroupNormReLU(channels)
-        self.head = Head(channels, config.num_classes)
+        self.head = Head(channels, network.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.root_block(images.permute(0, 3, 1, 2))
@@ -134,9 +78,11 @@ class ResNet(nn.Module):
 class BiT(nn.Module):
     """The network, in the scope that the published files put it into."""
 
-    def __init__(self, config: BiTConfig) -> None:
+    def __init__(self, sizes: BiTSizes, network: Network, image_size: int) -> None:
         super().__init__()
-        self.resnet = ResNet(config)
+        if image_size < 8:  # below, a group may be one value, which cannot be normalised
+            raise CheckpointError(f"image size {image_size}: a BiT needs at least 8 pixels")
+        self.resnet = ResNet(sizes, network)
 
     def forward(self, images: Tensor) -> Tensor:
         y: Tensor = self.resnet(images)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.published import Array, PublishedLayer, Shape
-
-GROUPS = 32
+from contracts.npz import Array
+from contracts.published import BIT_GROUPS, Shape
+from export.models.parameters import PublishedLayer
 
 
 class StandardizedConv(PublishedLayer):
@@ -47,7 +47,7 @@ class GroupNormReLU(PublishedLayer):
         # graph. Scale and shift as a BatchNormalization or as a depthwise convolution took within
         # 7 % of the CPU time in onnxruntime (R50x1, batch 1 and 8), now more, now less.
         _, channels, height, width = x.shape
-        y = x.reshape(-1, GROUPS, channels // GROUPS * height * width)
+        y = x.reshape(-1, BIT_GROUPS, channels // BIT_GROUPS * height * width)
         y = functional.instance_norm(y, eps=1e-5).reshape(-1, channels, height, width)
         return functional.relu(y * self.gamma[:, None, None] + self.beta[:, None, None])
 

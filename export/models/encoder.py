@@ -5,8 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.models.layers import Gelu, LayerNorm, MlpBlock, ReshapedDense
-from export.published import Array, PublishedLayer, Shape
+from contracts.npz import Array
+from contracts.published import Shape
+from export.models.layers import LayerNorm, MlpBlock, ReshapedDense
+from export.models.network import Gelu
+from export.models.parameters import PublishedLayer
 
 
 class Attention(nn.Module):

@@ -5,15 +5,16 @@ in ONNX and nothing is transposed, neither here nor there.
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.published import Array, PublishedLayer, Shape
+from contracts.npz import Array
+from contracts.published import Shape
+from export.models.network import Gelu
+from export.models.parameters import PublishedLayer
 
-Gelu = Literal["tanh", "erf"]
 LAYER_NORM_EPSILON = 1e-6
 
 

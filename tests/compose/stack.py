@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.images.decoding import read
+from contracts.repository import PROBABILITIES
 from contracts.resizing import ResizeRule
-from export.graph import PROBABILITIES, open_graph
+from export.graph import open_graph
 from server.local_triton.supervisor import free_port
 from tests.stack import status
 from tests.waiting import CHECKOUT, wait_for

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from contracts.variants import VARIANTS
 from export.checkpoint import (
     CheckpointError,
     Classifier,
@@ -23,7 +24,6 @@ from export.checkpoint import (
     load_classifier,
     random_classifier,
 )
-from export.models import VARIANTS
 from tests import numpy_models
 from tests.numpy_models import MixerSizes, ViTSizes, save
 

@@ -9,10 +9,10 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
 from tritonclient.grpc import model_config_pb2
 
+from contracts.repository import TENSORRT_CONFIG
+from contracts.variants import VARIANTS
 from export import __main__, commands, throughput
-from export.config import TENSORRT_CONFIG
 from export.graph import open_graph
-from export.models import VARIANTS
 from export.precision import Judgement
 from tests import exported
 from tests.photos import photo

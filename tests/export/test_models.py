@@ -8,10 +8,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from contracts import variants
+from contracts.published import CheckpointError, Contents, published_shapes
+from contracts.variants import VARIANTS
 from export.checkpoint import load_classifier
-from export.models import VARIANTS
-from export.models.vit import ViTConfig
-from export.published import CheckpointError
+from export.models import build, network_of
+from export.models.parameters import published_layers
 from tests import numpy_models
 from tests.numpy_models import Array, Checkpoint, MixerSizes, ViTSizes, save
 
@@ -50,30 +52,38 @@ PARAMETERS = {
 
 def test_no_variant_is_missing() -> None:
     assert set(VARIANTS) == set(PARAMETERS)
-    assert all(name.startswith(f"{config.family}_") for name, config in VARIANTS.items())
+    assert all(name.startswith(f"{row.sizes.family}_") for name, row in VARIANTS.items())
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_count(name: str) -> None:
-    config = VARIANTS[name]
     with torch.device("meta"):
-        module = config.build(config.image_size)
+        module = build(network_of(name), VARIANTS[name].image_size)
     assert sum(p.numel() for p in module.parameters()) == PARAMETERS[name]
 
 
 def test_parameter_count_without_class_token_and_with_pre_logits() -> None:
-    config = VARIANTS["vit_b16"]
-    assert isinstance(config, ViTConfig)
-    gap = dataclasses.replace(config, classifier="gap")
-    represented = dataclasses.replace(config, representation_size=768)
+    network = network_of("vit_b16")
+    assert isinstance(network.sizes, variants.ViTSizes)
+    others = {
+        PARAMETERS["vit_b16"] - 2 * 768: dataclasses.replace(network.sizes, class_token=False),
+        PARAMETERS["vit_b16"] + 768 * 769: dataclasses.replace(
+            network.sizes, representation_size=768
+        ),
+    }
+    for parameters, sizes in others.items():
+        with torch.device("meta"):
+            module = build(dataclasses.replace(network, sizes=sizes), 224)
+        assert sum(p.numel() for p in module.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_module_has_the_published_names_and_shapes(name: str) -> None:
+    row = VARIANTS[name]
     with torch.device("meta"):
-        assert (
-            sum(p.numel() for p in gap.build(224).parameters()) == PARAMETERS["vit_b16"] - 2 * 768
-        )
-        assert (
-            sum(p.numel() for p in represented.build(224).parameters())
-            == PARAMETERS["vit_b16"] + 768 * 769
-        )
+        module = build(network_of(name), row.image_size)
+    published = published_shapes(Contents(row.sizes, row.image_size, row.num_classes))
+    assert {key: shape for key, _, _, shape in published_layers(module)} == published
 
 
 def run(
@@ -164,4 +174,4 @@ def test_a_finer_mixer_is_the_mean_of_its_tiles(tmp_path: Path) -> None:
 )
 def test_an_image_size_that_does_not_fit(name: str, size: int, message: str) -> None:
     with torch.device("meta"), pytest.raises(CheckpointError, match=message):
-        VARIANTS[name].build(size)
+        build(network_of(name), size)

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,10 +16,8 @@ from export.config import (
     ModelSpec,
     graph_batch_sizes,
     onnxruntime_config,
-    read_max_batch_size,
     tensorrt_config,
 )
-from export.labels import LabelsError, numbered_labels, read_labels, repeated_labels
 from export.publish import PublishError, publishing
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -190,39 +187,3 @@ def test_a_very_small_model_has_one_thread(flops: str, threads: str) -> None:
     spec = ModelSpec("tiny", 32, 10, 24, {"flops_per_image": flops})
     config = text_format.Parse(onnxruntime_config(spec), model_config_pb2.ModelConfig())
     assert config.parameters["intra_op_thread_count"].string_value == threads
-
-
-def test_max_batch_size_is_read_back() -> None:
-    assert read_max_batch_size(onnxruntime_config(SPEC)) == 24
-    assert read_max_batch_size("# max_batch_size: 3\n max_batch_size : 7 # edited\n") == 7
-    assert read_max_batch_size('name: "x"') is None
-
-
-def test_labels(tmp_path: Path) -> None:
-    path = tmp_path / "labels.txt"
-    path.write_bytes("\ufeffcat\r\nLabrador retriever\r\nécureuil\r\n\r\n".encode())
-    assert read_labels(path, 3) == ["cat", "Labrador retriever", "écureuil"]
-    assert numbered_labels(1000)[7] == "class_007"
-    assert numbered_labels(1) == ["class_0"]
-    assert repeated_labels(["crane", "cat", "crane"]) == ["crane"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a\nb\n", "expected 3 lines, one per class, found 2"),
-        (b"a\nb\nc\nd\n", "found 4"),
-        (b"a\n\nc\n", "line 2 is empty"),
-        (b"a\nb\x00\nc\n", "line 2 has control characters"),
-        (b"a\n\xff\xfe\nc\n", "UTF-8"),
-        (b"", "line 1 is empty"),
-    ],
-)
-def test_labels_that_do_not_fit(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "labels.txt"
-    path.write_bytes(content)
-    with pytest.raises(LabelsError, match=message) as error:
-        read_labels(path, 3)
-    assert re.match(r"--labels \S+labels\.txt", str(error.value))
-    with pytest.raises(LabelsError, match="No such file"):
-        read_labels(tmp_path / "none.txt", 3)

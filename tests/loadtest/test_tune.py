@@ -3,24 +3,141 @@
 import shutil
 from pathlib import Path
 
+import pytest
+from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
+from tritonclient.grpc import model_config_pb2
+
+from contracts.model_config import comments, config_text
 from loadtest.results import read
-from loadtest.servers.stack import cores
-from loadtest.tune import NOTE, Knobs, candidates
+from loadtest.servers.stack import StackError, cores
+from loadtest.tune import NOTE, Knobs, candidates, smallest_batch
 from tests.loadtest.runs import loadtest
 from tests.stack import DEFAULT_MODEL
 from tests.waiting import CHECKOUT
 
 CONFIG = CHECKOUT / "model_repository/mixer_cifar10/config.pbtxt"
+# The same and more, in every spelling that protobuf's text format knows. Each states a queue delay
+# of 250 µs, a maximum of 32, 2 instances and 3 threads.
+POLICY = "default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 9 }"
+DELAY = "max_queue_delay_microseconds: 250"
+REST = 'name: "m" backend: "onnxruntime"'
+THREADS = 'key: "intra_op_thread_count" value { string_value: "3" }'
+SPELLINGS = {
+    "a policy within": f"""{REST} max_batch_size: 32
+        dynamic_batching {{ {POLICY} {DELAY} preferred_batch_size: [ 4, 8 ] }}
+        instance_group [ {{ count: 2 kind: KIND_CPU }} ] parameters {{ {THREADS} }}""",
+    "no blank": f"""{REST} max_batch_size:32 dynamic_batching{{max_queue_delay_microseconds:250}}
+        instance_group[{{count:2}}]
+        parameters{{key:"intra_op_thread_count"value{{string_value:"3"}}}}""",
+    "colons before braces": f"""{REST} max_batch_size: 32 dynamic_batching: {{ {DELAY} }}
+        instance_group: [ {{ count: 2 }} ] parameters: {{ {THREADS} }}""",
+    "no list": f"""{REST} max_batch_size : 32 dynamic_batching {{ {DELAY} }}
+        instance_group {{ count: 2 gpus: 0 gpus: 1 }} parameters {{ {THREADS} }}""",
+    "angle brackets": f"""{REST} max_batch_size: 32 dynamic_batching < {DELAY} >
+        instance_group < count: 2 > parameters < {THREADS} >""",
+    "commas and semicolons": f"""name: "m", max_batch_size: 32;
+        dynamic_batching {{ preserve_ordering: true, {DELAY}; }},
+        instance_group [ {{ name: "first", count: 2; }} ]; parameters {{ {THREADS} }}""",
+    "comments everywhere": f"""# max_batch_size: 5
+        {REST} # dynamic_batching {{ }}
+        max_batch_size: 32 # not 64
+        dynamic_batching {{ # instance_group [ {{ count: 7 }} ]
+          {DELAY} }} instance_group [ {{ # count: 9
+          count: 2 }} ] parameters {{ {THREADS} }}""",
+    "single quotes, hexadecimal": f"""{REST} max_batch_size: 0x20
+        dynamic_batching {{ max_queue_delay_microseconds: 0xFA }} instance_group {{ count: 02 }}
+        parameters {{ key: 'intra_op_thread_count' value {{ string_value: '3' }} }}""",
+    "another order, lists of lists": f'''parameters [ {{ key: "threads" value {{
+        string_value: "intra_op_thread_count" }} }}, {{ value {{ string_value: "3" }}
+        key: "intra_op_thread_count" }} ] instance_group [ {{ kind: KIND_GPU gpus: [ 0, 1 ]
+        count: 2 }}, {{ count: 5 kind: KIND_CPU }} ] dynamic_batching {{ {DELAY}
+        priority_levels: 2 default_priority_level: 1 priority_queue_policy [ {{ key: 1
+        value {{ max_queue_size: 3 }} }} ] }} max_batch_size: 32 name: "dynamic_batching {{ }}"''',
+    "all that a model can have": f"""{REST} max_batch_size: 32 version_policy {{ latest {{
+        num_versions: 2 }} }} input [ {{ name: "image" data_type: TYPE_UINT8
+        dims: [ 8, 8, 3 ] }} ] output {{ name: "probabilities" data_type: TYPE_FP32 dims: 10
+        label_filename: "labels.txt" }} dynamic_batching {{ {DELAY} }} instance_group {{ count: 2
+        rate_limiter {{ resources [ {{ name: "r" count: 4 }} ] priority: 2 }} }}
+        optimization {{ execution_accelerators {{ cpu_execution_accelerator: [ {{ name:
+        "openvino" }} ] }} }} model_warmup {{ name: "w" batch_size: 1 inputs {{ key: "image"
+        value {{ data_type: TYPE_UINT8 dims: [ 8, 8, 3 ] zero_data: true }} }} }}
+        response_cache {{ enable: true }} parameters {{ {THREADS} }}""",
+}
+
+
+def parse(text: str) -> model_config_pb2.ModelConfig:
+    """By protobuf itself."""
+    config: model_config_pb2.ModelConfig = text_format.Parse(text, model_config_pb2.ModelConfig())
+    return config
 
 
 def test_knobs_are_read_back_as_they_were_written() -> None:
-    config = CONFIG.read_text()
+    config = parse(CONFIG.read_text())
     assert Knobs.read(config) == Knobs(0, 32, 1, 0)
     knobs = Knobs(1500, 8, 2, 3)
-    written = knobs.write(config)
-    assert Knobs.read(written) == knobs
+    knobs.write(config)
+    assert Knobs.read(config) == knobs
     # What is not a knob is as it was.
-    assert Knobs(0, 32, 1, 0).write(written) == config
+    Knobs(0, 32, 1, 0).write(config)
+    assert config == parse(CONFIG.read_text())
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_in_every_spelling_all_that_is_not_turned_is_kept(spelling: str) -> None:
+    text = SPELLINGS[spelling]
+    config, expected = parse(text), parse(text)
+    before = Knobs.read(config)
+    assert before == Knobs(250, 32, 2, 3)
+    before.write(config)
+    assert config == expected
+    knobs = Knobs(1500, 64, 4, 1)
+    knobs.write(config)
+    written = config_text(config, comments(text))
+    expected.dynamic_batching.max_queue_delay_microseconds = 1500
+    expected.max_batch_size = 64
+    expected.instance_group[0].count = 4
+    expected.parameters["intra_op_thread_count"].string_value = "1"
+    assert parse(written) == expected
+    assert comments(written) == comments(text)
+
+
+def test_what_a_configuration_leaves_out_is_added() -> None:
+    config = parse("max_batch_size: 4")
+    assert Knobs.read(config) == Knobs(0, 4, 1, 0)
+    Knobs(0, 4, 1, 0).write(config)
+    assert config == parse("max_batch_size: 4")
+    Knobs(7, 4, 2, 1).write(config)
+    assert config == parse(
+        "max_batch_size: 4 dynamic_batching { max_queue_delay_microseconds: 7 } "
+        'instance_group { count: 2 } parameters { key: "intra_op_thread_count" '
+        'value { string_value: "1" } }'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch_size: 4 sequence_batching { }", "has sequence_batching, whose batches"),
+        ("max_batch_size: 4 ensemble_scheduling { }", "has ensemble_scheduling"),
+        ("backend: 'onnxruntime'", "max_batch_size 0, so there are no batches"),
+        (
+            "max_batch_size: 4 parameters { key: 'intra_op_thread_count' "
+            "value { string_value: 'all' } }",
+            "intra_op_thread_count is 'all', expected a number",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_tuned_is_refused(text: str, message: str) -> None:
+    with pytest.raises(StackError, match=message):
+        Knobs.read(parse(text))
+
+
+def test_batches_stay_as_large_as_the_rest_of_the_configuration_needs() -> None:
+    config = parse("max_batch_size: 16 dynamic_batching { preferred_batch_size: [ 4, 8 ] }")
+    assert smallest_batch(config) == 8
+    tried = candidates(Knobs.read(config), 2, smallest_batch(config))
+    assert tried["max_batch_size"] == [8, 16, 32]
+    assert smallest_batch(parse("max_batch_size: 16 model_warmup { batch_size: 16 }")) == 16
 
 
 def test_the_winner_is_written_with_its_evidence(model_repository: Path, tmp_path: Path) -> None:
@@ -38,8 +155,8 @@ def test_the_winner_is_written_with_its_evidence(model_repository: Path, tmp_pat
     best = max(result["trials"], key=lambda each: each["rate"])
     assert best["rate"] > 0
     config = (tmp_path / DEFAULT_MODEL / "config.pbtxt").read_text()
-    assert config.startswith(NOTE)
-    assert Knobs.read(config) == Knobs(**result["winner"])
+    assert config.startswith(f"# {NOTE}")
+    assert Knobs.read(parse(config)) == Knobs(**result["winner"])
     assert loadtest("report", out, "--markdown", page).returncode == 0
     assert f"Tuned: {DEFAULT_MODEL}" in page.read_text()
 

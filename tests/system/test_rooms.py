@@ -45,7 +45,8 @@ ALLOWED = {
     },
     # Runs inside Triton, in an environment of its own.
     "server/local_triton/backends": {"numpy", "onnxruntime", "triton_python_backend_utils"},
-    "contracts": {"google", "numpy", "PIL"},
+    # A leaf, which no room's name is in.
+    "contracts": {"google", "numpy", "PIL", "tritonclient"},
     "loadtest": {
         "fastapi",
         "onnx",
@@ -98,6 +99,16 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
         if name not in allowed
     ]
     assert not strangers
+
+
+def test_triton_s_message_comes_in_at_one_place_alone() -> None:
+    """Training, say, needs no gRPC: only what reads config.pbtxt does."""
+    users = {
+        path.name
+        for path in sources("contracts")
+        if {name for _, name in imports(path)} & {"google", "tritonclient"}
+    }
+    assert users == {"model_config.py"}
 
 
 def test_every_folder_with_code_is_a_room() -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from contracts.images.decoding import read
+from contracts.repository import LOGITS
 from contracts.resizing import ResizeRule
 from export.checkpoint import load_classifier
-from export.graph import LOGITS, open_graph
+from export.graph import open_graph
 from export.parity import torch_logits
 from reference import models
 from reference.augment import normalise
