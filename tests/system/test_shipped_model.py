@@ -1,16 +1,19 @@
 """The shipped model: the three implementations agree on it, and it is what its folder says."""
 
 import hashlib
-import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
+from tritonclient.grpc import model_config_pb2
 
 from contracts.images.decoding import read
+from contracts.model_config import parse_config
 from contracts.repository import LOGITS
 from contracts.resizing import ResizeRule
 from export.checkpoint import load_classifier
+from export.config import ModelSpec, onnxruntime_config, tensorrt_config
 from export.graph import open_graph
 from export.parity import torch_logits
 from reference import models
@@ -44,11 +47,30 @@ def test_jax_pytorch_and_onnx_give_the_same_logits(
     np.testing.assert_allclose(in_onnx, in_jax, rtol=0, atol=2e-5)
 
 
+def config(name: str) -> model_config_pb2.ModelConfig:
+    """One of the model's configurations, by protobuf itself."""
+    text = (MODEL / name).read_text()
+    parsed: model_config_pb2.ModelConfig = text_format.Parse(text, model_config_pb2.ModelConfig())
+    return parsed
+
+
 def test_the_folder_names_the_checkpoint_that_it_came_from() -> None:
-    config = (MODEL / "config.pbtxt").read_text()
+    parameters = config("config.pbtxt").parameters
     digest = hashlib.sha256(TRAINED.read_bytes()).hexdigest()
-    assert re.search(rf'"checkpoint_sha256" value {{ string_value: "{digest}" }}', config)
-    assert '"random_weights" value { string_value: "false" }' in config
+    assert parameters["checkpoint_sha256"].string_value == digest
+    assert parameters["random_weights"].string_value == "false"
+
+
+def test_its_configurations_are_what_export_writes() -> None:
+    shipped = config("config.pbtxt")
+    stated = {key: value.string_value for key, value in shipped.parameters.items()}
+    about = {key: value for key, value in stated.items() if not key.endswith("_thread_count")}
+    spec = ModelSpec("mixer_cifar10", 32, 10, 32, about)
+    for name, write in {
+        "config.pbtxt": onnxruntime_config,
+        "configs/tensorrt.pbtxt": tensorrt_config,
+    }.items():
+        assert parse_config(write(spec)) == config(name)
 
 
 def test_its_labels_are_the_classes_it_was_trained_on() -> None:

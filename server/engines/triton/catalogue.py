@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 
+from contracts.labels import clean_served
 from server.engines.model import (
     Entry,
     Model,
@@ -174,7 +175,9 @@ class Catalogue:
             raise ContractBroken(
                 f"model {name!r} declares {classes} classes and answers {len(answers[0])}"
             )
-        labels = await self.client.labels(name, image, classes, FIRST_INFERENCE_TIMEOUT)
+        labels = clean_served(
+            await self.client.labels(name, image, classes, FIRST_INFERENCE_TIMEOUT)
+        )
         return Model(
             name=name,
             version=version,
