@@ -94,16 +94,16 @@ def _publish(options: Options, precision: Precision) -> None:
         classifier = _read(options)
     labels = _labels(options, classifier.num_classes)
     rule = _preprocessing(classifier, options)
-    pictures = None
+    samples = None
     if precision != "fp32":
-        pictures = gather_images(options.calibration, rule, classifier.image_size)
+        samples = gather_images(options.calibration, rule, classifier.image_size)
     # The answers of random weights mean nothing.
     asked_for = options.precision == precision
     may_miss = asked_for and (options.force or classifier.random_weights)
     with publishing(options.repository, name) as folder:
         path = folder / ONNX_PATH
         path.parent.mkdir()
-        parity, judgement = _write_graph(classifier, precision, pictures, path, may_miss=may_miss)
+        parity, judgement = _write_graph(classifier, precision, samples, path, may_miss=may_miss)
         spec = ModelSpec(
             name=name,
             image_size=classifier.image_size,
@@ -133,7 +133,7 @@ def _publish(options: Options, precision: Precision) -> None:
 def _write_graph(
     classifier: Classifier,
     precision: Precision,
-    pictures: Images | None,
+    samples: Images | None,
     path: Path,
     *,
     may_miss: bool,
@@ -146,15 +146,15 @@ def _write_graph(
         save_graph(model, path)
     with step("comparing with PyTorch"):
         parity = check_parity(classifier, open_graph(path))
-    if pictures is None:
+    if samples is None:
         return parity, None
     with step(f"reducing to {precision}"):
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            reduce_precision(model, precision, pictures, Path(scratch))
+            reduce_precision(model, precision, samples, Path(scratch))
         (path.parent / EXTERNAL_DATA_NAME).unlink(missing_ok=True)
         save_graph(model, path)
     with step("judging it against FP32"):
-        judgement = judge(classifier, open_graph(path), precision, pictures.held_back)
+        judgement = judge(classifier, open_graph(path), precision, samples.held_back)
     if not judgement.passed:
         if not may_miss:
             raise GateError(str(judgement))
@@ -208,7 +208,7 @@ def _parameters(
     if judgement is not None:
         parameters |= {
             "gate_passed": _bool(judgement.passed),
-            "gate_pictures": str(judgement.pictures),
+            "gate_pictures": str(judgement.images),
             "gate_top1_agreement": f"{judgement.agreement:.4f}",
             "gate_max_abs_logit_diff": f"{judgement.max_abs_logit_diff:.2e}",
         }

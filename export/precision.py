@@ -15,9 +15,9 @@ from contracts.repository import INPUT, LOGITS
 from export.calibration import calibrate
 from export.checkpoint import Classifier
 from export.half import to_half
+from export.image_files import find_images, read_image
 from export.options import Precision, UsageError
 from export.parity import Logits, Pixels, probe_images, torch_logits
-from export.pictures import find_images, read_image
 from export.preprocessing import Preprocessing
 from export.progress import track
 from export.quantization import activations, quantize
@@ -47,26 +47,26 @@ class Judgement:
     """A reduced precision against FP32."""
 
     precision: Precision
-    pictures: int
+    images: int
     same_class: int  # images whose first class is the same
     max_abs_logit_diff: float
 
     @property
     def agreement(self) -> float:
         """The share of images whose first class is the same."""
-        return self.same_class / self.pictures
+        return self.same_class / self.images
 
     @property
     def passed(self) -> bool:
         """One other answer among a few images is chance; NaN never passes."""
-        allowed = max(1, int((1 - GATES[self.precision]) * self.pictures))
+        allowed = max(1, int((1 - GATES[self.precision]) * self.images))
         finite = bool(np.isfinite(self.max_abs_logit_diff))
-        return finite and self.pictures - self.same_class <= allowed
+        return finite and self.images - self.same_class <= allowed
 
     def __str__(self) -> str:
         return (
             f"{self.precision}: the same first class as FP32 on {self.same_class} of "
-            f"{self.pictures} images ({self.agreement:.1%}, the gate is at "
+            f"{self.images} images ({self.agreement:.1%}, the gate is at "
             f"{GATES[self.precision]:.1%}), logits within {self.max_abs_logit_diff:.2g}"
         )
 
@@ -102,14 +102,12 @@ def gather_images(folder: Path | None, rule: Preprocessing, image_size: int) -> 
     return Images(np.stack(images[::2]), np.stack(images[1::2]))
 
 
-def reduce_precision(
-    model: ir.Model, precision: Precision, pictures: Images, scratch: Path
-) -> None:
+def reduce_precision(model: ir.Model, precision: Precision, samples: Images, scratch: Path) -> None:
     """Change the graph in place; `scratch` is a folder for temporary files."""
     if precision == "fp16":
         to_half(model)
     elif precision == "int8":
-        tracked = track(_batches(pictures.calibration), "calibrating")
+        tracked = track(_batches(samples.calibration), "calibrating")
         quantize(model, calibrate(model, activations(model), tracked, scratch))
 
 

@@ -10,7 +10,6 @@ drifts does not favour one.
 
 import argparse
 import os
-import re
 import statistics
 import sys
 import time
@@ -23,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+
+from contracts.model_config import parameters, read_config
 
 SIDE = 1024
 Feed = dict[str, npt.NDArray[np.generic]]
@@ -69,13 +70,13 @@ def main() -> int:
 
 def open_model(folder: Path, batch: int, threads: int) -> tuple[Callable[[], object], float]:
     """What runs one batch of the model, and its FLOPs per image as counted by the export."""
-    found = re.search(r'"flops_per_image".*?"(\d+)"', (folder / "config.pbtxt").read_text())
-    if found is None:
+    flops = parameters(read_config(folder / "config.pbtxt")).get("flops_per_image")
+    if flops is None:
         sys.exit(f"{folder}/config.pbtxt: expected the parameter flops_per_image; export it again")
     opened = session(folder / "1/model.onnx", threads)
     shape = opened.get_inputs()[0].shape[1:]
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
-    return lambda: opened.run(["logits"], {"image": images}), float(found[1])
+    return lambda: opened.run(["logits"], {"image": images}), float(flops)
 
 
 def matrix_product(threads: int) -> Callable[[], object]:

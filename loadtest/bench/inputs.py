@@ -14,6 +14,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from contracts.model_config import ModelConfig, config_text, read_config
+
 SIDE, CLASSES, STRIDE = 224, 10, 16
 # Name: width, height, quality. 1, 25, 94, 270 KB and 4 MB; ImageNet's have 110 KB on average.
 IMAGES = {
@@ -33,7 +35,7 @@ def prepare(folder: Path, real: list[str]) -> None:
             flags = ("--model", variant, "--name", name, "--repository", str(models))
             subprocess.run([sys.executable, "-m", "export", *flags], check=True)  # noqa: S603
     if not (models / "empty").exists():
-        _publish_empty(models / "empty", (models / "tiny/config.pbtxt").read_text())
+        _publish_empty(models / "empty", read_config(models / "tiny/config.pbtxt"))
     for name, (width, height, quality) in IMAGES.items():
         if not (path := folder / f"{name}.jpg").exists():
             picture(width, height).save(path, quality=quality)
@@ -51,12 +53,15 @@ def picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _publish_empty(folder: Path, config: str) -> None:
+def _publish_empty(folder: Path, config: ModelConfig) -> None:
     (folder / "1").mkdir(parents=True)
     onnx.save(_empty(), folder / "1/model.onnx")
     (folder / "labels.txt").write_text("".join(f"class {i}\n" for i in range(CLASSES)))
-    config = config.replace('name: "tiny"', 'name: "empty"').replace("32, 32, 3", "224, 224, 3")
-    (folder / "config.pbtxt").write_text(config)
+    config.name = "empty"
+    config.input[0].dims[:] = [SIDE, SIDE, 3]
+    for sample in config.model_warmup:
+        sample.inputs["image"].dims[:] = [SIDE, SIDE, 3]
+    (folder / "config.pbtxt").write_text(config_text(config), encoding="utf-8")
 
 
 def _empty() -> onnx.ModelProto:

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
+from contracts.model_config import config_text, read_config
 from loadtest.bench.balanced import balanced
 from loadtest.bench.load import Clients
 from loadtest.bench.rolling import Backend, exchange
@@ -91,11 +92,9 @@ def share_out(options: argparse.Namespace, folder: Path) -> Path:
     shutil.copytree(options.repository / options.model, folder / options.model)
     config = folder / options.model / "config.pbtxt"
     threads = max(1, len(os.sched_getaffinity(0)) // options.tritons)
-    pattern = r'(key: "intra_op_thread_count" value { string_value: )"\d+"'
-    text, found = re.subn(pattern, rf'\g<1>"{threads}"', config.read_text())
-    if not found:
-        sys.exit(f"{options.model}: its config.pbtxt states no intra_op_thread_count to change")
-    config.write_text(text)
+    changed = read_config(config)
+    changed.parameters["intra_op_thread_count"].string_value = str(threads)
+    config.write_text(config_text(changed), encoding="utf-8")
     return folder
 
 

@@ -13,11 +13,11 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from contracts.repository import INPUT, PROBABILITIES
 from loadtest.load import answers
 from loadtest.load.sample_images import SampleImage
 from loadtest.load.target import PATIENCE, Answered, TargetError
 
-INPUT, OUTPUT = "image", "probabilities"
 OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 NANOSECONDS = 1e9
 
@@ -130,7 +130,7 @@ class TritonTarget:
             request = service_pb2.ModelInferRequest(model_name=model)
             shape = (1, about.height, about.width, 3)
             request.inputs.add(name=INPUT, datatype="UINT8", shape=shape)
-            request.outputs.add(name=OUTPUT)
+            request.outputs.add(name=PROBABILITIES)
             pixels = image.pixels(about.height, about.width)
             request.raw_input_contents.append(pixels.tobytes())
             requests.append(request)

@@ -14,9 +14,9 @@ from export.calibration import LEVELS, Magnitudes
 from export.checkpoint import random_classifier
 from export.graph import build_graph, open_graph, save_graph
 from export.half import HalfRangeError, to_half
+from export.image_files import find_images, read_image
 from export.options import Precision, UsageError
 from export.parity import probe_images
-from export.pictures import find_images, read_image
 from export.precision import (
     GATES,
     MOST_IMAGES,
@@ -182,7 +182,7 @@ def test_the_gate() -> None:
     session = open_graph(exported.graph("mixer_tiny"))
     images = probe_images(32, 30)
     same = judge(classifier, session, "int8", images)
-    assert (same.pictures, same.same_class, same.passed) == (30, 30, True)
+    assert (same.images, same.same_class, same.passed) == (30, 30, True)
     other = judge(classifier, open_graph(exported.graph("mixer_testing")), "int8", images)
     assert not other.passed
     assert "of 30 images" in str(other)
@@ -212,9 +212,9 @@ def test_images_are_found_shared_out_and_skipped(
     write_photos(tmp_path, 24)
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "notes.txt").write_text("no image either")
-    pictures = gather_images(tmp_path, Preprocessing(), 32)
-    assert pictures.calibration.shape == pictures.held_back.shape == (12, 32, 32, 3)
-    both = np.concatenate([pictures.calibration, pictures.held_back])
+    samples = gather_images(tmp_path, Preprocessing(), 32)
+    assert samples.calibration.shape == samples.held_back.shape == (12, 32, 32, 3)
+    both = np.concatenate([samples.calibration, samples.held_back])
     assert len(np.unique(both, axis=0)) == 24, "nothing is judged on what it was calibrated with"
     assert "broken.png is skipped" in capsys.readouterr().err
 
@@ -225,14 +225,14 @@ def test_too_few_and_too_many_images(tmp_path: Path) -> None:
         gather_images(tmp_path, Preprocessing(), 32)
     for index in range(MOST_IMAGES):
         (tmp_path / f"{index}.jpg").symlink_to(tmp_path / "class_0" / "0.jpg")
-    pictures = gather_images(tmp_path, Preprocessing(), 8)
-    assert len(pictures.calibration) + len(pictures.held_back) == MOST_IMAGES
+    samples = gather_images(tmp_path, Preprocessing(), 8)
+    assert len(samples.calibration) + len(samples.held_back) == MOST_IMAGES
 
 
 def test_without_images_half_is_judged_by_synthetic_ones() -> None:
-    pictures = gather_images(None, Preprocessing(), 32)
-    assert len(pictures.calibration) == 0
-    assert len(pictures.held_back) >= 20
+    samples = gather_images(None, Preprocessing(), 32)
+    assert len(samples.calibration) == 0
+    assert len(samples.held_back) >= 20
 
 
 def test_images_are_resized_as_tensorflow_does(tmp_path: Path) -> None:

@@ -55,14 +55,14 @@ def test_engines_of_every_family_and_precision(
     classifier = exported.classifier(variant)
     put_weights_right(classifier.module)
     images = probe_images(classifier.image_size, 2)
-    pictures = Images(images, images)
+    samples = Images(images, images)
     traced = tmp_path / "fp32.onnx"
     save_graph(build_graph(classifier), traced)
     sizes: dict[Precision, int] = {}
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     for precision in precisions:
         model = ir.load(traced)
-        reduce_precision(model, precision, pictures, tmp_path)
+        reduce_precision(model, precision, samples, tmp_path)
         path = tmp_path / f"{precision}.onnx"
         save_graph(model, path)
         sizes[precision] = len(build_engine(edition, Source(variant, path, 224, 32)))

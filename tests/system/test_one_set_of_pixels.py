@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contracts.resizing import Pixels, ResizeRule
-from export.pictures import read_image
+from export.image_files import read_image
 from export.preprocessing import Preprocessing
 from loadtest.load.sample_images import SampleImage
 from reference import data

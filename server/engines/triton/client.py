@@ -16,14 +16,12 @@ import grpc
 import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from contracts.repository import INPUT, PROBABILITIES
 from contracts.resizing import Pixels
 from server.engines.model import Probabilities
 from server.engines.triton import retries
 from server.observability import tracing
 from server.problems import ContractBroken, DeadlinePassed, ModelNotReady, TritonAway
-
-INPUT = "image"
-OUTPUT = "probabilities"
 
 # A Triton that comes back, perhaps on another address, must be found within a second or so; gRPC's
 # defaults take up to two minutes. A tensor has no limit here: Triton's max_batch_size sets it.
@@ -109,7 +107,7 @@ class TritonClient:
         output = _output(response)
         if output.datatype != "FP32" or len(output.shape) != 2 or output.shape[0] != len(images):
             raise ContractBroken(
-                f"model {model!r} answered {OUTPUT} {output.datatype}{list(output.shape)}, "
+                f"model {model!r} answered {PROBABILITIES} {output.datatype}{list(output.shape)}, "
                 f"expected FP32[{len(images)}, classes]"
             )
         probabilities = np.frombuffer(response.raw_output_contents[0], np.float32)
@@ -212,7 +210,7 @@ async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any
 def _request(model: str, images: Sequence[Pixels]) -> service_pb2.ModelInferRequest:
     request = service_pb2.ModelInferRequest(model_name=model)
     request.inputs.add(name=INPUT, datatype="UINT8", shape=(len(images), *images[0].shape))
-    request.outputs.add(name=OUTPUT)
+    request.outputs.add(name=PROBABILITIES)
     request.raw_input_contents.append(b"".join(image.data for image in images))
     return request
 
@@ -220,11 +218,13 @@ def _request(model: str, images: Sequence[Pixels]) -> service_pb2.ModelInferRequ
 def _output(
     response: service_pb2.ModelInferResponse,
 ) -> service_pb2.ModelInferResponse.InferOutputTensor:
-    if len(response.outputs) != 1 or response.outputs[0].name != OUTPUT:
+    if len(response.outputs) != 1 or response.outputs[0].name != PROBABILITIES:
         names = [output.name for output in response.outputs]
-        raise ContractBroken(f"the model answered the outputs {names}, expected [{OUTPUT!r}]")
+        raise ContractBroken(
+            f"the model answered the outputs {names}, expected [{PROBABILITIES!r}]"
+        )
     if len(response.raw_output_contents) != 1:
-        raise ContractBroken(f"the model answered no tensor for {OUTPUT}")
+        raise ContractBroken(f"the model answered no tensor for {PROBABILITIES}")
     return response.outputs[0]
 
 

@@ -6,8 +6,8 @@ parameters, or `ContractBroken` that says what does not fit.
 
 from tritonclient.grpc import model_config_pb2, service_pb2
 
+from contracts.repository import INPUT, PROBABILITIES
 from contracts.resizing import ResizeRule
-from server.engines.triton.client import INPUT, OUTPUT
 from server.problems import ContractBroken
 
 
@@ -19,8 +19,10 @@ def shape_of(name: str, metadata: service_pb2.ModelMetadataResponse) -> tuple[in
         raise ContractBroken(
             f"model {name!r} has the inputs {sorted(inputs)}, expected [{INPUT!r}]"
         )
-    if OUTPUT not in outputs:
-        raise ContractBroken(f"model {name!r} has no output {OUTPUT!r}, only {sorted(outputs)}")
+    if PROBABILITIES not in outputs:
+        raise ContractBroken(
+            f"model {name!r} has no output {PROBABILITIES!r}, only {sorted(outputs)}"
+        )
     given, shape = inputs[INPUT].datatype, list(inputs[INPUT].shape)
     match given, shape:
         case "UINT8", [-1, height, width, 3] if height > 0 and width > 0:
@@ -29,13 +31,13 @@ def shape_of(name: str, metadata: service_pb2.ModelMetadataResponse) -> tuple[in
             raise ContractBroken(
                 f"model {name!r} takes {INPUT} {given}{shape}, expected UINT8[-1, H, W, 3]"
             )
-    given, shape = outputs[OUTPUT].datatype, list(outputs[OUTPUT].shape)
+    given, shape = outputs[PROBABILITIES].datatype, list(outputs[PROBABILITIES].shape)
     match given, shape:
         case "FP32", [-1, classes] if classes > 0:
             return height, width, classes
         case _:
             raise ContractBroken(
-                f"model {name!r} gives {OUTPUT} {given}{shape}, expected FP32[-1, K]"
+                f"model {name!r} gives {PROBABILITIES} {given}{shape}, expected FP32[-1, K]"
             )
 
 
