@@ -1,9 +1,13 @@
 # Every command of the project. `make` alone lists them.
 # Two environments: .venv for the project, .venv-triton for the local Triton (which needs numpy < 2).
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The Python of each is the first of these minor versions that is here; PYTHON=… and TRITON_PYTHON=… choose
+# one. Triton's needs numpy 1.26, which has no later one.
+MINORS := 11 12 13 14
+TRITON_MINORS := 11 12
 BIN := .venv/bin
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# It shows how far it is, except in the log of a CI.
+PIP_INSTALL := -m pip install --disable-pip-version-check $(if $(CI),--quiet)
 # onnxruntime uploads usage data by default; nothing that this project starts does.
 export ORT_DISABLE_TELEMETRY := 1
 
@@ -77,12 +81,15 @@ clean: ## Remove both environments and every cache
 	rm -rf .venv .venv-triton .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/bin/python:
-	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed, this is " + sys.version'
-	$(PYTHON) -m venv .venv
+# One that was asked for is compared with the one that is there.
+.venv/bin/python: $(if $(PYTHON),look)
+	@.ci/make-venv .venv '$(MINORS)' $(PYTHON)
 
-.venv-triton/bin/python:
-	$(PYTHON) -m venv .venv-triton
+.venv-triton/bin/python: $(if $(TRITON_PYTHON),look)
+	@.ci/make-venv .venv-triton '$(TRITON_MINORS)' $(TRITON_PYTHON)
+
+.PHONY: look
+look:
 
 # The stamp of each set is renewed when its list or the pins change.
 .venv/.%: requirements/%.txt requirements/pytest.txt requirements/serve.txt requirements/constraints.txt .venv/bin/python

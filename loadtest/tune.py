@@ -142,7 +142,7 @@ class Tuning:
             raise stack.StackError(f"{path}: no such file; export the model first")
         config = self._config()
         best = before = Knobs.read(config)
-        every = candidates(before, stack.cores(), smallest_batch(config))
+        every = candidates(before, conditions.cores(), smallest_batch(config))
         choices = {knob: values for knob, values in every.items() if knob in self._knobs}
         with bar() as progress:
             task = progress.add_task("", total=1 + sum(len(values) for values in choices.values()))

@@ -12,8 +12,6 @@ import os
 import socket
 import sys
 
-import uvloop
-
 # gRPC would log a warning whenever a local Triton is started; that child calls no gRPC of ours.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
@@ -21,6 +19,7 @@ from server import client
 from server.local_triton.supervisor import LocalTriton, LocalTritonError
 from server.observability import logs
 from server.process import gateway
+from server.process.event_loop import new_event_loop, stop_on_signals
 from server.process.workers import Workers, WorkersError, quiet
 from server.settings import Settings, SettingsError, read
 from server.web import api_keys as keys
@@ -47,7 +46,7 @@ def main() -> int:
     try:
         with (
             _listen(settings.host, settings.port) as listener,
-            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            asyncio.Runner(loop_factory=new_event_loop) as runner,
         ):
             return runner.run(serve(settings, listener))
     except OSError as error:
@@ -68,7 +67,7 @@ async def serve(settings: Settings, listener: socket.socket) -> int:
         if settings.workers > 1
         else gateway.make(settings, triton_url)
     )
-    gateway.stop_on_signals(server.stop)
+    stop_on_signals(server.stop)
     host, port = listener.getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     if settings.keys_file is None and not ipaddress.ip_address(host).is_loopback:

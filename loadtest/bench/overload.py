@@ -22,6 +22,7 @@ import numpy as np
 import uvloop
 
 from loadtest.bench.load import Clients, at_rate, peak, percentiles
+from loadtest.machine.conditions import cores
 
 GOODPUT = 0.9  # of the peak
 REFUSED_SECONDS = 0.05
@@ -51,7 +52,7 @@ async def measure(options: argparse.Namespace) -> int:
     over = Clients(options.url, picture, options.deadline)
     own = time.process_time()
     late = await at_rate(over, options.times * before, options.seconds)
-    own = (time.process_time() - own) / options.seconds / len(os.sched_getaffinity(0))
+    own = (time.process_time() - own) / options.seconds / cores()
     await asyncio.sleep(2 * options.deadline)  # what got 504 may still be worked on
     after = await unloaded(options, picture)
     best = (before + after) / 2

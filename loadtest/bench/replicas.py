@@ -32,6 +32,7 @@ from loadtest.bench.balanced import balanced
 from loadtest.bench.load import Clients
 from loadtest.bench.rolling import Backend, exchange
 from loadtest.bench.served import free_port, until
+from loadtest.machine.conditions import cores
 
 EVEN = 0.10  # coefficient of variation
 RECOVERY_SECONDS = 5.0
@@ -91,7 +92,7 @@ def share_out(options: argparse.Namespace, folder: Path) -> Path:
     """A repository in `folder` whose model takes its share of the cores in each of the Tritons."""
     shutil.copytree(options.repository / options.model, folder / options.model)
     config = folder / options.model / "config.pbtxt"
-    threads = max(1, len(os.sched_getaffinity(0)) // options.tritons)
+    threads = max(1, cores() // options.tritons)
     changed = read_config(config)
     changed.parameters["intra_op_thread_count"].string_value = str(threads)
     config.write_text(config_text(changed), encoding="utf-8")

@@ -13,6 +13,7 @@ from loadtest import results
 from loadtest.compare import comparison as comparing
 from loadtest.compare.comparison import Comparison, Plan
 from loadtest.load import sample_images
+from loadtest.machine import conditions
 from loadtest.progress import note, show, step
 from loadtest.report import comparison as report_compare
 from loadtest.report import pages
@@ -87,7 +88,7 @@ def compare(
         "warm_seconds": warm,
         "rounds": f"{rounds} to {max_rounds}",
         "workers": workers,
-        "cores": stack.cores(),
+        "cores": conditions.cores(),
         "started_here": not url,
     }
     with _stack(repository, models, workers, url, triton) as running:

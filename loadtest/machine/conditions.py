@@ -21,7 +21,7 @@ def conditions() -> dict[str, str]:
     """This machine, now."""
     found = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores",
+        "cpu": f"{cpu_model()}, {cores()} cores",
         "gpu": gpu(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
@@ -41,6 +41,13 @@ def conditions() -> dict[str, str]:
 def now() -> str:
     """Day and time (UTC) as part of a file's name."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d-%H%M")
+
+
+def cores() -> int:
+    """Cores that this process, and the servers that it starts, may use."""
+    # macOS and Windows bind no process to some of the cores.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def cpu_model() -> str:
@@ -74,4 +81,4 @@ def device_slug() -> str:
     if found != "none":
         return slug(found.partition(",")[0])
     short = re.sub(r"\(R\)|\(TM\)|CPU|Processor|@.*", " ", cpu_model())
-    return f"{slug(short)}-{len(os.sched_getaffinity(0))}-cores"
+    return f"{slug(short)}-{cores()}-cores"

@@ -37,11 +37,6 @@ class Stack:
     pid: int | None = None  # of the gateway, if it was started here
 
 
-def cores() -> int:
-    """Cores that the servers started here may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def export_missing(repository: Path, model: str) -> bool:
     """Publish a variant with random weights if there is no model of that name; whether it did.
 

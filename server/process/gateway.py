@@ -8,9 +8,8 @@ import asyncio
 import contextlib
 import gc
 import math
-import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -88,10 +87,3 @@ class Gateway(uvicorn.Server):
 def make(settings: Settings, triton_url: str) -> Gateway:
     """A gateway; await its `serve_on`."""
     return Gateway(create_app(settings, triton_url), settings)
-
-
-def stop_on_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` at SIGINT or SIGTERM."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)

@@ -7,6 +7,7 @@ allocator keeps some megabytes of them all the same, but no more for the next bu
 
 import asyncio
 import ctypes
+import os
 
 SECONDS = 10.0
 
@@ -16,7 +17,8 @@ async def give_back() -> None:
 
     Looking costs about 0.3 ms, giving back tens of megabytes a few.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    # glibc's alone; Windows has not even a C library by no name.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     while trim is not None:
         await asyncio.sleep(SECONDS)
         await asyncio.to_thread(trim, 0)

@@ -17,12 +17,12 @@ import warnings
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-import uvloop
 from prometheus_client.multiprocess import mark_process_dead
 
 from server.crash_loop import CrashLoop
 from server.observability import logs, metrics
 from server.process import gateway
+from server.process.event_loop import new_event_loop, stop_on_signals
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -161,13 +161,13 @@ def work(settings: Settings, listener: socket.socket, triton_url: str, parent: C
                 this.stop()
 
         loop.add_reader(parent.fileno(), hurry)
-        gateway.stop_on_signals(stop)
+        stop_on_signals(stop)
         await this.serve_on(listener)
 
     # Ctrl-C before the signal handlers are there.
     with (
         contextlib.suppress(KeyboardInterrupt),
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        asyncio.Runner(loop_factory=new_event_loop) as runner,
     ):
         runner.run(run())
 

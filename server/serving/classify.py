@@ -6,8 +6,6 @@ bounded pool of threads; the rest waits in the event loop, where images for the 
 """
 
 import asyncio
-import os
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ from contracts.resizing import Pixels, ResizeRule
 from server.engines.engine import Engine
 from server.engines.model import Model, Probabilities, check_distribution
 from server.images.decoding import decode, is_quick, open_header
+from server.niceness import give_way
 from server.observability import metrics
 from server.observability.timings import Timings
 from server.problems import DeadlinePassed, NoImage, Problem
@@ -30,8 +29,6 @@ from server.settings import Settings
 # For an image this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
-# Added to the process's own, which leaves a tenth of the event loop's share where both want a core.
-DECODE_NICENESS = 10
 
 Predictions = list[dict[str, object]]
 
@@ -45,7 +42,7 @@ class Classifier:
         self._max_pixels = settings.max_pixels
         self._batchers: dict[str, Batcher] = {}
         self._threads = ThreadPoolExecutor(
-            settings.decode_threads, thread_name_prefix="decode", initializer=_give_way
+            settings.decode_threads, thread_name_prefix="decode", initializer=give_way
         )
 
     def close(self) -> None:
@@ -190,16 +187,6 @@ class Classifier:
             raise
         _add(timings, decode=ended - began, queue=began - submitted)
         return pixels
-
-
-def _give_way() -> None:
-    """Let the event loop go before this thread when cores are scarce: refusals come at once.
-
-    On Linux each thread has its own niceness (sched(7)). The backends of the models have the same.
-    """
-    thread = threading.get_native_id()
-    own = os.getpriority(os.PRIO_PROCESS, thread)
-    os.setpriority(os.PRIO_PROCESS, thread, own + DECODE_NICENESS)  # 19 at most: the kernel cuts it
 
 
 def _late(seconds: float, timings: Timings) -> DeadlinePassed:

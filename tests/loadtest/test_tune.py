@@ -8,8 +8,9 @@ from google.protobuf import text_format  # type: ignore[import-untyped]  # comes
 from tritonclient.grpc import model_config_pb2
 
 from contracts.model_config import comments, config_text
+from loadtest.machine.conditions import cores
 from loadtest.results import read
-from loadtest.servers.stack import StackError, cores
+from loadtest.servers.stack import StackError
 from loadtest.tune import NOTE, Knobs, candidates, smallest_batch
 from tests.loadtest.runs import loadtest
 from tests.stack import DEFAULT_MODEL

@@ -140,7 +140,7 @@ FLOORS = (
     ("engines",),
     ("images", "local_triton"),
     ("observability",),
-    ("crash_loop", "problems", "settings"),
+    ("crash_loop", "niceness", "problems", "settings"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Programs of their own, and what is chosen in one place: who may import these.

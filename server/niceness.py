@@ -1,0 +1,25 @@
+"""The priority of the threads that compute, below that of the event loop that takes requests in.
+
+In: a thread that calls `give_way`. Out: where cores are scarce the event loop goes first, so that a
+refusal comes at once.
+"""
+
+import os
+import sys
+import threading
+
+# Added to the process's own, which leaves a tenth of the event loop's share where both want a core.
+# The backends of Triton's models have the same.
+NICENESS = 10
+
+
+def give_way() -> None:
+    """Let others go before the calling thread when cores are scarce; Linux alone can.
+
+    There each thread has its own niceness (sched(7)), elsewhere only the process.
+    """
+    if sys.platform != "linux":
+        return
+    thread = threading.get_native_id()
+    own = os.getpriority(os.PRIO_PROCESS, thread)
+    os.setpriority(os.PRIO_PROCESS, thread, own + NICENESS)  # 19 at most: the kernel cuts it
