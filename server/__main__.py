@@ -20,6 +20,7 @@ from server.local_triton.supervisor import LocalTriton, LocalTritonError
 from server.observability import logs
 from server.process import gateway
 from server.process.event_loop import new_event_loop, stop_on_signals
+from server.process.uvicorn_parts import UnsupportedUvicornError, http_protocol
 from server.process.workers import Workers, WorkersError, quiet
 from server.settings import Settings, SettingsError, read
 from server.web import api_keys as keys
@@ -44,11 +45,15 @@ def main() -> int:
     logs.set_up(settings.log_level, settings.log_format)
     quiet()
     try:
+        http_protocol()  # told here, not by each of several workers
         with (
             _listen(settings.host, settings.port) as listener,
             asyncio.Runner(loop_factory=new_event_loop) as runner,
         ):
             return runner.run(serve(settings, listener))
+    except UnsupportedUvicornError as error:
+        print(f"python -m server: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(
             f"python -m server: cannot listen on {settings.host} port {settings.port}: "

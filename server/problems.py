@@ -15,12 +15,14 @@ TYPE_PREFIX = "urn:mixer-serving:problem:"
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     """A request that cannot be answered as asked; `detail` says what was wrong and what is right.
 
-    `retry_after` is in seconds: the answer may differ by then.
+    `retry_after` is in seconds: the answer may differ by then. `closes` is whether the connection
+    ends with it.
     """
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     name: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "The gateway failed"
+    closes: ClassVar[bool] = False
     retry_after: int | None = None
 
     def __init__(self, detail: str) -> None:
@@ -87,6 +89,22 @@ class HeadTooLarge(Problem):
     title = "Request head too large"
 
 
+class UnsupportedTransferCoding(Problem):
+    """The body is framed by a transfer coding that is not understood (RFC 9112, 6.1)."""
+
+    status = HTTPStatus.NOT_IMPLEMENTED
+    name = "unsupported-transfer-coding"
+    title = "Transfer coding not understood"
+
+
+class UnsupportedVersion(Problem):
+    """The request is of another version of HTTP than 1.0 and 1.1."""
+
+    status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+    name = "unsupported-version"
+    title = "HTTP version not supported"
+
+
 class Unauthorized(Problem):
     """The request carries no API key that the server knows."""
 
@@ -135,6 +153,7 @@ class SlowRequest(Problem):
     status = HTTPStatus.REQUEST_TIMEOUT
     name = "slow-request"
     title = "The request came too slowly"
+    closes = True  # RFC 9110, 15.5.9
 
 
 class BodyTooLarge(Problem):
@@ -159,6 +178,17 @@ class UnsupportedType(Problem):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     name = "unsupported-type"
     title = "Not an image type that is read"
+
+
+class UnsupportedEncoding(Problem):
+    """The body has a `Content-Encoding`, and none is undone."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    name = "unsupported-encoding"
+    title = "Content encoding not supported"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"accept-encoding", b"identity")]  # RFC 9110, 15.5.16
 
 
 class UnreadableImage(Problem):
@@ -241,6 +271,8 @@ CLASSES: tuple[type[Problem], ...] = (
     NoImage,
     MalformedRequest,
     HeadTooLarge,
+    UnsupportedTransferCoding,
+    UnsupportedVersion,
     Unauthorized,
     NotFound,
     UnknownModel,
@@ -249,6 +281,7 @@ CLASSES: tuple[type[Problem], ...] = (
     BodyTooLarge,
     TooManyPixels,
     UnsupportedType,
+    UnsupportedEncoding,
     UnreadableImage,
     BadParameter,
     TooBusy,

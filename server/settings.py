@@ -88,6 +88,13 @@ class Settings(BaseSettings):
         ge=1,
         description="Most bytes of all request bodies held at once; beyond it 429.",
     )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="Most connections open at once; beyond it the one that has waited longest for "
+        "its next request is closed, or the new one gets 429.",
+    )
     max_body_bytes: int = Field(
         32 * 2**20, ge=1, description="Largest request body, in bytes; beyond it 413."
     )

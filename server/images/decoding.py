@@ -7,7 +7,7 @@ In: the bytes of one image and the model's `ResizeRule`. Out: contiguous uint8[H
 import contextlib
 from collections.abc import Iterator
 
-from contracts.images import decoding, errors, limits
+from contracts.images import decoding, errors, formats, limits
 from contracts.images.decoding import EncodedImage
 from contracts.resizing import Pixels, ResizeRule
 from server.problems import Problem, TooManyPixels, UnreadableImage, UnsupportedType
@@ -17,6 +17,15 @@ PROBLEMS: dict[type[errors.ImageError], type[Problem]] = {
     errors.UnreadableImageError: UnreadableImage,
     errors.TooManyPixelsError: TooManyPixels,
 }
+
+
+def begins_like_image(data: bytes) -> bool:
+    """Whether the first bytes are those of a format that is read."""
+    try:
+        formats.sniff(data)
+    except errors.UnsupportedTypeError:
+        return False
+    return True
 
 
 def is_quick(data: bytes) -> bool:

@@ -6,6 +6,7 @@ log. Never a byte of an image, nor its file name, nor a key.
 
 import logging
 import time
+from http import HTTPStatus
 from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -47,6 +48,8 @@ class Telemetry:
             metrics.in_flight.dec()
             # The route's own pattern: a client must not be able to invent label values.
             path = getattr(scope.get("route"), "path", "other")
+            if not status and "problem" in scope["state"]:  # which the connection has answered
+                status = int(scope["state"]["problem"].status)
             count(scope, path, status)
             if self.log:
                 log(scope, status, time.perf_counter() - began)
@@ -65,7 +68,7 @@ def count(scope: Scope, path: str, status: int) -> None:
     model = timings.model if timings is not None else ""
     metrics.requests.labels(path, model, str(status or 499)).inc()
     problem = state.get("problem")
-    if status == 429:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         metrics.shed.inc()
     if path not in CLASSIFYING or timings is None:
         return
@@ -82,6 +85,8 @@ def no_request(problem: Problem, request_id: str, *, log: bool) -> None:
     """Count, and with `log` log, what was no whole request: nothing else is known of it."""
     status = int(problem.status)
     metrics.requests.labels("other", "", str(status)).inc()
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        metrics.shed.inc()
     if log:
         fields = {"status": status, "request_id": request_id, "problem": problem.name}
         logger.info("no whole request: %d", status, extra={"fields": fields})

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from server.process import memory
+from server.process import memory, open_files
+from server.process.uvicorn_parts import http_protocol
 from server.settings import Settings
 from server.web.app import create_app
-from server.web.connections import Connection
-from server.web.fast_path import Shortcut
-from server.web.load_shedding import Door
+from server.web.connection_limits import ConnectionLimits
+from server.web.connections import KEEP_ALIVE_SECONDS, ClientConnection
+from server.web.edge import Edge
 
 # New objects between two looks for garbage; Python's default of 700 are made by a few requests.
 GARBAGE_THRESHOLD = 10_000
@@ -33,22 +34,34 @@ class Gateway(uvicorn.Server):
         yield
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        class Limited(Connection):
-            read_timeout = settings.read_timeout
-            log_refusals = settings.access_log
-            refusal = staticmethod(Door(app).refusal)
+        """Raises `UnsupportedUvicornError`."""
+        protocol = http_protocol()
+        self.connections = limits = ConnectionLimits(settings.max_connections)
+
+        class Connection(ClientConnection):
+            """What uvicorn makes for each client: a way to a protocol of its own."""
+
+            def __init__(self, app_state: dict[str, object], **others: object) -> None:
+                super().__init__(
+                    lambda state: protocol(app_state=state, **others),
+                    app_state,
+                    limits,
+                    settings.read_timeout,
+                    log_refusals=settings.access_log,
+                )
 
         super().__init__(
             uvicorn.Config(
-                Shortcut(app),
-                http=Limited,
+                Edge(app),
+                http=Connection,
                 ws="none",
                 log_config=None,
                 access_log=False,  # server/observability/telemetry.py has what uvicorn cannot know
                 server_header=False,
-                # Longer than load balancers keep an idle connection (60 s is common), so that it
-                # is never closed while one of them sends a request on it.
-                timeout_keep_alive=75,
+                # It would believe any client on this machine about its address.
+                proxy_headers=False,
+                # Of no effect: server/web/connections.py closes an idle connection before.
+                timeout_keep_alive=math.ceil(KEEP_ALIVE_SECONDS + settings.read_timeout + 5),
                 # Longer than any request may take, so that none is cut off.
                 timeout_graceful_shutdown=math.ceil(settings.grace - settings.drain_seconds),
             )
@@ -72,6 +85,7 @@ class Gateway(uvicorn.Server):
 
     async def serve_on(self, listener: socket.socket) -> None:
         """Serve until `stop`."""
+        open_files.allow(self.connections.most)
         # What has been made so far stays to the end: looking through it again and again for
         # garbage took from a tenth to two fifths of the event loop's time under load.
         gc.collect()

@@ -8,26 +8,34 @@ a multipart form (RFC 7578).
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
+from server.images.decoding import begins_like_image
 from server.problems import (
     BadParameter,
     BodyTooLarge,
     NoImage,
     SlowRequest,
+    UnsupportedEncoding,
     UnsupportedType,
 )
 from server.serving.buffers import Hold
+from server.web.connections import connection_of
 
 FIELD = "image"
 HOW = (
     "send the image as the body with Content-Type image/* or application/octet-stream, "
     f"or as the field {FIELD!r} of multipart/form-data"
 )
+# What curl --data-binary, urllib and axios declare for bytes unless told otherwise.
+WEB_FORM = b"application/x-www-form-urlencoded"
+BYTES = {b"application/octet-stream", WEB_FORM}
 # A form is parsed on the event loop: whatever costs more than finding and copying bytes is bounded.
 MAX_PARTS = 1024
 # Of the headers of all parts together: two of some 100 bytes each for every part.
@@ -37,6 +45,11 @@ MAX_HEADER_SEMICOLONS = 16 * 2**10  # as many take 15 ms
 # for each character outside a page's charset (HTML, 4.10.21.8: "&#26085;").
 MAX_SEMICOLONS = 300
 MAX_PARAMETER_BYTES = 4096
+QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
+# RFC 8187, 3.2.1: charset, language, percent-encoded bytes; of charsets those that it knows.
+EXTENDED_FILENAME = re.compile(
+    rb";[ \t]*filename\*[ \t]*=[ \t]*(utf-8|iso-8859-1)'[\w-]*'([^;\s]*)", re.IGNORECASE
+)
 # RFC 2046 allows 70 characters, and blanks that a transport has added after a boundary.
 MAX_BOUNDARY = 256
 MAX_PADDING = 16
@@ -56,6 +69,7 @@ async def read_image(request: Request, hold: Hold) -> bytes:
 
     Raises `UnsupportedType`, `NoImage`, `BadParameter`, or as `read_body`.
     """
+    check_encoding(request)
     content_type, kind, options = _content_type(request, "application/octet-stream")
     if kind == b"multipart/form-data":
         uploads = _images(await read_body(request, hold), options)
@@ -65,8 +79,10 @@ async def read_image(request: Request, hold: Hold) -> bytes:
                 "POST /classify/batch takes several"
             )
         data = uploads[0].data
-    elif kind.startswith(b"image/") or kind == b"application/octet-stream":
+    elif kind.startswith(b"image/") or kind in BYTES:
         data = await read_body(request, hold)
+        if kind == WEB_FORM and not begins_like_image(data):
+            raise UnsupportedType(f"Content-Type is {content_type!r}; {HOW}")
     else:
         raise UnsupportedType(f"Content-Type is {content_type!r}; {HOW}")
     if not data:
@@ -79,6 +95,7 @@ async def read_images(request: Request, hold: Hold) -> list[Upload]:
 
     Raises `UnsupportedType`, `NoImage`, `BadParameter`, or as `read_body`.
     """
+    check_encoding(request)
     content_type, kind, options = _content_type(request, "")
     if kind != b"multipart/form-data":
         raise UnsupportedType(
@@ -88,6 +105,15 @@ async def read_images(request: Request, hold: Hold) -> list[Upload]:
     return _images(await read_body(request, hold), options)
 
 
+def check_encoding(request: Request) -> None:
+    """Raise `UnsupportedEncoding` unless the body is as it is (RFC 9110, 8.4)."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise UnsupportedEncoding(
+            f"Content-Encoding is {encoding[:60]!r}; send the body as it is, without one"
+        )
+
+
 async def read_body(request: Request, hold: Hold) -> bytes:
     """The whole body.
 
@@ -95,9 +121,8 @@ async def read_body(request: Request, hold: Hold) -> bytes:
     room for it, `SlowRequest` when it takes too long.
     """
     limit, seconds = hold.buffers.max_bytes, hold.buffers.seconds
-    declared = request.headers.get("content-length", "")
-    digits = declared.lstrip("0") or "0"  # Python reads no number of thousands of digits
-    if digits.isdecimal() and (len(digits) > 18 or int(digits) > limit):
+    declared = connection_of(request.scope).framing.length
+    if declared is not None and declared > limit:
         raise BodyTooLarge(f"the body has {declared} bytes, at most {limit} are accepted")
     chunks: list[bytes] = []
     more = True
@@ -213,11 +238,17 @@ def _upload(headers: bytes, data: bytes) -> Upload:
         )
     _, options = parse_options_header(disposition)
     name, filename = options.get(b"name", b""), options.get(b"filename")
-    return Upload(
-        name.decode("utf-8", "replace"),
-        None if filename is None else filename.decode("utf-8", "replace"),
-        data,
-    )
+    plain = None if filename is None else filename.decode("utf-8", "replace")
+    extended = _extended_filename(disposition) if b"*" in disposition else None
+    return Upload(name.decode("utf-8", "replace"), extended or plain, data)
+
+
+def _extended_filename(disposition: bytes) -> str | None:
+    """What `filename*` says (RFC 8187), which some clients send against RFC 7578, 4.2."""
+    found = EXTENDED_FILENAME.search(QUOTED.sub(b'""', disposition))
+    if found is None:
+        return None
+    return unquote_to_bytes(found[2]).decode(found[1].decode(), "replace")
 
 
 def _malformed(how: str) -> NoImage:

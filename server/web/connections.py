@@ -1,341 +1,347 @@
-"""One TCP connection: uvicorn's, with limits on what happens before and after a request.
+"""One TCP connection: what happens before a request, beside it and after it.
 
-In: bytes of a client. Out: requests for the app. A client that sends its request's head too slowly
-or without end, or does not take its answer, is shown out; an HTTP error gets a problem document.
+In: bytes of a client. Out: one request after the other for uvicorn's own protocol, each head whole.
+A client that sends a head too slowly or without end, or does not take its answer, is disconnected;
+what is no HTTP gets a problem document. Nothing of uvicorn is used but what each protocol of
+asyncio has (server/process/uvicorn_parts.py).
 """
 
 import asyncio
-import logging
+import math
 import uuid
 from collections.abc import Callable, Iterable
-from typing import cast
-from urllib.parse import quote
 
-import httptools
 from starlette.types import Scope
-from uvicorn._types import ASGI3Application
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from server.observability import telemetry
-from server.observability.timings import Timings
-from server.problems import HeadTooLarge, MalformedRequest, Problem, SlowRequest
-from server.web.deadlines import WHEN_LOST
+from server.problems import MalformedRequest, Problem, SlowRequest, TooBusy
+from server.web.connection_limits import ConnectionLimits
+from server.web.framing import Framing
+from server.web.transport import ClientTransport
 
-logger = logging.getLogger(__name__)
-
-# Browsers send a few kilobytes; gateways commonly accept 8 to 64.
-MAX_HEAD_BYTES = 64 * 2**10
-# What goes with a wish for another protocol (RFC 7540, 3.2, and RFC 6455, 4.1).
-UPGRADING = {b"upgrade", b"http2-settings"}
-KEPT_TOKENS = {b"close", b"keep-alive"}  # of `Connection`
-# How long what still comes is thrown away after a refusal. Closing at once would reset the
-# connection, and the client would never see the answer.
+# Of a body that nobody wanted, what is thrown away to keep the connection.
+SMALL_BODY = 2**20
+# How long what still comes is thrown away after the last answer (lingering close). Closing at once
+# would reset the connection, and the client would never see the answer.
 LINGER_SECONDS = 2.0
+# Longer than load balancers keep an idle connection (60 s is common), so that it is never closed
+# while one of them sends a request on it.
+KEEP_ALIVE_SECONDS = 75.0
+# How soon, and then how seldom, is looked whether a half-closed connection is wholly closed.
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.01, 0.1
+STATE = "connection"  # under this name the state of a request has its `ClientConnection`
 
 
-class Joined:
-    """A transport that sends the head of an answer and its body in one piece.
+class ClientConnection(asyncio.Protocol):
+    """Stands between asyncio and `server`, which parses a request and lets the app answer it.
 
-    uvicorn writes them one after the other. Each would be a system call and a segment of its own,
-    and wake the client twice: a tenth of the work for a small image. They go at the end of a turn
-    of the event loop, so that clients ask again together and their images share a batch.
-
-    Closed, it waits at most `patience` seconds for a client that does not take what was written.
+    `framing` knows the head of the request under way, `request_id` is its id once it has one.
+    `lost` is called when the client goes away while there is one. `problem` tells why a request was
+    cut off, if not by its client.
     """
-
-    def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience: float
-    ) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._patience = patience
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Send it, a head together with what follows before the event loop goes on."""
-        if self._parts:
-            self._parts.append(data)
-        elif data.endswith(b"\r\n\r\n"):
-            self._parts.append(data)
-            self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """Close the connection when everything has been sent."""
-        self._flush()
-        if not self._transport.is_closing() and self._transport.get_write_buffer_size():
-            self._loop.call_later(self._patience, self._transport.abort)
-        self._transport.close()
-
-    def write_eof(self) -> None:
-        """Close the sending side after what has been written."""
-        self._flush()
-        self._transport.write_eof()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._transport, name)
-
-    def _flush(self) -> None:
-        if self._parts:
-            parts, self._parts = self._parts, []
-            if not self._transport.is_closing():  # else nobody is there to read it
-                self._transport.write(b"".join(parts))
-
-
-class Connection(HttpToolsProtocol):
-    """Set the attributes in a subclass: uvicorn makes the instances.
-
-    `read_timeout` is in seconds. `refusal` tells why a request is refused at once, if it is. With
-    `log_refusals` what is no whole request gets its line of log.
-    """
-
-    read_timeout = 60.0
-    log_refusals = False
-    refusal: Callable[[Scope], Problem | None]
 
     def __init__(
         self,
-        config: Config,
-        server_state: ServerState,
+        make_server: Callable[[dict[str, object]], asyncio.Protocol],
         app_state: dict[str, object],
-        _loop: asyncio.AbstractEventLoop | None = None,
+        limits: ConnectionLimits,
+        read_timeout: float,
+        *,
+        log_refusals: bool,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._in_head = False
-        self._whole = True  # has the latest request come to its end
-        self._upgrading = False  # between a head that asks for it and its second reading
-        self._refused = False  # nothing more is taken from this client
-        self._bodiless_bytes = 0  # that came since the last byte of a body or the end of a head
-        self._running: RequestResponseCycle | None = None
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._linger_timer: asyncio.TimerHandle | None = None
-        self._rest_timer: asyncio.TimerHandle | None = None
+        """`make_server` gets what the state of each request is to have: `app_state`, and this.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
-        super().connection_made(transport)
-        joined = Joined(transport, self.loop, self.read_timeout)
-        self.transport = joined  # type: ignore[assignment] # it acts as one
-        self._expect_head()
+        `read_timeout` is in seconds: for a head, and for an answer to be taken. With `log_refusals`
+        what is no whole request gets its line of log.
+        """
+        self.request_id = ""
+        self.lost: Callable[[], None] | None = None
+        self.problem: Problem | None = None
+        self._state = {**app_state, STATE: self}
+        self._server: asyncio.Protocol | None = make_server(self._state)
+        self._limits = limits
+        self._read_timeout = read_timeout
+        self._log_refusals = log_refusals
+        self._loop = asyncio.get_running_loop()
+        self.framing = Framing()
+        self._ahead, self._ahead_at = b"", 0  # what came behind the request under way
+        self._first = True  # no request has come yet
+        self._busy = False  # a request is under way
+        self._over = False  # nothing more is taken from this client
+        self._half_closed = False  # by the client, which may still read
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    # What the app calls.
+
+    def keeps(self, *, refused: bool) -> bool:
+        """Whether the connection can stay open after an answer that is sent now.
+
+        What is still to come of the body is thrown away. After a refusal that must be known to be
+        little. And a client that asked before it sends it, and was answered, may send it now or
+        not: nobody could tell.
+        """
+        framing = self.framing
+        if framing.whole:
+            return True
+        if framing.asks:
+            return False
+        return not refused or (framing.length is not None and framing.length <= SMALL_BODY)
+
+    def headers(self, *, close: bool) -> list[tuple[bytes, bytes]]:
+        """What an answer says of the connection."""
+        if close:
+            return [(b"connection", b"close")]
+        if self.framing.old and self.framing.keep_alive:
+            return [(b"connection", b"keep-alive")]  # HTTP/1.0 expects the contrary
+        return []
+
+    def unsent(self) -> int:
+        """How many bytes the client has not taken."""
+        return self._way.get_write_buffer_size()
+
+    def answered(self) -> None:
+        """The app has done with the request."""
+        self._busy = False
+        self.lost = None
+        if self._over:
+            return
+        self._limits.waits(self)
+        if not self.framing.whole:
+            # Nobody reads the rest of this request, so nobody else looks at the clock.
+            self._wait(self._read_timeout)
+            return
+        self._way.answering = False
+        if self._ahead or self._half_closed:
+            # When the server has done with it, too.
+            self._loop.call_soon(self._after_answer)
+        else:
+            self._wait(KEEP_ALIVE_SECONDS)
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # TCP
+        """Begin to wait for a request."""
+        self._way = ClientTransport(transport, self._loop, self._read_timeout, self._server_closes)
+        if self._server is not None:
+            self._server.connection_made(self._way)
+        if self._limits.opens(self):
+            self._wait(self._read_timeout)
+        else:
+            # Without the patience of `_refuse`, which would hold what there are too many of.
+            most = self._limits.most
+            self._end_with(TooBusy(f"{most} connections are open, which is the limit"))
+            self._way.finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timers()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-        super().connection_lost(exc)
-        # uvicorn tells the request that came last; others may be waiting before it.
-        running = self._running
-        if running is not None and not running.response_complete:
-            running.disconnected = True
-            running.message_event.set()
-            # For `while_connected`; a callback is cheaper than a task that waits.
-            tell = running.scope["state"].get(WHEN_LOST)
-            if tell is not None:
-                tell()
+        """Let the server and the app know."""
+        for timer in (self._timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._over = True
+        self._limits.closes(self)
+        self.framing.close()
+        self._leave_server(exc)
+        self._state.clear()  # it has this object
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
-            return
-        self._bodiless_bytes += len(data)
-        self._unset_keepalive_if_required()
-        try:
-            self._feed(data)
-        except httptools.HttpParserError as error:
-            # What a callback raised: that the target is none, or a fault of our own.
-            cause = error.__context__
-            if cause and not isinstance(cause, (httptools.HttpParserError, UnicodeError)):
-                logger.exception("reading a request failed", exc_info=cause)
-            self._refuse(MalformedRequest("this is not a request of HTTP/1.1"))
-        if self._refused:
-            return
-        if self._bodiless_bytes > MAX_HEAD_BYTES:
-            # A head, or what may follow a body: trailers and the extensions of chunks.
-            self._refuse(_too_large())
-        elif (
-            self.timeout_keep_alive_task is None
-            and self._whole
-            and not self._in_head
-            and (self.cycle is None or self.cycle.response_complete)
-        ):
-            # uvicorn stops the clock at every byte, and starts it only when it has answered. These
-            # were the rest of a request that has been answered before, or an empty line.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        """Hand on what belongs to the request under way, or begin the next."""
+        if not self._over:
+            self._go_on(self._ahead[self._ahead_at :] + data if self._ahead else data)
 
-    def _feed(self, data: bytes) -> None:
-        """Parse it; an `Upgrade` to what is not spoken here is ignored (RFC 9110, 7.8).
-
-        Java's client asks for h2c with its first request, image and all. The parser takes what
-        follows such a head for the other protocol, so another is given the head without the wish.
-        """
-        while data:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = self._without_upgrade() + data[upgrade.args[0] :]
-                self._upgrading = False
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
-            else:
-                return
-
-    def _without_upgrade(self) -> bytes:
-        if self._refused:
-            return b""
-        version = self.parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = (token.strip().lower() for token in value.split(b","))
-                lines += [b"connection: " + token for token in tokens if token in KEPT_TOKENS]
-            elif name not in UPGRADING:
-                lines.append(name + b": " + value)
-        return b"\r\n".join(lines) + b"\r\n\r\n"
-
-    # What is called by the parser: it goes on to the end of the piece that it was given.
-
-    def on_message_begin(self) -> None:
-        if self._refused:
-            return
-        super().on_message_begin()
-        self._whole = False
-        self._expect_head()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # else a trailer (RFC 9112, 7.1.2), which may be thrown away
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self._refused:
-            return
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        lines = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if lines > MAX_HEAD_BYTES:
-            self._refuse(_too_large())
-            return
-        if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":
-                self._refuse(MalformedRequest("CONNECT is not served here, this is no proxy"))
-            self._upgrading = True
-            return
-        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
-            self._refuse(MalformedRequest("the target of the request has no path"))
-            return
-        self._bodiless_bytes = 0
-        super().on_headers_complete()  # raises where the target is none
-        self._in_head = False
-
-    def on_body(self, body: bytes) -> None:
-        if not self._refused:
-            self._bodiless_bytes = 0
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        if self._refused or self._upgrading:
-            return
-        self._whole = True
-        self._bodiless_bytes = 0
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
-            self._rest_timer = None
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        if not self._whole and self._rest_timer is None and not self.transport.is_closing():
-            # Nobody reads the rest of this request, so nobody else looks at the clock.
-            self._rest_timer = self.loop.call_later(self.read_timeout, self.transport.close)
-        super().on_response_complete()
+    def eof_received(self) -> bool:
+        """Answer what has come whole: a client may close its sending side when it has sent."""
+        self._half_closed = True
+        if self._over or not (self._busy or self.framing.in_head):
+            return False
+        if self.framing.whole:
+            # It may as well have closed both sides. Only what is sent to it can tell.
+            self._way.begin_early()
+            self._look_for_reset(FIRST_LOOK_SECONDS)
+            return True
+        what = "head" if self.framing.in_head else "body"
+        self._refuse(MalformedRequest(f"the connection ended within the {what} of a request"))
+        return False
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        self._write_timer = self.loop.call_later(self.read_timeout, self.transport.abort)
+        """The client does not take what was written."""
+        if self._server is not None:
+            self._server.pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self._loop.call_later(self._read_timeout, self._way.abort)
 
     def resume_writing(self) -> None:
-        super().resume_writing()
+        """It does again."""
+        if self._server is not None:
+            self._server.resume_writing()
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
-        # Where the answer has to be the last, or the client does not take those before, what still
-        # comes needs more care than this.
-        if cycle.keep_alive and not cycle.waiting_for_100_continue and not self.flow.write_paused:
-            problem = self._refusal(cast("Scope", cycle.scope))
-            if problem is not None:
-                timings: Timings = cycle.scope["state"]["timings"]
-                more = [*cycle.default_headers, (b"server-timing", timings.header())]
-                self.transport.write(_message(problem, timings.request_id, more))
-                # So uvicorn throws away what comes of the body.
-                cycle.response_started = cycle.response_complete = True
-                if self.pipeline:  # the next of them from here would be one call deeper
-                    self.loop.call_soon(cycle.on_response)
-                else:
-                    cycle.on_response()
+    # What the limits on all connections call.
+
+    def make_room(self) -> None:
+        """End, since this connection has waited for its request longer than any other."""
+        if self.framing.in_head:
+            self._refuse(SlowRequest("others waited for the place of this unfinished head"))
+        else:
+            self._over = True
+            self._way.finish()
+
+    def _go_on(self, data: bytes, at: int = 0) -> None:
+        """Take what there is in `data` from `at` on, until a request under way keeps it waiting."""
+        framing = self.framing
+        self._ahead = b""
+        while at < len(data) and not self._over:
+            if framing.whole:
+                if data[at] in b"\r\n":  # before a request it means nothing (RFC 9112, 2.2)
+                    at += 1
+                    continue
+                if self._busy:
+                    self._ahead, self._ahead_at = data, at
+                    self._way.hold("connection")
+                    return
+            begun = not (framing.whole or framing.in_head)
+            try:
+                piece, at = framing.take(data, at)
+            except Problem as problem:
+                self._refuse(problem)
                 return
-        super()._start_asgi_task(cycle, app)
+            if begun:
+                self._serve(piece)
+                if framing.whole and not self._busy:  # it was answered before
+                    self._way.answering = False
+                    self._wait(KEEP_ALIVE_SECONDS)
+            elif piece:
+                self._begin()
+                self._serve(piece)
+            else:
+                self._wait_for_head()
 
-    def _refusal(self, scope: Scope) -> Problem | None:
-        try:
-            return self.refusal(scope)
-        except Exception:
-            # The app has an answer to everything; the parser, which would get this, has none.
-            logger.exception("%s %s: refusing failed", scope["method"], quote(scope["path"]))
-            return None
+    def _begin(self) -> None:
+        self._first = False
+        self._busy = True
+        self._way.answering = False
+        self._deadline = math.inf
+        self._limits.begins(self)
 
-    def _expect_head(self) -> None:
-        self._in_head = True
-        if self._head_timer is None:
-            self._bodiless_bytes = 0
-            self._head_timer = self.loop.call_later(self.read_timeout, self._too_slow)
+    def _serve(self, piece: bytes) -> None:
+        if self._server is not None:
+            self._server.data_received(piece)
 
-    def _too_slow(self) -> None:
-        self._head_timer = None
-        self._refuse(SlowRequest(f"no whole head of a request came within {self.read_timeout:g} s"))
+    def _wait_for_head(self) -> None:
+        if self._limits.holds(self, self.framing.head_bytes) and not self._first:
+            self._wait(self._read_timeout)  # from its first byte on
+
+    def _after_answer(self) -> None:
+        if self._over:
+            return
+        self._way.let_go("connection")
+        self._go_on(self._ahead, self._ahead_at)
+        if self._busy or self._over:
+            return
+        if not self._half_closed:
+            self._wait(self._read_timeout if self.framing.in_head else KEEP_ALIVE_SECONDS)
+        elif self.framing.in_head:
+            self._refuse(MalformedRequest("the connection ended within the head of a request"))
+        else:
+            self._over = True
+            self._way.finish()
+
+    def _server_closes(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._half_closed or (self.framing.whole and not self._ahead):
+            self._way.finish()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        self._way.end()
+        self._wait(LINGER_SECONDS)
 
     def _refuse(self, problem: Problem) -> None:
-        if self._refused:
-            return
-        self._refused = True
-        self._stop_timers()
-        busy = self.cycle is not None and not self.cycle.response_complete
-        answered = not self._in_head and not self._whole  # and its rest is what is refused
-        if busy or answered or self.transport.is_closing():
-            # Nothing may be written into the answer to an earlier request.
-            self.transport.close()
+        """Take nothing more from this client, and tell it why unless it already has an answer."""
+        answering = self._way.answering
+        self._end_with(problem)
+        if answering or self._half_closed:
+            self._way.finish()
         else:
-            request_id = uuid.uuid4().hex
-            self.transport.write(_message(problem, request_id, [(b"connection", b"close")]))
-            self.transport.write_eof()
-            telemetry.no_request(problem, request_id, log=self.log_refusals)
-            self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self._linger()
 
-    def _stop_timers(self) -> None:
-        """All but that of a client that does not take its answer."""
-        for timer in (self._head_timer, self._linger_timer, self._rest_timer):
-            if timer is not None:
-                timer.cancel()
-        self._head_timer = self._linger_timer = self._rest_timer = None
+    def _end_with(self, problem: Problem) -> None:
+        running, self._busy = self._busy, False
+        self._over = True
+        self._limits.begins(self)
+        self._way.cut()
+        # A client that went away within its own request is no problem of ours.
+        self.problem = None if self._half_closed else problem
+        self._leave_server(None)
+        if not self._way.answering:
+            request_id = self.request_id if running else uuid.uuid4().hex
+            self._way.send_last(_message(problem, request_id))
+            if not running:
+                telemetry.no_request(problem, request_id, log=self._log_refusals)
+
+    def _leave_server(self, error: Exception | None) -> None:
+        """For the server and the app the connection is lost."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.connection_lost(error)
+        # For `while_connected`; a callback is cheaper than a task that waits.
+        lost, self.lost = self.lost, None
+        if lost is not None:
+            lost()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait so long for what the client is to do next; one timer is set as seldom as can be."""
+        self._deadline = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if self._deadline == math.inf:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look_at_clock)
+        elif not self._over and (self._first or self.framing.in_head):
+            seconds = self._read_timeout
+            self._refuse(SlowRequest(f"no whole head of a request came within {seconds:g} s"))
+        else:
+            self._over = True
+            self._way.finish()
+
+    def _look_for_reset(self, pause: float) -> None:
+        """Notice that a client which closed its sending side has closed the other, too."""
+        if self._over or not self._busy:
+            return
+        if self._way.is_reset():
+            self._way.abort()
+        else:
+            longer = min(2 * pause, LAST_LOOK_SECONDS)
+            self._loop.call_later(pause, self._look_for_reset, longer)
 
 
-def _too_large() -> Problem:
-    return HeadTooLarge(f"the head has more than the {MAX_HEAD_BYTES} bytes accepted")
+def connection_of(scope: Scope) -> ClientConnection:
+    """The connection that a request came on."""
+    connection: ClientConnection = scope["state"][STATE]
+    return connection
 
 
-def _message(problem: Problem, request_id: str, more: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The whole answer of HTTP/1.1, with `more` headers."""
+def _message(problem: Problem, request_id: str) -> bytes:
+    """The whole last answer of HTTP/1.1 on a connection."""
     body = problem.body(request_id)
-    headers = [
+    headers: Iterable[tuple[bytes, bytes]] = (
         *problem.headers(),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),
-        *more,
-    ]
+        (b"connection", b"close"),
+    )
     status = f"HTTP/1.1 {int(problem.status)} {problem.status.phrase}\r\n".encode()
     return status + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body

@@ -12,10 +12,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from server.problems import BadParameter
 from server.settings import Settings
+from server.web.connections import connection_of
 
 HEADER = "X-Request-Timeout"
-# In the state of a request: a callback for when its connection is lost, while there is one.
-WHEN_LOST = "when_lost"
 
 
 def seconds_for(request: Request, settings: Settings) -> float:
@@ -53,7 +52,8 @@ def while_connected(request: Request) -> Iterator[None]:
         if task is not None:
             task.cancel()
 
-    request.scope["state"][WHEN_LOST] = leave
+    connection = connection_of(request.scope)
+    connection.lost = leave
     try:
         yield
     except asyncio.CancelledError:
@@ -61,4 +61,4 @@ def while_connected(request: Request) -> Iterator[None]:
             raise ClientDisconnect from None
         raise
     finally:
-        del request.scope["state"][WHEN_LOST]
+        connection.lost = None

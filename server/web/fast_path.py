@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class Shortcut:
-    """The ASGI app that is served: `app`, with a shorter way to its POST routes.
+class FastPath:
+    """The ASGI app `app`, with a shorter way to its POST routes.
 
     Their endpoints take the request and return the response, as those of `PlainRoute`.
     """

@@ -1,45 +1,59 @@
-"""The door: what the app would refuse as too busy is refused before it gets that far.
+"""Load shedding: what the app would refuse as too busy is refused before it gets that far.
 
-In: the ASGI scope of a request whose head has come, and nothing yet of its body. Out: the problem
-that answers it, or None: then it goes the usual way, where the same gate stands. Under overload
-most requests end here, and what they cost is taken from those that are answered. So the door knows
-the plain case alone and leaves to the app whatever is out of the ordinary.
+In: the ASGI scope of a request whose head has come, and nothing yet of its body. Out: the messages
+that answer it, or None: then it goes the usual way, where the same gate stands. Under overload most
+requests end here, and what they cost is taken from those that are answered. So only the plain case
+is known here, and whatever is out of the ordinary is left to the app.
 """
 
+import logging
 import time
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
 from server.observability import telemetry, tracing
 from server.observability.timings import Timings
 from server.problems import ModelNotReady, Problem, TooBusy
 from server.web.api_keys import presented
+from server.web.connections import ClientConnection
 from server.web.deadlines import seconds_for
 from server.web.endpoints import parameters
-from server.web.middleware import is_small, request_id_of
+from server.web.middleware import request_id_of
+
+logger = logging.getLogger(__name__)
 
 
-class Door:
+class LoadShedding:
     """Stands before `app`, in whose state are the settings, the keys and the gates."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._tracing = tracing.wanted()
 
-    def refusal(self, scope: Scope) -> Problem | None:
-        """Why the request is refused; it has been counted and logged then."""
-        state = self._app.state
+    def refusal(self, scope: Scope, connection: ClientConnection) -> tuple[Message, Message] | None:
+        """The answer to a request that is refused; it has been counted and logged then."""
         if (
             scope["path"] not in telemetry.CLASSIFYING
             or scope["method"] != "POST"
-            or state.draining
+            or self._app.state.draining
             or self._tracing
-            or not is_small(scope["headers"])
         ):
             return None
+        try:
+            return self._refusal(scope, connection)
+        except Exception:
+            # The app has an answer to everything, this too.
+            logger.exception("%s %s: refusing failed", scope["method"], quote(scope["path"]))
+            return None
+
+    def _refusal(
+        self, scope: Scope, connection: ClientConnection
+    ) -> tuple[Message, Message] | None:
         began = time.perf_counter()
+        state = self._app.state
         scope["app"] = self._app
         request = Request(scope)
         if state.settings.cors_origins and "origin" in request.headers:
@@ -58,11 +72,24 @@ class Door:
                 if name is None:
                     return None
                 scope["state"]["key"] = name
-            request_id = request_id_of(scope).decode()
-            scope["state"]["timings"] = Timings(began, request_id, model.name)
+            request_id = request_id_of(scope)
+            timings = Timings(began, request_id.decode(), model.name)
+            scope["state"]["timings"] = timings
             scope["state"]["problem"] = problem
-            telemetry.count(scope, scope["path"], int(problem.status))
+            status = int(problem.status)
+            telemetry.count(scope, scope["path"], status)
             if state.settings.access_log:
-                telemetry.log(scope, int(problem.status), time.perf_counter() - began)
-            return problem
+                telemetry.log(scope, status, time.perf_counter() - began)
+            body = problem.body(timings.request_id)
+            headers = [
+                *problem.headers(),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-request-id", request_id),
+                (b"server-timing", timings.header()),
+                *connection.headers(close=not connection.keeps(refused=True)),
+            ]
+            return (
+                {"type": "http.response.start", "status": status, "headers": headers},
+                {"type": "http.response.body", "body": body},
+            )
         return None

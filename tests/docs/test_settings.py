@@ -41,7 +41,7 @@ def test_every_setting_has_its_row(name: str) -> None:
     assert row(name, Settings.model_fields[name], PREFIX) in PAGE.splitlines()
 
 
-@pytest.mark.parametrize("name", [name for name in Classify.model_fields if name != "pictures"])
+@pytest.mark.parametrize("name", [name for name in Classify.model_fields if name != "images"])
 def test_every_flag_of_the_client_has_its_row(name: str) -> None:
     assert row(name, Classify.model_fields[name], CLIENT_PREFIX) in PAGE.splitlines()
 

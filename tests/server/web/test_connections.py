@@ -1,27 +1,28 @@
 """What clients do with a connection that no honest one does, against a gateway in this process.
 
-It runs in this process, on a real socket, so that its clocks can be shortened and its door told to
-refuse; no Triton stands behind it, and none is needed.
+It runs in this process, on a real socket, so that its clocks can be shortened and its admission
+told to refuse; no Triton stands behind it, and none is needed.
 """
 
 import asyncio
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import uvloop
-from starlette.types import Scope
 
-from server.observability.timings import Timings
-from server.problems import Problem, TooBusy
+from server.problems import TooBusy
 from server.process import gateway
 from server.process.gateway import Gateway
+from server.serving.classify import Classifier
 from server.settings import Settings
-from server.web.connections import MAX_HEAD_BYTES, Connection
+from server.web import connections, load_shedding
+from server.web.connections import ClientConnection
+from server.web.framing import MAX_HEAD_BYTES, Framing
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
@@ -30,16 +31,21 @@ Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @contextlib.asynccontextmanager
 async def serving(
-    refusal: Callable[[Scope], Problem | None] | None = None, patience: int = 60
+    patience: int = 60, *, full: bool = False, **settings: int
 ) -> AsyncIterator[tuple[Gateway, Callable[[], "asyncio.Future[Opened]"]]]:
-    """A gateway, and how to connect to it; `patience` is how many seconds it waits for clients."""
-    settings = Settings.model_validate({"read_timeout": patience, "drain_seconds": 0})
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        made = gateway.make(settings, "127.0.0.1:1")
-        made.config.timeout_keep_alive = patience
-        if refusal is not None:
-            # The class is made for this gateway alone.
-            made.config.http.refusal = staticmethod(refusal)  # type: ignore[union-attr]
+    """A gateway, and how to connect to it; `patience` is how many seconds it waits for clients.
+
+    With `full` there is never room for an image.
+    """
+    given = Settings.model_validate({"read_timeout": patience, "drain_seconds": 0, **settings})
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
+        # So that little that is not read fills it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
+        patch.setattr(connections, "KEEP_ALIVE_SECONDS", patience)
+        if full:
+            patch.setattr(load_shedding, "parameters", lambda _: (SimpleNamespace(name="any"), 1))
+            patch.setattr(Classifier, "check", refuse)
+        made = gateway.make(given, "127.0.0.1:1")
         serve = asyncio.create_task(made.serve_on(listener))
         port = listener.getsockname()[1]
 
@@ -53,17 +59,14 @@ async def serving(
             await asyncio.wait_for(serve, 60)
 
 
-def refuse(scope: Scope) -> Problem | None:
-    """A door behind which there is never room for an image."""
-    if scope["method"] != "POST":
-        return None
-    scope["state"]["timings"] = Timings(time.perf_counter(), "an-id")
-    return TooBusy("no room", 1)
+def refuse(*_: object) -> None:
+    """Say that there is no room."""
+    raise TooBusy("no room", 1)
 
 
-def connections(made: Gateway) -> list[Connection]:
+def open_connections(made: Gateway) -> list[ClientConnection]:
     """Those that are open."""
-    return cast("list[Connection]", list(made.server_state.connections))
+    return cast("list[ClientConnection]", list(made.connections.open))
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -105,7 +108,7 @@ async def one_answer(reader: asyncio.StreamReader) -> bytes:
 )
 def test_an_idle_connection_is_closed_whatever_came_last(before: bytes, after: bytes) -> None:
     async def run() -> None:
-        async with serving(patience=1) as (_, connect):
+        async with serving(1) as (_, connect):
             reader, writer = await connect()
             writer.write(before)
             await one_answer(reader)
@@ -118,7 +121,7 @@ def test_an_idle_connection_is_closed_whatever_came_last(before: bytes, after: b
 
 def test_a_refusal_is_kept_alive_when_its_body_comes_late() -> None:
     async def run() -> None:
-        async with serving(refuse, patience=3) as (_, connect):
+        async with serving(3, full=True) as (_, connect):
             reader, writer = await connect()
             for _ in range(3):
                 writer.write(POST + b"Content-Length: 4\r\n\r\n")
@@ -139,14 +142,14 @@ def test_trailers_have_an_end(line: bytes) -> None:
             reader, writer = await connect()
             writer.write(LIVE + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
             await one_answer(reader)
-            (connection,) = connections(made)
+            (connection,) = open_connections(made)
             most = 0
             with contextlib.suppress(ConnectionError):
                 for _ in range(50):
                     writer.write(line * (8192 // len(line)))
                     await writer.drain()
                     await asyncio.sleep(0.001)
-                    most = max(most, len(connection.headers))
+                    most = max(most, len(connection.framing.fields))
                 pytest.fail("trailers went on and on")
             assert most <= 5  # those of the head
             assert await until_closed(reader) == b""
@@ -172,16 +175,16 @@ def test_a_few_trailers_do_no_harm() -> None:
 @pytest.mark.parametrize("last", [b"", b"\0\r\n"], ids=["silent", "malformed"])
 def test_who_does_not_read_is_shown_out(last: bytes) -> None:
     async def run() -> None:
-        async with serving(patience=1) as (made, connect):
+        async with serving(1) as (made, connect):
             _, writer = await connect()
             # Answers until the gateway's socket takes no more, and this one is never read.
             deafen(writer)
             writer.write((b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n") * 1000)
-            await until(lambda: connections(made))
-            (connection,) = connections(made)
-            await until(lambda: connection.flow.write_paused)
+            await until(lambda: open_connections(made))
+            (connection,) = open_connections(made)
+            await until(lambda: connection.unsent() > 2**16)
             writer.write(last)
-            await until(lambda: not connections(made) and not made.server_state.tasks)
+            await until(lambda: not open_connections(made) and not made.server_state.tasks)
             writer.close()
 
     uvloop.run(run())
@@ -189,19 +192,25 @@ def test_who_does_not_read_is_shown_out(last: bytes) -> None:
 
 def test_refusals_pile_up_for_nobody() -> None:
     async def run() -> None:
-        async with serving(refuse, patience=1) as (made, connect):
+        async with serving(1, full=True) as (made, connect):
             _, writer = await connect()
             deafen(writer)
             head = POST + b"Content-Length: 0\r\n\r\n"
             most = 0
+
+            async def look() -> None:
+                nonlocal most
+                while True:
+                    most = max([most, *(each.unsent() for each in open_connections(made))])
+                    await asyncio.sleep(0.01)
+
+            looking = asyncio.create_task(look())
             with contextlib.suppress(ConnectionError, TimeoutError):
                 async with asyncio.timeout(20):
-                    while made.server_state.connections or not most:
+                    while open_connections(made) or not most:
                         writer.write(head * 1000)
                         await asyncio.wait_for(writer.drain(), 5)
-                        for connection in connections(made):
-                            waiting = connection.transport.get_write_buffer_size()
-                            most = max(most, waiting)
+            looking.cancel()
             assert 0 < most < 2**20
             writer.close()
 
@@ -210,7 +219,7 @@ def test_refusals_pile_up_for_nobody() -> None:
 
 def test_many_refusals_in_one_piece(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        async with serving(refuse) as (_, connect):
+        async with serving(full=True) as (_, connect):
             reader, writer = await connect()
             writer.write(LIVE + b"\r\n" + (POST + b"Content-Length: 0\r\n\r\n") * 1500)
             assert b" 200 " in await one_answer(reader)
@@ -302,7 +311,7 @@ def test_a_fault_of_our_own_is_logged(
 
     async def run() -> None:
         async with serving() as (_, connect):
-            monkeypatch.setattr(Connection, "_start_asgi_task", fail)
+            monkeypatch.setattr(Framing, "on_headers_complete", fail)
             reader, writer = await connect()
             writer.write(LIVE + b"\r\n")
             await until_closed(reader)
@@ -324,15 +333,18 @@ def test_zeros_without_end_are_zero(head: bytes, status: bytes) -> None:
     uvloop.run(run())
 
 
-def test_a_door_that_fails_lets_in(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_: Scope) -> Problem | None:
+def test_load_shedding_that_fails_lets_in(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
         raise ZeroDivisionError
 
     async def run() -> None:
-        async with serving(fail) as (_, connect):
+        async with serving(full=True) as (_, connect):
+            monkeypatch.setattr(load_shedding, "parameters", fail)
             reader, writer = await connect()
-            writer.write(LIVE + b"\r\n")
-            assert b" 200 " in await one_answer(reader)
+            writer.write(POST + b"Content-Length: 0\r\n\r\n")
+            assert b" 503 " in await one_answer(reader)
             writer.close()
 
     uvloop.run(run())
