@@ -5,7 +5,11 @@ as the system lets a process raise its own, or a warning that says what to raise
 """
 
 import logging
-import resource
+
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment] # or the module
 
 logger = logging.getLogger(__name__)
 
@@ -14,6 +18,8 @@ OTHERS = 256  # files, libraries, the connections to Triton
 
 def allow(connections: int) -> None:
     """Raise the soft limit where it is too low."""
+    if resource is None:
+        return
     needed = connections + OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

@@ -7,6 +7,7 @@ server may close it whenever it likes: what that means is decided by the connect
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import Callable
 
 # What every answer of HTTP/1.1 begins with (RFC 9112, 4), whatever the request's version.
@@ -118,9 +119,13 @@ class ClientTransport(asyncio.Transport):
             self._transport.write(BEGINNING)
 
     def is_reset(self) -> bool:
-        """Whether the client has refused what it was sent, although nothing is read from it."""
+        """Whether the client has refused what it was sent, although nothing is read from it.
+
+        Linux alone tells; elsewhere such a client is noticed by its answer.
+        """
         line = self._transport.get_extra_info("socket")
-        if line is None or line.family not in {socket.AF_INET, socket.AF_INET6}:
+        tells = sys.platform == "linux" and line is not None
+        if not tells or line.family not in {socket.AF_INET, socket.AF_INET6}:
             return False
         state: int = struct.unpack("B", line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1))[0]
         return state == TCP_CLOSE
