@@ -65,6 +65,9 @@ bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside 
 .PHONY: export
 export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)
 
+.PHONY: heic
+heic: .venv/.heic ## Let the gateway and training read HEIC, as iPhones save photos (LGPL and GPL libraries)
+
 .PHONY: reference
 reference: .venv/.reference ## Install what `python -m reference` needs (JAX)
 

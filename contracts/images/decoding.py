@@ -1,58 +1,33 @@
 """From the bytes of one image to the pixels that a model takes.
 
-In: an encoded image (JPEG, PNG, WebP, GIF, BMP or TIFF, told by its bytes) and the model's
-`ResizeRule`. Out: contiguous uint8[H, W, 3], RGB. What the header says of its size, and what else
-makes a small file expensive, is checked before anything is decoded.
+In: an encoded image (told by its bytes) and the model's `ResizeRule`. Out: contiguous
+uint8[H, W, 3], RGB. What the header says of its size, and what else makes a small file expensive,
+is checked before anything is decoded.
 
-What becomes RGB how: an EXIF orientation is applied. Transparency is laid over white. Of 16 bits
-the upper 8 are kept. CMYK is converted by the plain formula. Of an animation, or of several pages,
-only the first is ever looked at, so their number needs no limit. Colour profiles are not applied,
-as the evaluation pipelines of the published models do not apply them either.
+What becomes RGB how is in docs/images.md: an EXIF orientation is applied, and no other metadata is
+read; transparency is laid over white. Of an animation, or of several pages, only the first is ever
+looked at, so their number needs no limit. Colour profiles are not applied, as the evaluation
+pipelines of the published models do not apply them either.
 """
 
-import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, TiffImagePlugin
-from PIL.ImageFile import ImageFile
+from PIL import Image
 
-from contracts.images.errors import TooManyPixelsError, UnreadableImageError
+from contracts.images import png
+from contracts.images.encoded import FORMATS, EncodedImage
+from contracts.images.errors import ImageError, UnreadableImageError
+from contracts.images.exif import LYING, TURNS
 from contracts.images.formats import sniff
-from contracts.images.limits import check_bytes, check_header, check_size
+from contracts.images.limits import MAX_COSTLY
 from contracts.resizing import Box, Pixels, ResizeRule
 
-# The limit is checked here, on the header; Pillow's own is a warning at a size of its choosing.
-Image.MAX_IMAGE_PIXELS = None
-# Pillow's own reader of uncompressed TIFF decodes as many strips as the file lists, all over the
-# same pixels: a megabyte of them takes seconds, a byte of file 200 of memory. libtiff decodes each
-# piece of the image once.
-TiffImagePlugin.READ_LIBTIFF = True
 # The most pixels of an image that is somebody's own file, where Pillow would refuse it by itself.
 OWN_MAX_PIXELS = 178_956_970
-# EXIF (CIPA DC-008, tag 0x0112): what to do to the stored image to see it upright.
-ORIENTATION = 0x0112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-@dataclass
-class EncodedImage:
-    """An image with its header read and nothing decoded. Decoding uses it up."""
-
-    kind: str  # Pillow's name of the format
-    width: int  # as it is stored, before any turn
-    height: int
-    max_pixels: int
-    image: ImageFile
+# A Python object as its own text has it, or bytes as hexadecimal digits: nothing for people.
+UNSPEAKABLE = re.compile(r"<[\w.]+ object|0x[0-9a-f]{4}|\\x[0-9a-f]{2}")
 
 
 @dataclass
@@ -81,17 +56,23 @@ def read_file(path: Path, rule: ResizeRule, max_pixels: int = OWN_MAX_PIXELS) ->
 
 
 def probe_file(path: Path) -> None:
-    """Read no more of a file than tells whether it begins like an image; thousands take seconds.
+    """Read no more of a file than tells what it begins like: of thousands this takes seconds.
 
     Raises `ImageError` or OSError. What passes can still turn out to be refused by `read_file`.
     """
     with path.open("rb") as file:
-        kind = sniff(file.read(64))
-        file.seek(0)
-        try:
-            Image.open(file, formats=(kind,)).close()
-        except Exception as error:  # Pillow's readers raise anything on hostile bytes
-            raise _unopenable(kind, error) from error
+        sniff(file.read(4096))
+
+
+def is_quick(data: bytes) -> bool:
+    """Whether reading and decoding take no longer than the bytes and the pixels tell.
+
+    Not so: a TIFF's tiles; a BMP's palette of 65,536 colours, which need not be in the file; a PNG
+    of many chunks. WebP, GIF and AVIF are left out as well, for want of proof.
+    Raises `UnsupportedTypeError`.
+    """
+    kind = sniff(data)
+    return kind == "JPEG" or (kind == "PNG" and png.has_chunks_up_to(data, MAX_COSTLY))
 
 
 def open_header(data: bytes, max_pixels: int) -> EncodedImage:
@@ -101,33 +82,13 @@ def open_header(data: bytes, max_pixels: int) -> EncodedImage:
     `max_pixels`.
     """
     kind = sniff(data)
-    check_bytes(kind, data)
     try:
-        image = Image.open(io.BytesIO(data), formats=(kind,))
-    except MemoryError:
+        encoded = FORMATS[kind](data, max_pixels)
+    except (MemoryError, ImageError):
         raise
     except Exception as error:  # Pillow's readers raise anything on hostile bytes
-        raise _unopenable(kind, error) from error
-    check_header(image, len(data), max_pixels)
-    return EncodedImage(kind, image.width, image.height, max_pixels, image)
-
-
-def model_input(encoded: EncodedImage, rule: ResizeRule) -> Pixels:
-    """The pixels of an opened image as the model takes them: contiguous uint8[H, W, 3], RGB.
-
-    The image is used up: what it holds is freed early, although the caller still has it.
-    Raises `UnreadableImageError` if it is truncated or corrupt.
-    """
-    try:
-        # Twice the target is kept, so that the filter still has what it weighs; without antialias
-        # the samples would move.
-        side = 2 * max(rule.target(encoded.width, encoded.height)) if rule.antialias else None
-        seen = _decode(encoded, side)
-        return rule.apply(seen.image, seen.box)
-    except (MemoryError, UnreadableImageError, TooManyPixelsError):
-        raise
-    except Exception as error:
-        raise _undecodable(encoded, error) from error
+        raise UnreadableImageError(f"the {kind} header cannot be read: {_reason(error)}") from error
+    return encoded
 
 
 def decode(encoded: EncodedImage, at_least: int | None = None) -> Upright:
@@ -137,34 +98,39 @@ def decode(encoded: EncodedImage, at_least: int | None = None) -> Upright:
     that many pixels. Raises `UnreadableImageError` if the image is truncated or corrupt.
     """
     try:
-        return _decode(encoded, at_least)
-    except (MemoryError, UnreadableImageError, TooManyPixelsError):
+        box = encoded.load(at_least)
+        encoded.check_decoded()
+        rgb = encoded.rgb()
+        if rgb is not encoded.image:
+            encoded.image.close()
+        if (turn := TURNS.get(encoded.orientation)) is None:
+            return Upright(rgb, box)
+        seen = Upright(rgb.transpose(turn), box and _turned(box, turn, *rgb.size))
+        rgb.close()
+    except (MemoryError, ImageError):
         raise
     except Exception as error:  # Pillow's readers raise anything on hostile bytes
-        raise _undecodable(encoded, error) from error
+        raise UnreadableImageError(
+            f"the {encoded.kind} image cannot be decoded: {_reason(error)}"
+        ) from error
+    return seen
 
 
-def _decode(encoded: EncodedImage, at_least: int | None) -> Upright:
-    image: Image.Image = encoded.image
-    size: tuple[float, float] | None = None
-    if at_least is not None:
-        drafted = encoded.image.draft(None, (at_least, at_least))
-        size = drafted[1][2:] if drafted is not None else None
-    image.load()
-    # libwebp's two canvases, 8 bytes per pixel, would stay as long as the caller's image.
-    vars(image).pop("_decoder", None)
-    check_size(image, encoded.max_pixels)
-    box = (0.0, 0.0, *(size or image.size))
-    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    if turn is not None:
-        box = _turned(box, turn, *image.size)
-        turned = image.transpose(turn)
-        image.close()
-        image = turned
-    rgb = _rgb(image)
-    if rgb is not image:
-        image.close()
-    return Upright(rgb, box if size else None)
+def model_input(encoded: EncodedImage, rule: ResizeRule) -> Pixels:
+    """The pixels of an opened image as the model takes them: contiguous uint8[H, W, 3], RGB.
+
+    The image is used up: what it holds is freed early, although the caller still has it.
+    Raises `UnreadableImageError` if it is truncated or corrupt.
+    """
+    side = None
+    if rule.antialias:
+        # Twice the target is kept, so that the filter still has what it weighs; without antialias
+        # the samples would move.
+        width, height = encoded.width, encoded.height
+        lies = encoded.orientation in LYING
+        side = 2 * max(rule.target(height, width) if lies else rule.target(width, height))
+    seen = decode(encoded, side)
+    return rule.apply(seen.image, seen.box)
 
 
 def _turned(box: Box, turn: Image.Transpose, width: int, height: int) -> Box:
@@ -184,31 +150,8 @@ def _turned(box: Box, turn: Image.Transpose, width: int, height: int) -> Box:
     return across[0], down[0], across[1], down[1]
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """The image in mode RGB, by the rules above."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in {"I", "F"}:
-        raise UnreadableImageError(
-            "the image has 32 bits per channel, whose range is not defined; save it with 8 or 16"
-        )
-    if image.has_transparency_data:
-        if image.mode != "RGBA":  # a copy takes 4 bytes per pixel
-            image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    # convert() copies an image that is RGB already.
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _unopenable(kind: str, error: Exception) -> UnreadableImageError:
-    return UnreadableImageError(f"the {kind} header cannot be read: {_reason(error)}")
-
-
-def _undecodable(encoded: EncodedImage, error: Exception) -> UnreadableImageError:
-    return UnreadableImageError(f"the {encoded.kind} image cannot be decoded: {_reason(error)}")
-
-
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    reason = str(error)
+    if not reason or UNSPEAKABLE.search(reason):
+        return type(error).__name__
+    return reason

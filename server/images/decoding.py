@@ -7,8 +7,8 @@ In: the bytes of one image and the model's `ResizeRule`. Out: contiguous uint8[H
 import contextlib
 from collections.abc import Iterator
 
-from contracts.images import decoding, errors, formats, limits
-from contracts.images.decoding import EncodedImage
+from contracts.images import decoding, errors, formats
+from contracts.images.encoded import EncodedImage
 from contracts.resizing import Pixels, ResizeRule
 from server.problems import Problem, TooManyPixels, UnreadableImage, UnsupportedType
 
@@ -34,7 +34,7 @@ def is_quick(data: bytes) -> bool:
     Raises `UnsupportedType`.
     """
     with _problems():
-        return limits.is_quick(data)
+        return decoding.is_quick(data)
 
 
 def open_header(data: bytes, max_pixels: int) -> EncodedImage:

@@ -114,7 +114,7 @@ def test_an_error_is_said_in_words_and_goes_with_the_next_image(
 ) -> None:
     page.goto(gateway.url)
     drop(page, b"hello", "notes.txt", "text/plain")
-    expect(page.get_by_role("alert")).to_contain_text("begin like no JPEG")
+    expect(page.get_by_role("alert")).to_contain_text("the bytes are text")
     expect(page.locator("#answer")).to_be_hidden()
     drop(page, photo(0), "photo.jpg", "image/jpeg")
     expect(page.locator("#labels li")).to_have_count(5)

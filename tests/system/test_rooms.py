@@ -46,7 +46,7 @@ ALLOWED = {
     # Runs inside Triton, in an environment of its own.
     "server/local_triton/backends": {"numpy", "onnxruntime", "triton_python_backend_utils"},
     # A leaf, which no room's name is in.
-    "contracts": {"google", "numpy", "PIL", "tritonclient"},
+    "contracts": {"google", "numpy", "PIL", "pillow_heif", "tritonclient"},
     "loadtest": {
         "fastapi",
         "onnx",

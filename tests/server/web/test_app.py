@@ -112,9 +112,7 @@ CURL = {"Content-Type": "application/x-www-form-urlencoded"}
         pytest.param("", b"x", FORM, 400, "no-image", "malformed", id="broken form"),
         pytest.param("", JPEG, TEXT, 415, "unsupported-type", "text/plain", id="declared text"),
         pytest.param("", b"a=b", CURL, 415, "unsupported-type", "Content-Type image/*", id="form"),
-        pytest.param(
-            "", b"hello", RAW, 415, "unsupported-type", "begin like no", id="not an image"
-        ),
+        pytest.param("", b"hello", RAW, 415, "unsupported-type", "are text", id="not an image"),
         pytest.param("", HALF, RAW, 422, "unreadable-image", "truncated", id="truncated"),
         pytest.param("?top_k=0", JPEG, RAW, 422, "bad-parameter", "1 to 10", id="top_k=0"),
         pytest.param("?top_k=-1", JPEG, RAW, 422, "bad-parameter", "1 to 10", id="top_k=-1"),

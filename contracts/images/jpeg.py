@@ -1,0 +1,130 @@
+"""JPEG (ITU-T T.81): what decides over the pixels, without the metadata around it.
+
+In: the bytes of a file. Out: a `Layout`: a JPEG of the same pixels without application segments and
+comments, the orientation that EXIF states, and what its decoding may cost. No decoder is given the
+metadata, so it cannot make one fail.
+"""
+
+import re
+from dataclasses import dataclass
+
+from contracts.images import exif
+from contracts.images.errors import UnreadableImageError
+from contracts.images.limits import MAX_GAP, check_segments
+
+# T.81, table B.1: the markers with a length after them, by the rules of both Pillow (before the
+# first scan) and libjpeg. After another (FF 01, say) the next marker may follow at once.
+SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe]")
+END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
+END = b"\xff\xd9"
+JFIF, EXIF, ADOBE, APPLICATION, COMMENT = 0xE0, 0xE1, 0xEE, 0xE0, 0xFE
+# Of application segments libjpeg reads these alone, for the colour space (JFIF 1.02; Adobe's
+# technical note 5116), and means nothing by shorter ones. Lengths without the length itself.
+COLOUR_SEGMENTS = {JFIF: (b"JFIF\0", 14), ADOBE: (b"Adobe", 12)}
+# Tables: Huffman, arithmetic, quantisation, restart interval.
+TABLES = {0xC4, 0xCC, 0xDB, 0xDD}
+FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+# T.81, B.1.1.3: frames that no decoder of photographs reads.
+STRANGE_FRAMES = {
+    **dict.fromkeys((0xC3, 0xCB), "lossless"),
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
+}
+JPEG_LS = b"\xff\xf7"  # ITU-T T.87, the marker of its frame
+COEFFICIENTS = 64  # of a block
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known of a JPEG before it is decoded."""
+
+    data: bytes  # without metadata
+    orientation: int
+    progressive: bool
+    frame: bytes  # the frame's header without its length: T.81, B.2.2
+    scans: tuple[bytes, ...]  # the scans' headers without their length: T.81, B.2.3
+    ended: bool  # whether an end of image follows
+
+
+def read_layout(data: bytes) -> Layout:
+    """The layout of a JPEG. Raises `UnreadableImageError` where it is none, or costs too much."""
+    head, scans = [data[:2]], list[bytes]()
+    frame, frame_code, orientation, ended = b"", 0, exif.UPRIGHT, False
+    at, first = 2, 0
+    segments = costly = gap = 0
+    while gap <= MAX_GAP and (found := SEGMENT.search(data, at)):
+        start, payload = found.start(), found.end() + 2
+        code = data[start + 1]
+        if not scans:
+            gap += start - at
+        if code == END_OF_IMAGE:
+            ended = True
+            break
+        at = max(payload, found.end() + int.from_bytes(data[payload - 2 : payload], "big"))
+        if code == START_OF_SCAN:
+            first = first or start
+            scans.append(data[payload:at])
+        elif not scans:
+            segments += 1
+            if code in TABLES or code in FRAMES:
+                costly += 1
+                head.append(data[start:at])
+                if code in FRAMES and not frame:
+                    frame, frame_code = data[payload:at], code
+            elif code in COLOUR_SEGMENTS:
+                name, length = COLOUR_SEGMENTS[code]
+                if at - payload >= length and data.startswith(name, payload):
+                    head.append(data[start:at])
+            elif (
+                code == EXIF
+                and orientation == exif.UPRIGHT
+                and data.startswith(exif.PREFIX, payload)
+            ):
+                orientation = exif.orientation(data[payload:at])
+        check_segments(len(scans), segments, costly, gap)
+    if not scans:
+        check_segments(0, segments, costly, gap + max(0, len(data) - at))
+        raise UnreadableImageError("the JPEG header cannot be read: it ends before its pixels")
+    if not frame and data[2:4] == JPEG_LS:
+        raise UnreadableImageError("the file is a JPEG-LS image, which is not read; save it anew")
+    _check_frame(frame_code, frame)
+    kept = sum(map(len, head))
+    whole = data if kept == first else b"".join((*head, memoryview(data)[first:]))
+    return Layout(whole, orientation, frame_code in PROGRESSIVE, frame, tuple(scans), ended)
+
+
+def is_complete(layout: Layout) -> bool:
+    """Whether the scans, each taken as whole, bring all that the frame promises.
+
+    A progressive image (T.81, G.1.1.1) needs each coefficient of each component down to its last
+    bit; others need each component once.
+    """
+    components = layout.frame[6::3][: layout.frame[5]]
+    missing = {component: [True] * COEFFICIENTS for component in components}
+    for scan in layout.scans:
+        count = scan[0] if scan else 0
+        if len(scan) < 1 + 2 * count + 3:
+            return False
+        first, last, bits = scan[1 + 2 * count : 4 + 2 * count]
+        for component in scan[1 : 1 + 2 * count : 2]:
+            if component in missing and (not layout.progressive or not bits & 15):
+                end = last + 1 if layout.progressive else COEFFICIENTS
+                missing[component][first:end] = [False] * (min(end, COEFFICIENTS) - first)
+    return not any(any(coefficients) for coefficients in missing.values())
+
+
+def _check_frame(code: int, frame: bytes) -> None:
+    if len(frame) < 6:
+        raise UnreadableImageError("the JPEG header cannot be read: it has no frame header")
+    if code in STRANGE_FRAMES:
+        raise UnreadableImageError(
+            f"the file is a {STRANGE_FRAMES[code]} JPEG, which is not read; save it as baseline"
+        )
+    if frame[0] != 8:
+        raise UnreadableImageError(
+            f"the file is a {frame[0]}-bit JPEG, only those of 8 bits are read; save it with 8"
+        )
+    if frame[1:3] == b"\0\0":
+        raise UnreadableImageError(
+            "the JPEG states its height after its pixels (DNL), which is not read; save it anew"
+        )
