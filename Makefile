@@ -60,7 +60,7 @@ compose-test: .venv/.test .venv-triton/.triton ## Run the tests of the container
 
 .PHONY: bench
 bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside a plain server (12 minutes)
-	$(BIN)/python -m loadtest.bench.serving
+	$(BIN)/python -m loadtest bench serving
 
 .PHONY: export
 export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)

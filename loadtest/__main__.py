@@ -1,4 +1,6 @@
-"""`python -m loadtest COMMAND`: compare, report, evaluate, sweep, bare, tune; --help explains each.
+"""`python -m loadtest COMMAND`: compare, report, evaluate, sweep, bare, tune, bench.
+
+`--help` explains each; `bench` lists the long measurements, each a program of its own.
 
 Exit status: 0 done and right, 1 a request failed or an answer was wrong, 2 a mistake on the command
 line or something that cannot be reached, 130 stopped.
@@ -11,6 +13,7 @@ from collections.abc import Callable
 import tyro
 
 from loadtest import results
+from loadtest.bench.programs import bench
 from loadtest.commands import comparison as commands
 from loadtest.commands import models as commands_models
 from loadtest.commands import served as commands_served
@@ -28,13 +31,22 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 def main() -> int:
     """Run the command of the command line; a user's mistake ends in one line on stderr."""
+    if sys.argv[1:2] == ["bench"]:
+        return bench(sys.argv[2:])
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
         app.command(name=name)(command)
     # As Ctrl-C, so that servers that were started here are ended too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return int(app.cli(prog="python -m loadtest", config=(tyro.conf.FlagCreatePairsOff,)) or 0)
+        return int(
+            app.cli(
+                prog="python -m loadtest",
+                description=__doc__,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+            or 0
+        )
     except USER_MISTAKES as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from loadtest import CHECKOUT, results
 from loadtest.machine import conditions
 from loadtest.machine.conditions import slug
 from loadtest.progress import bar
-from loadtest.servers.stack import StackError, environment, last_words
+from loadtest.servers.launch import StackError, environment, last_words
 from loadtest.usage import RESULTS
 
 ROOMS = {"pytorch": "export", "jax": "reference"}

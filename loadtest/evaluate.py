@@ -13,7 +13,7 @@ from typing import Any
 
 from loadtest import results
 from loadtest.load import forms
-from loadtest.load.http_target import Http
+from loadtest.load.http import Http
 from loadtest.load.sample_images import ImagesError, SampleImage
 from loadtest.load.target import BusyError, TargetError
 from loadtest.machine import conditions

@@ -6,7 +6,6 @@ hidden width of the table whatever the number of patches, as the paper has it wh
 cost linear. Everything is served: export, Triton, one image per request.
 """
 
-import asyncio
 import dataclasses
 import math
 import statistics
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from loadtest import results
 from loadtest.compare.measure import Load, visit
+from loadtest.load import loop
 from loadtest.load.engine import MOST_FAILURES
 from loadtest.load.sample_images import SampleImage
 from loadtest.load.triton_target import Triton, TritonTarget
@@ -125,7 +125,7 @@ def run(
                 names[model, size] = publish(repository, model, size)
                 progress.advance(task)
     with stack.running(repository, list(names.values())) as running:
-        asyncio.run(
+        loop.run(
             _measure(
                 result,
                 names,
@@ -173,7 +173,7 @@ async def _measure(
                         seconds=seconds,
                         triton=triton,
                         instances=1,
-                        pid=running.pid,
+                        servers=running.servers,
                     )
                     result["failures"] += window.errors[: MOST_FAILURES - len(result["failures"])]
                     if found.compute_ms is not None:

@@ -6,7 +6,6 @@ time, from the settings that are there; each trial serves a copy of the model, t
 path, under more and more requests at once, for as long as the answers come in time.
 """
 
-import asyncio
 import dataclasses
 import shutil
 import tempfile
@@ -24,12 +23,15 @@ from contracts.model_config import (
 from contracts.repository import CONFIG_NAME
 from loadtest import results
 from loadtest.compare.measure import Load, visit
-from loadtest.load.http_target import GatewayTarget, Http
+from loadtest.load import loop
+from loadtest.load.http import Http
+from loadtest.load.http_target import GatewayTarget
 from loadtest.load.sample_images import SampleImage
 from loadtest.load.triton_target import Triton
 from loadtest.machine import conditions
 from loadtest.progress import bar
 from loadtest.servers import stack
+from loadtest.servers.launch import StackError
 
 NOTE = "Tuned by `python -m loadtest tune`: "
 THREADS = "intra_op_thread_count"  # the parameter that both ONNX Runtime backends read
@@ -50,12 +52,12 @@ class Knobs:
         """As a configuration has them. Raises StackError for one that has no batches to tune."""
         scheduling = config.WhichOneof("scheduling_choice")
         if scheduling not in (None, "dynamic_batching"):
-            raise stack.StackError(f"config.pbtxt has {scheduling}, whose batches cannot be tuned")
+            raise StackError(f"config.pbtxt has {scheduling}, whose batches cannot be tuned")
         if config.max_batch_size < 1:
-            raise stack.StackError("config.pbtxt has max_batch_size 0, so there are no batches")
+            raise StackError("config.pbtxt has max_batch_size 0, so there are no batches")
         groups, threads = config.instance_group, parameters(config).get(THREADS, "0")
         if not threads.isdecimal():
-            raise stack.StackError(f"config.pbtxt: {THREADS} is {threads!r}, expected a number")
+            raise StackError(f"config.pbtxt: {THREADS} is {threads!r}, expected a number")
         return cls(
             config.dynamic_batching.max_queue_delay_microseconds,
             config.max_batch_size,
@@ -139,7 +141,7 @@ class Tuning:
         """Search; the winner, or None when no setting answers in time. Raises StackError."""
         path = self._folder / CONFIG_NAME
         if not path.is_file():
-            raise stack.StackError(f"{path}: no such file; export the model first")
+            raise StackError(f"{path}: no such file; export the model first")
         config = self._config()
         best = before = Knobs.read(config)
         every = candidates(before, conditions.cores(), smallest_batch(config))
@@ -178,7 +180,7 @@ class Tuning:
             knobs.write(config)
             (copy / CONFIG_NAME).write_text(config_text(config), encoding="utf-8")
             with stack.running(Path(folder), [self._model]) as running:
-                rate, p99, note = asyncio.run(self._measure(running, knobs))
+                rate, p99, note = loop.run(self._measure(running, knobs))
         self._tried[knobs] = rate
         self.result["trials"].append({
             "knobs": dataclasses.asdict(knobs), "rate": rate, "p99_ms": p99, "note": note,
@@ -202,7 +204,7 @@ class Tuning:
                     seconds=self._seconds,
                     triton=triton,
                     instances=knobs.instances,
-                    pid=running.pid,
+                    servers=running.servers,
                 )
                 p99 = found.milliseconds.get("99")
                 if found.failed:
@@ -221,7 +223,7 @@ class Tuning:
         try:
             return read_config(self._folder / CONFIG_NAME)
         except ConfigError as error:
-            raise stack.StackError(str(error)) from None
+            raise StackError(str(error)) from None
 
     def _publish(self, best: Knobs, before: Knobs) -> None:
         """Write the winner, and what was measured, into the model's own configuration."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from loadtest.load.sample_images import ImagesError
 from loadtest.load.target import TargetError
 from loadtest.results import ResultsError
-from loadtest.servers.stack import StackError
+from loadtest.servers.launch import StackError
 
 RESULTS = Path("docs/results")
 

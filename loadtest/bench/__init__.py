@@ -1,1 +1,1 @@
-"""Measurements of a running gateway that take too long for the tests; see README.md."""
+"""Long measurements, each a program: `python -m loadtest bench NAME`; see README.md."""

@@ -4,17 +4,17 @@ In: running gateways. Out: the ports that requests are to be sent to in turn: th
 sends each to the next gateway whose /readyz is 200, or without one the ports of the gateways.
 """
 
-import asyncio
 import contextlib
 import os
 import shutil
-import sys
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Iterator, Sequence
 
-from loadtest.bench.rolling import Backend, exchange
-from loadtest.bench.served import free_port, until
+from loadtest.servers.launch import LOOK_SECONDS, Server, StackError, free_port, get
 
+START_SECONDS = 30.0
 HAPROXY = """
 defaults
     mode http
@@ -31,35 +31,34 @@ backend gateways
 """
 
 
-@contextlib.asynccontextmanager
-async def balanced(backends: list[Backend]) -> AsyncIterator[list[int]]:
-    """The ports to send to: that of an HAProxy before the backends, or else theirs."""
-    # Debian puts it where the PATH of a user does not look.
-    program = shutil.which("haproxy", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
+def find_haproxy() -> str | None:
+    """The program; Debian puts it where the PATH of a user does not look."""
+    return shutil.which("haproxy", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
+
+
+@contextlib.contextmanager
+def balanced(gateways: Sequence[Server]) -> Iterator[list[int]]:
+    """The ports to send to: that of an HAProxy before the gateways, or else theirs."""
+    program = find_haproxy()
     if program is None:
-        yield [backend.port for backend in backends]
+        yield [gateway.port for gateway in gateways]
         return
     port = free_port()
     servers = [
-        f"    server gateway{number} 127.0.0.1:{backend.port}\n"
-        for number, backend in enumerate(backends)
+        f"    server gateway{number} 127.0.0.1:{gateway.port}\n"
+        for number, gateway in enumerate(gateways)
     ]
     with tempfile.NamedTemporaryFile("w", suffix=".cfg") as file:
         file.write(HAPROXY.format(port=port) + "".join(servers))
         file.flush()
-        process = await asyncio.create_subprocess_exec(program, "-db", "-f", file.name)
+        process = subprocess.Popen([program, "-db", "-f", file.name])  # noqa: S603
         try:
-
-            async def answers() -> bool:
-                if process.returncode is not None:
-                    sys.exit("HAProxy ended at its start; what it has printed says why")
-                with contextlib.suppress(OSError):
-                    return b" 200 " in (await exchange(port, b"GET /livez HTTP/1.0\r\n\r\n"))[:20]
-                return False
-
-            await until(answers, "HAProxy")
+            deadline = time.monotonic() + START_SECONDS
+            while get(f"http://127.0.0.1:{port}/livez")[0] != 200:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise StackError("HAProxy does not start; what it has printed says why")
+                time.sleep(LOOK_SECONDS)
             yield [port]
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            await process.wait()
+            process.terminate()
+            process.wait()

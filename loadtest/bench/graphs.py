@@ -5,10 +5,9 @@ the CPU, and the share of the arithmetic rate that a 1024 × 1024 × 1024 FP32 m
 in the same run. Models and product alternate, medians are printed, so that a machine whose speed
 drifts does not favour one.
 
-    python -m loadtest.bench.graphs model_repository/mixer_b16 model_repository/vit_b16 --batch 8
+    python -m loadtest bench graphs model_repository/mixer_b16 model_repository/vit_b16 --batch 8
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -22,44 +21,52 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from tyro.conf import Positional
 
 from contracts.model_config import parameters, read_config
+from loadtest.bench.programs import run
+from loadtest.usage import UsageError
 
 SIDE = 1024
 Feed = dict[str, npt.NDArray[np.generic]]
 
 
-def main() -> int:
-    """Measure and print; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.graphs", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("models", nargs="+", type=Path, help="model folders, all of one image size")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
+def main(
+    models: Positional[tuple[Path, ...]],
+    *,
+    batch: int = 8,
+    threads: int = 2,
+    rounds: int = 7,
+) -> int:
+    """Measure and print.
 
-    product = matrix_product(options.threads)
-    runs = {
-        folder.name: open_model(folder, options.batch, options.threads) for folder in options.models
-    }
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    shares: dict[str, list[float]] = {name: [] for name in runs}
+    Args:
+        models: Model folders, all of one image size.
+        batch: Images at once.
+        threads: Of ONNX Runtime.
+        rounds: How often each is measured; medians are printed.
+    """
+    if not models:
+        raise UsageError("models: expected at least one folder")
+    product = matrix_product(threads)
+    opened = {folder.name: open_model(folder, batch, threads) for folder in models}
+    rates: dict[str, list[float]] = {name: [] for name in opened}
+    shares: dict[str, list[float]] = {name: [] for name in opened}
     peaks: list[float] = []
-    for run, _ in runs.values():
-        run()
-    for _ in range(options.rounds):
-        for name, (run, flops) in runs.items():
+    for classify, _ in opened.values():
+        classify()
+    for _ in range(rounds):
+        for name, (classify, flops) in opened.items():
             peak = 2 * SIDE**3 / statistics.median(seconds(product) for _ in range(5))
-            rate = options.batch / seconds(run)
+            rate = batch / seconds(classify)
             peaks.append(peak)
             rates[name].append(rate)
             shares[name].append(rate * flops / peak)
     print(
-        f"onnxruntime {onnxruntime.__version__}, {options.threads} threads, batch {options.batch}; "
+        f"onnxruntime {onnxruntime.__version__}, {threads} threads, batch {batch}; "
         f"the product: {statistics.median(peaks) / 1e9:.0f} GFLOP/s"
     )
-    for name in runs:
+    for name in opened:
         print(
             f"{name:24} {statistics.median(rates[name]):8.2f} images/s  "
             f"{statistics.median(shares[name]):5.0%} of it "
@@ -72,7 +79,9 @@ def open_model(folder: Path, batch: int, threads: int) -> tuple[Callable[[], obj
     """What runs one batch of the model, and its FLOPs per image as counted by the export."""
     flops = parameters(read_config(folder / "config.pbtxt")).get("flops_per_image")
     if flops is None:
-        sys.exit(f"{folder}/config.pbtxt: expected the parameter flops_per_image; export it again")
+        raise UsageError(
+            f"{folder}/config.pbtxt: expected the parameter flops_per_image; export it again"
+        )
     opened = session(folder / "1/model.onnx", threads)
     shape = opened.get_inputs()[0].shape[1:]
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
@@ -103,12 +112,12 @@ def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def seconds(run: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """The wall time of one call."""
     began = time.perf_counter()
-    run()
+    work()
     return time.perf_counter() - began
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

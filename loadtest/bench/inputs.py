@@ -7,6 +7,7 @@ photographs, from 32 × 32 to 12 megapixels.
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ IMAGES = {
 }
 
 
-def prepare(folder: Path, real: list[str]) -> None:
+def prepare(folder: Path, real: Sequence[str]) -> None:
     """Make what is missing; `real` names variants of `python -m export --list`."""
     models = folder / "models"
     for name, variant in {"tiny": "mixer_testing", **{name: name for name in real}}.items():
@@ -38,10 +39,10 @@ def prepare(folder: Path, real: list[str]) -> None:
         _publish_empty(models / "empty", read_config(models / "tiny/config.pbtxt"))
     for name, (width, height, quality) in IMAGES.items():
         if not (path := folder / f"{name}.jpg").exists():
-            picture(width, height).save(path, quality=quality)
+            image(width, height).save(path, quality=quality)
 
 
-def picture(width: int, height: int) -> Image.Image:
+def image(width: int, height: int) -> Image.Image:
     """Smooth colours, an edge and grain: as much work for a JPEG decoder as a photograph."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)

@@ -5,10 +5,9 @@ the kill, or after the network was mended, it was well again, and what the reque
 It starts a gateway with a Triton, and before the same Triton a second gateway, behind a network
 that can swallow everything. Exits with 1 when a promise of loadtest/bench/README.md is broken.
 
-    python -m loadtest.bench.outages cat.jpg --rate 50
+    python -m loadtest bench outages cat.jpg --rate 50
 """
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -19,15 +18,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-import uvloop
+from tyro.conf import Positional
 
-from loadtest.bench.load import Clients, at_rate
-from loadtest.bench.served import Served, family, served
+from loadtest.bench.programs import run
+from loadtest.load import loop
+from loadtest.load.arrivals import poisson
+from loadtest.load.engine import arriving
+from loadtest.load.http_target import status_target
+from loadtest.servers.launch import Server, gateway, triton_address, until
+from loadtest.servers.processes import STUB, TRITONSERVER, named
 
 NOT_READY_SECONDS = 5.0
 WELL_SECONDS = 10.0
 CUT_OFF_SECONDS = 8.0
-LOOK_SECONDS = 0.05
 PATIENCE_SECONDS = 60.0
 # An answer that the gateway sends at the deadline reaches a busy client a little later.
 SLACK_SECONDS = 0.25
@@ -83,94 +86,100 @@ class Network:
             self.swallows = False
 
 
-async def until(gateway: Served, status: int) -> float:
-    """Seconds until /readyz has this status; infinite where patience ends first."""
-    began = time.monotonic()
-    while time.monotonic() - began < PATIENCE_SECONDS:
-        if await gateway.status("/readyz") == status:
-            return time.monotonic() - began
-        await asyncio.sleep(LOOK_SECONDS)
-    return float("inf")
+class Outages:
+    """What is broken, and the load under which it is."""
+
+    def __init__(self, image: bytes, rate: float, deadline: float) -> None:
+        self._image, self._rate, self._deadline = image, rate, deadline
+
+    async def one(self, name: str, server: Server, begin: Callable[[], object]) -> bool:
+        """One outage under load; whether every promise was kept.
+
+        What `begin` returns is the end of the outage, if it is a context.
+        """
+        target = status_target(server.url, self._image, deadline=self._deadline)
+        async with arriving(target, poisson(self._rate, 0)) as samples:
+            await asyncio.sleep(2)
+            ended = begin()
+            since = time.monotonic()
+            noticed = await until(server, "/readyz", 503, PATIENCE_SECONDS)
+            if isinstance(ended, contextlib.AbstractContextManager):
+                await asyncio.sleep(max(0.0, CUT_OFF_SECONDS - noticed))
+                ended.__exit__(None, None, None)
+                since = time.monotonic()
+            await until(server, "/readyz", 200, PATIENCE_SECONDS)
+            well = time.monotonic() - since
+            after = time.perf_counter() + 1  # those that came meanwhile have been answered then
+            await asyncio.sleep(2)
+        target.close()
+        statuses = Counter(sample.answered.status for sample in samples)
+        late = {sample.answered.status for sample in samples if sample.due > after}
+        slowest = max(sample.done - sample.due for sample in samples)
+        print(
+            f"{name}: not ready after {noticed:.2f} s, ready again in {well:.2f} s; answers "
+            f"{dict(statuses)}, the slowest {slowest:.2f} s at a deadline of {self._deadline:g} s"
+        )
+        kept = {
+            f"503 within {NOT_READY_SECONDS:g} s": noticed <= NOT_READY_SECONDS,
+            f"well within {WELL_SECONDS:g} s": well <= WELL_SECONDS,
+            "only 200, 503 and 504": set(statuses) <= {200, 503, 504},
+            "nothing beyond the deadline": slowest <= self._deadline + SLACK_SECONDS,
+            "all well afterwards": late == {200},
+        }
+        for promise in (promise for promise, is_kept in kept.items() if not is_kept):
+            print(f"  BROKEN: {promise}")
+        return all(kept.values())
 
 
-async def outage(
-    name: str, gateway: Served, options: argparse.Namespace, begin: Callable[[], object]
-) -> bool:
-    """One outage under load; whether every promise was kept."""
-    clients = Clients(gateway.url, options.picture.read_bytes(), options.deadline)
-    load = asyncio.create_task(at_rate(clients, options.rate, PATIENCE_SECONDS))
-    await asyncio.sleep(2)
-    ended = begin()
-    since = time.monotonic()
-    noticed = await until(gateway, 503)
-    if isinstance(ended, contextlib.AbstractContextManager):
-        await asyncio.sleep(max(0.0, CUT_OFF_SECONDS - noticed))
-        ended.__exit__(None, None, None)
-        since = time.monotonic()
-    await until(gateway, 200)
-    well = time.monotonic() - since
-    after = len(clients.answers)
-    await asyncio.sleep(2)
-    load.cancel()
-    await asyncio.gather(load, return_exceptions=True)
-    statuses = Counter(status for status, _ in clients.answers)
-    late = [status for status, _ in clients.answers[after + int(options.rate) :]]
-    slowest = max(seconds for _, seconds in clients.answers)
-    print(
-        f"{name}: not ready after {noticed:.2f} s, ready again in {well:.2f} s; answers "
-        f"{dict(statuses)}, the slowest {slowest:.2f} s at a deadline of {options.deadline:g} s"
-    )
-    kept = {
-        f"503 within {NOT_READY_SECONDS:g} s": noticed <= NOT_READY_SECONDS,
-        f"well within {WELL_SECONDS:g} s": well <= WELL_SECONDS,
-        "only 200, 503 and 504": set(statuses) <= {200, 503, 504},
-        "nothing beyond the deadline": slowest <= options.deadline + SLACK_SECONDS,
-        "all well afterwards": bool(late) and set(late) == {200},
-    }
-    for promise in (promise for promise, is_kept in kept.items() if not is_kept):
-        print(f"  BROKEN: {promise}")
-    return all(kept.values())
+def main(
+    image: Positional[Path],
+    *,
+    model: str = "mixer_cifar10",
+    rate: float = 50.0,
+    deadline: float = 2.0,
+    times: int = 1,
+) -> int:
+    """Measure and print; 1 if a promise is broken.
+
+    Args:
+        image: A JPEG.
+        model: Which one is asked.
+        rate: Requests per second, at random times.
+        deadline: X-Request-Timeout of each request, in seconds.
+        times: How often each outage.
+    """
+    outages = Outages(image.read_bytes(), rate, deadline)
+    with gateway("--with-triton", "--default-model", model, own_session=False) as server:
+        return loop.run(measure(server, model, outages, times))
 
 
-async def measure(options: argparse.Namespace) -> int:
-    """Each outage, `--times` times; 1 if a promise is broken."""
+async def measure(server: Server, model: str, outages: Outages, times: int) -> int:
+    """Each outage, `times` times; 1 if a promise is broken."""
     network = Network()
     kept = []
-    async with (
-        served("--with-triton", "--default-model", options.model) as gateway,
-        network.before(gateway.triton) as url,
-        served("--triton-url", url, "--default-model", options.model) as distant,
-    ):
 
-        def kill(word: str) -> None:
-            pid = next(pid for pid, line in family(gateway.pid).items() if word in line)
-            os.kill(pid, signal.SIGKILL)
+    def kill(program: str) -> None:
+        os.kill(named(server.pid, program)[0].pid, signal.SIGKILL)
 
-        def cut_off() -> contextlib.AbstractContextManager[None]:
-            entered = network.cut_off()
-            entered.__enter__()
-            return entered
+    def cut_off() -> contextlib.AbstractContextManager[None]:
+        entered = network.cut_off()
+        entered.__enter__()
+        return entered
 
-        for _ in range(options.times):
-            kept += [
-                await outage("cut off", distant, options, cut_off),
-                await outage("killed", gateway, options, lambda: kill("bin/tritonserver")),
-                await outage("model lost", gateway, options, lambda: kill("backend_stub")),
-            ]
+    async with network.before(triton_address(server.pid)) as url:
+        distant = gateway("--triton-url", url, "--default-model", model, own_session=False)
+        try:
+            await asyncio.to_thread(distant.start)
+            for _ in range(times):
+                kept += [
+                    await outages.one("cut off", distant, cut_off),
+                    await outages.one("killed", server, lambda: kill(TRITONSERVER)),
+                    await outages.one("model lost", server, lambda: kill(STUB)),
+                ]
+        finally:
+            await asyncio.to_thread(distant.stop)
     return 0 if all(kept) else 1
 
 
-def main() -> int:
-    """Read the command line, measure; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.outages", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("image", type=Path, help="a JPEG")
-    parser.add_argument("--model", default="mixer_cifar10")
-    parser.add_argument("--rate", type=float, default=50.0, help="requests per second")
-    parser.add_argument("--deadline", type=float, default=2.0, help="X-Request-Timeout, seconds")
-    parser.add_argument("--times", type=int, default=1, help="each outage")
-    return uvloop.run(measure(parser.parse_args()))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

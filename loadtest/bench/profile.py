@@ -4,35 +4,43 @@ In: a checkout (this one, or an older one to compare with) and py-spy (`pip inst
 PATH. Out: microseconds per request of each part of the gateway, of tritonserver and of its backend,
 for the tiny model with 32 requests under way, as JSON; and bars of several such files as one SVG.
 
-    python -m loadtest.bench.profile measure --out docs/results/profile_after.json
-    python -m loadtest.bench.profile draw docs/profile.svg before=….json after=….json
+    python -m loadtest bench profile measure --out docs/results/profile_after.json
+    python -m loadtest bench profile draw docs/profile.svg before=….json after=….json
 """
 
-import argparse
 import asyncio
 import json
 import re
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-import uvloop
+from tyro.conf import Positional
 
+from loadtest.bench import programs
 from loadtest.bench.inputs import prepare
-from loadtest.bench.load import Load, single
-from loadtest.bench.processes import running
+from loadtest.load import loop
+from loadtest.load.engine import under_way
+from loadtest.load.http_target import status_target
+from loadtest.servers.launch import Server, gateway
+from loadtest.servers.processes import EVENT_LOOP, GATEWAY, Watched
+from loadtest.stats.samples import good
+from loadtest.usage import UsageError
 
 CONCURRENCY = 32
-# Parts of the gateway, by the innermost frame of a sample that one of the patterns fits.
+# Parts of the gateway, by the innermost frame of a sample that one of the patterns fits; they fit
+# older checkouts too, whose server is one folder.
 PARTS = {
-    "decode and resize": r"\(PIL/|\((server|contracts)/images/|\(contracts/resizing\.py",
-    "gRPC": r"\(grpc/|\(server/(triton|batching)\.py|^Thread\.run ",
-    "metrics": r"\(prometheus_client/|\(server/(telemetry|metrics)\.py",
+    "decode and resize": r"\(PIL/|\(contracts/|\(server/(images|resizing)\b",
+    "gRPC": r"\(grpc/|\(server/(engines/)?triton\b|\(server/(serving/)?batching\.py|^Thread\.run ",
+    "metrics": r"\(prometheus_client/|\(server/(observability/)?(telemetry|metrics)\.py",
     "framework": r"\((fastapi|starlette)/",
-    "HTTP": r"\(uvicorn/|\(server/connections\.py",
+    "HTTP": r"\(uvicorn/|\(server/(web/)?connections\.py",
     "gateway": r"\(server/(?!__main__)",
     "event loop and sockets": r"",
 }
@@ -49,43 +57,71 @@ COLOURS = {
 }
 
 
-async def measure(options: argparse.Namespace) -> int:
-    """Profile a running gateway; the exit status."""
-    py_spy = shutil.which(options.py_spy)
-    if py_spy is None:
-        print(f"there is no {options.py_spy!r}; pip install py-spy", file=sys.stderr)
-        return 1
-    prepare(options.folder, [])
-    request = single("/classify?model=tiny", (options.folder / "32px.jpg").read_bytes())
-    models = str((options.folder / "models").resolve())
-    flags = ("server", "--port", "0", "--default-model", "tiny", "--with-triton", "--repository")
-    with tempfile.TemporaryDirectory() as folder:
-        log, stacks = Path(folder, "log"), Path(folder, "stacks")
-        async with running("gateway", log, *flags, models, folder=options.checkout) as gateway:
-            url = await gateway.address("/readyz")
-            async with Load(url, [request], CONCURRENCY) as load:
-                await asyncio.sleep(1)
-                # First without the profiler: it slows what it looks at.
-                load.begin()
-                before = gateway.cpu()
-                await asyncio.sleep(options.seconds)
-                after, requests = gateway.cpu(), len(load.answers.seconds)
-                recording = await asyncio.create_subprocess_exec(
-                    *(py_spy, "record", "--pid", str(gateway.pid), "--format", "raw"),
-                    *("--rate", "400", "--duration", str(int(options.seconds)), "-o", stacks),
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.DEVNULL,
-                )
-                await recording.wait()
-            shares = parts(await asyncio.to_thread(stacks.read_text))
-    spent = {role: 1e6 * (after[role] - before[role]) / requests for role in after}
-    gateway_spent = spent.pop("gateway")
-    result = {part: share * gateway_spent for part, share in shares.items()} | spent
-    text = json.dumps({part: round(value, 1) for part, value in result.items()}, indent=1)
+# The roles of the other processes, as the image names them.
+TRITON_PARTS = {"triton": "tritonserver", "model": "backend"}
+
+
+def measure(
+    *,
+    checkout: Path = Path(),
+    folder: Path = Path(".bench"),
+    seconds: float = 8.0,
+    py_spy: str = "py-spy",
+    out: Path | None = None,
+) -> int:
+    """Profile a gateway.
+
+    Args:
+        checkout: Whose server to run.
+        folder: Where models and images are, or are made, as those of `serving`.
+        seconds: How long, first without the profiler and then with it.
+        py_spy: The program.
+        out: Write the JSON to this file too.
+    """
+    profiler = shutil.which(py_spy)
+    if profiler is None:
+        raise UsageError(f"there is no {py_spy!r}; pip install py-spy")
+    prepare(folder, [])
+    image = (folder / "32px.jpg").read_bytes()
+    models = str((folder / "models").resolve())
+    flags = ("--default-model", "tiny", "--with-triton", "--repository", models)
+    with gateway(*flags, folder=checkout.resolve(), own_session=False) as server:
+        found = loop.run(profiled(server, image, seconds, profiler))
+    text = json.dumps({part: round(value, 1) for part, value in found.items()}, indent=1)
     print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    if out:
+        out.write_text(text + "\n")
     return 0
+
+
+async def profiled(server: Server, image: bytes, seconds: float, profiler: str) -> dict[str, float]:
+    """Microseconds of CPU per request of each part."""
+    target = status_target(server.url, image, "?model=tiny")
+    watched = Watched({GATEWAY: server.pid})
+    async with under_way(target, CONCURRENCY) as samples:
+        await asyncio.sleep(1)
+        # First without the profiler: it slows what it looks at.
+        begin, before = time.perf_counter(), watched.cpu_seconds()
+        await asyncio.sleep(seconds)
+        end, after = time.perf_counter(), watched.cpu_seconds()
+        with tempfile.TemporaryDirectory() as folder:
+            stacks = Path(folder, "stacks")
+            recording = await asyncio.create_subprocess_exec(
+                *(profiler, "record", "--pid", str(server.pid), "--format", "raw"),
+                *("--rate", "400", "--duration", str(int(seconds)), "-o", stacks),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            await recording.wait()
+            shares = parts(await asyncio.to_thread(stacks.read_text))
+    target.close()
+    requests = len(good([sample for sample in samples if begin < sample.done <= end]))
+    spent = {role: 1e6 * (after[role] - before[role]) / requests for role in after}
+    del spent[EVENT_LOOP]  # it is part of the gateway
+    gateway_spent = spent.pop(GATEWAY)
+    return {part: share * gateway_spent for part, share in shares.items()} | {
+        TRITON_PARTS[role]: value for role, value in spent.items()
+    }
 
 
 def parts(stacks: str) -> dict[str, float]:
@@ -140,28 +176,22 @@ def draw(bars: dict[str, dict[str, float]]) -> str:
     )
 
 
-def main() -> int:
-    """Read the command line, measure or draw; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.profile", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
-    measuring = commands.add_parser("measure", help="profile a gateway")
-    measuring.add_argument("--checkout", type=Path, default=Path(), help="whose server to run")
-    measuring.add_argument("--folder", type=Path, default=Path(".bench"), help="as bench.serving")
-    measuring.add_argument("--seconds", type=float, default=8.0)
-    measuring.add_argument("--py-spy", default="py-spy", help="the program")
-    measuring.add_argument("--out", type=Path, help="write the JSON here")
-    drawing = commands.add_parser("draw", help="draw what was measured")
-    drawing.add_argument("svg", type=Path)
-    drawing.add_argument("bars", nargs="+", metavar="NAME=FILE", help="JSON of `measure`")
-    options = parser.parse_args()
-    if options.command == "measure":
-        return uvloop.run(measure(options))
-    named = (bar.partition("=") for bar in options.bars)
-    bars = {name: json.loads(Path(file).read_text()) for name, _, file in named}
-    options.svg.write_text(draw(bars))
+def draw_command(svg: Positional[Path], bars: Positional[tuple[str, ...]]) -> int:
+    """Draw what was measured.
+
+    Args:
+        svg: The image to write.
+        bars: NAME=FILE of each bar, with the JSON of `measure`.
+    """
+    named = [bar.partition("=") for bar in bars]
+    if not named or any(not equals for _, equals, _ in named):
+        raise UsageError("bars: expected NAME=FILE, at least one")
+    svg.write_text(draw({name: json.loads(Path(file).read_text()) for name, _, file in named}))
     return 0
 
 
+COMMANDS: dict[str, Callable[..., int]] = {"measure": measure, "draw": draw_command}
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(programs.run_commands(COMMANDS, __doc__, "profile"))

@@ -3,28 +3,34 @@
 In: a fleet and a load; or a running gateway and an image. Out: throughput, latencies and how busy
 both sides are; or how far the simulation's predictions are from what was measured.
 
-    python -m loadtest.bench.queueing fleet --rate 1000 --gateways 8 --tritons 2
-    python -m loadtest.bench.queueing check http://127.0.0.1:8000 cat.jpg
+    python -m loadtest bench queueing fleet --rate 1000 --gateways 8 --tritons 2
+    python -m loadtest bench queueing check http://127.0.0.1:8000 cat.jpg
 """
 
-import argparse
-import asyncio
 import itertools
 import math
 import statistics
 import sys
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import uvloop
+import tyro
+from tyro.conf import Positional
 
-from loadtest.bench.load import Clients, peak
+from loadtest.bench import programs
 from loadtest.bench.simulation import Fleet, Simulation
+from loadtest.load import loop
+from loadtest.load.arrivals import poisson
+from loadtest.load.engine import at_rate, peak
+from loadtest.load.http_target import status_target
+from loadtest.stats.samples import good
+from loadtest.usage import UsageError
 
+DEADLINE_SECONDS = 30.0  # of each request
 LOADS = (0.3, 0.5, 0.7)  # of the peak
 ROUNDS = 5  # of each load, between the others, so that a disturbance spoils one of five
 LONE = 0.05  # of the peak: a request that meets no other
@@ -53,7 +59,7 @@ def calibrated(fleet: Fleet, lone: float, measured: dict[int, float]) -> Fleet:
     per second as was measured, by concurrency."""
 
     def fitting(candidate: Fleet) -> Fleet:
-        factor = lone / (candidate.decode + candidate.batch + candidate.picture)
+        factor = lone / (candidate.decode + candidate.batch + candidate.image)
         steps = {name: factor * getattr(candidate, name) for name in STEPS}
         return replace(candidate, **steps)
 
@@ -78,19 +84,6 @@ def calibrated(fleet: Fleet, lone: float, measured: dict[int, float]) -> Fleet:
     return best
 
 
-async def at_random(clients: Clients, rate: float, seconds: float, seed: int) -> float:
-    """Requests at random times, whether or not earlier ones are answered; answers per second."""
-    random = np.random.default_rng(seed)
-    moments = np.cumsum(random.exponential(1 / rate, int(rate * seconds)))
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for moment in moments:
-            await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
-            group.create_task(clients.ask())
-    good = sum(status == 200 for status, _ in clients.answers)
-    return good / (time.perf_counter() - began)
-
-
 class Seen(NamedTuple):
     """What one window of a load came to."""
 
@@ -99,7 +92,7 @@ class Seen(NamedTuple):
     p99: float
 
 
-def seen(throughput: float, seconds: npt.NDArray[np.float64] | list[float]) -> Seen:
+def seen(throughput: float, seconds: npt.NDArray[np.float64] | Sequence[float]) -> Seen:
     """One window, from the seconds of each answer."""
     p50, p99 = 1000 * np.percentile(seconds, (50, 99))
     return Seen(throughput, float(p50), float(p99))
@@ -111,20 +104,21 @@ def typical(windows: list[Seen]) -> Seen:
 
 
 async def measured_loads(
-    options: argparse.Namespace, rates: dict[float, float]
+    url: str, image: bytes, seconds: float, rates: dict[float, float]
 ) -> dict[float, list[Seen]]:
     """All rounds of all loads, whose `rates` are per second."""
-    picture = options.picture.read_bytes()
     windows: dict[float, list[Seen]] = {load: [] for load in rates}
     for number in range(ROUNDS):
         for load in list(rates)[:: -1 if number % 2 else 1]:
-            clients = Clients(options.url, picture, 30)
-            answered = await at_random(clients, rates[load], options.seconds / ROUNDS, number)
-            good = [spent for status, spent in clients.answers if status == 200]
-            if len(good) < LEAST_ANSWERS:
-                sys.exit(f"{len(good)} good answers tell no p99; give it more --seconds")
-            windows[load].append(seen(answered, good))
-            clients.close()
+            target = status_target(url, image, deadline=DEADLINE_SECONDS)
+            samples = await at_rate(target, poisson(rates[load], number), seconds / ROUNDS)
+            target.close()
+            answered = good(samples)
+            if len(answered) < LEAST_ANSWERS:
+                raise UsageError(f"{len(answered)} good answers tell no p99; give more --seconds")
+            took = max(sample.done for sample in samples) - min(sample.due for sample in samples)
+            latencies = [sample.seconds for sample in answered]
+            windows[load].append(seen(len(answered) / took, latencies))
     return windows
 
 
@@ -136,20 +130,25 @@ def predicted_load(fleet: Fleet, rate: float, seconds: float) -> Seen:
     return typical([seen(REQUESTS / run.now, part) for part in np.array_split(latencies, count)])
 
 
-async def check(options: argparse.Namespace, fleet: Fleet) -> int:
+async def check(url: str, image: bytes, seconds: float, fleet: Fleet) -> int:
     """Measure closed loops and open ones, fit the fleet to the closed ones and to lone requests,
     predict the open ones; 1 if a prediction is off."""
-    picture = options.picture.read_bytes()
-    await peak(Clients(options.url, picture, 30), 2.0, 8)  # a warm-up
+
+    async def most(concurrency: int, for_seconds: float) -> float:
+        target = status_target(url, image, deadline=DEADLINE_SECONDS)
+        answered = good(await peak(target, concurrency, for_seconds))
+        target.close()
+        return len(answered) / for_seconds
+
+    await most(8, 2.0)  # a warm-up
     measured = {}
     for concurrency in CONCURRENCIES:
-        clients = Clients(options.url, picture, 30)
-        measured[concurrency] = await peak(clients, options.seconds / 2, concurrency)
+        measured[concurrency] = await most(concurrency, seconds / 2)
         if not measured[concurrency]:
-            sys.exit(f"{options.url} classified nothing")
+            raise UsageError(f"{url} classified nothing")
     # Lone requests at random times, and not one after another: caches and cores have cooled.
     rates = {load: load * max(measured.values()) for load in (LONE, *LOADS)}
-    windows = await measured_loads(options, rates)
+    windows = await measured_loads(url, image, seconds, rates)
     lone = typical(windows[LONE])
     fitted = fleet
     for _ in range(2):  # the second time with the jitter that was found
@@ -158,7 +157,7 @@ async def check(options: argparse.Namespace, fleet: Fleet) -> int:
         fitted = min(
             (replace(fitted, jitter=jitter / 50) for jitter in range(1, 41)),
             key=lambda each: abs(
-                predicted_load(each, rates[LONE], options.seconds / ROUNDS).p99 - lone.p99
+                predicted_load(each, rates[LONE], seconds / ROUNDS).p99 - lone.p99
             ),
         )
     fits = {n: Simulation(fitted).peak(n, 3000) for n in measured}
@@ -168,12 +167,12 @@ async def check(options: argparse.Namespace, fleet: Fleet) -> int:
     )
     print(
         f"decode {1000 * fitted.decode:.2f} ms, batch {1000 * fitted.batch:.2f} ms "
-        f"+ {1000 * fitted.picture:.2f} ms per image, jitter {fitted.jitter:.2f}"
+        f"+ {1000 * fitted.image:.2f} ms per image, jitter {fitted.jitter:.2f}"
     )
     print(f"lone requests: median {lone.median:.1f} ms, p99 {lone.p99:.1f} ms")
     off = 0
     for load in LOADS:
-        predicted = predicted_load(fitted, rates[load], options.seconds / ROUNDS)
+        predicted = predicted_load(fitted, rates[load], seconds / ROUNDS)
         row = []
         for name, one, other in zip(Seen._fields, predicted, typical(windows[load]), strict=True):
             row.append(f"{name} {one:.1f} predicted, {other:.1f} measured ({one / other - 1:+.0%})")
@@ -184,37 +183,72 @@ async def check(options: argparse.Namespace, fleet: Fleet) -> int:
     return 1 if off else 0
 
 
-def main() -> int:
-    """Read the command line, simulate or measure; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.queueing", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
-    simulate = commands.add_parser("fleet", help="simulate a fleet under a load")
-    simulate.add_argument("--rate", type=float, required=True, help="images per second")
-    simulate.add_argument("--requests", type=int, default=50_000, help="how many to simulate")
-    against = commands.add_parser("check", help="compare with a running gateway")
-    against.add_argument("url", help="address of the gateway")
-    against.add_argument("image", type=Path, help="a JPEG")
-    against.add_argument("--seconds", type=float, default=30.0, help="for each load")
-    for command in (simulate, against):
-        command.add_argument("--gateways", type=int, default=1)
-        command.add_argument("--threads", type=int, default=1, help="that decode, in each gateway")
-        command.add_argument("--tritons", type=int, default=1)
-        command.add_argument("--instances", type=int, default=1, help="of the model in each Triton")
-        command.add_argument("--max-batch", type=int, default=32)
-    simulate.add_argument("--jitter", type=float, default=Fleet.jitter)
-    simulate.add_argument("--decode-ms", type=float, default=1000 * Fleet.decode)
-    simulate.add_argument("--batch-ms", type=float, default=1000 * Fleet.batch)
-    simulate.add_argument("--picture-ms", type=float, default=1000 * Fleet.picture)
-    options = parser.parse_args()
-    names = ("gateways", "threads", "tritons", "instances", "max_batch")
-    fleet = Fleet(**{name: getattr(options, name) for name in names})
-    if options.command == "check":
-        return uvloop.run(check(options, fleet))
-    steps = {name: getattr(options, f"{name}_ms") / 1000 for name in STEPS}
-    tell(replace(fleet, jitter=options.jitter, **steps), options.rate, options.requests)
+def fleet_command(
+    *,
+    rate: float,
+    requests: int = 50_000,
+    gateways: int = 1,
+    threads: int = 1,
+    tritons: int = 1,
+    instances: int = 1,
+    max_batch: int = 32,
+    jitter: float = Fleet.jitter,
+    decode_ms: float = 1000 * Fleet.decode,
+    batch_ms: float = 1000 * Fleet.batch,
+    image_ms: Annotated[float, tyro.conf.arg(aliases=["--picture-ms"])] = 1000 * Fleet.image,
+) -> int:
+    """Simulate a fleet under a load.
+
+    Args:
+        rate: Images per second.
+        requests: How many to simulate.
+        gateways: How many.
+        threads: That decode, in each gateway.
+        tritons: How many.
+        instances: Of the model in each Triton.
+        max_batch: Images in the largest batch.
+        jitter: Standard deviation of the logarithm of each time.
+        decode_ms: Of one image.
+        batch_ms: Of a batch, whatever is in it.
+        image_ms: Of each image in a batch.
+    """
+    fleet = Fleet(
+        gateways, threads, tritons, instances, max_batch,
+        decode_ms / 1000, batch_ms / 1000, image_ms / 1000, jitter,
+    )  # fmt: skip
+    tell(fleet, rate, requests)
     return 0
 
 
+def check_command(
+    url: Positional[str],
+    image: Positional[Path],
+    *,
+    seconds: float = 30.0,
+    gateways: int = 1,
+    threads: int = 1,
+    tritons: int = 1,
+    instances: int = 1,
+    max_batch: int = 32,
+) -> int:
+    """Compare with a running gateway; 1 if a prediction is off.
+
+    Args:
+        url: Address of the gateway.
+        image: A JPEG.
+        seconds: For each load.
+        gateways: How many.
+        threads: That decode, in each gateway.
+        tritons: How many.
+        instances: Of the model in each Triton.
+        max_batch: Images in the largest batch.
+    """
+    fleet = Fleet(gateways, threads, tritons, instances, max_batch)
+    return loop.run(check(url, image.read_bytes(), seconds, fleet))
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"fleet": fleet_command, "check": check_command}
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(programs.run_commands(COMMANDS, __doc__, "queueing"))

@@ -5,31 +5,47 @@ way) and each contestant: images per second, latencies, and milliseconds of CPU 
 by process. Contestants take turns within each round, in the opposite order in the next; medians
 over the rounds are printed. The load comes from this process, whose CPU is not counted.
 
-    python -m loadtest.bench.serving              # everything: `make bench`, about 12 minutes
-    python -m loadtest.bench.serving --cases tiny --concurrency 32 --contestants gateway yardstick
+    python -m loadtest bench serving              # everything: `make bench`, about 12 minutes
+    python -m loadtest bench serving --cases tiny --concurrency 32 --contestants gateway yardstick
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
 import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import uvloop
 
+from loadtest import CHECKOUT
 from loadtest.bench.inputs import prepare
-from loadtest.bench.load import Load, form, single
-from loadtest.bench.processes import Program, running
+from loadtest.bench.programs import run
+from loadtest.load import loop
+from loadtest.load.engine import under_way
+from loadtest.load.forms import FORM_TYPE, form
+from loadtest.load.http import Http
+from loadtest.load.http_target import StatusTarget
+from loadtest.load.sample_images import SampleImage
+from loadtest.servers.launch import (
+    PYTHON,
+    Server,
+    StackError,
+    free_port,
+    gateway,
+    triton_address,
+)
+from loadtest.servers.processes import EVENT_LOOP, Watched
+from loadtest.stats.samples import good
+from loadtest.usage import UsageError
 
 BATCH = 16  # images in a request of the contestant "batch"
-CONTESTANTS = ("gateway", "batch", "workers", "yardstick", "loop")
+Contestant = Literal["gateway", "batch", "workers", "yardstick", "loop"]
+CONTESTANTS: tuple[Contestant, ...] = ("gateway", "batch", "workers", "yardstick", "loop")
 WARM_SECONDS = 0.7
 
 
@@ -38,7 +54,7 @@ class Case:
     """A model and the image it is asked about."""
 
     model: str
-    picture: str
+    image: str
 
 
 CASES = {
@@ -65,95 +81,90 @@ class Bench:
     """The running servers, and how each contestant is measured."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
-        self.folder = folder
-        self.seconds = seconds
-        self.urls: dict[str, str] = {}
-        self.programs: dict[str, list[Program]] = {}
+        self._folder = folder
+        self._seconds = seconds
+        self._urls: dict[str, str] = {}
+        self._watched: dict[str, Watched] = {}
 
-    @contextlib.asynccontextmanager
-    async def servers(self, contestants: list[str], logs: Path) -> AsyncIterator[None]:
-        """Start what the contestants need; `logs` is a folder for what it prints."""
-        models = str(self.folder / "models")
-        flags = ("server", "--port", "0", "--default-model", "tiny")
-        async with contextlib.AsyncExitStack() as stack:
+    @contextlib.contextmanager
+    def servers(self, contestants: tuple[Contestant, ...]) -> Iterator[None]:
+        """Start what the contestants need."""
+        models = str((self._folder / "models").resolve())
+        with contextlib.ExitStack() as stack:
+
+            def start(server: Server) -> Server:
+                return stack.enter_context(server)
+
             if {"gateway", "batch", "workers"} & set(contestants):
-                gateway = await stack.enter_async_context(
-                    running(
-                        "gateway", logs / "gateway", *flags, "--with-triton", "--repository", models
-                    )
+                flags = ("--default-model", "tiny")
+                first = start(
+                    gateway(*flags, "--with-triton", "--repository", models, own_session=False)
                 )
-                triton = await gateway.says(r"on (127\.0\.0\.1:\d+), started")
-                self.urls["gateway"] = self.urls["batch"] = await gateway.address("/readyz")
-                self.programs["gateway"] = self.programs["batch"] = [gateway]
+                for contestant in ("gateway", "batch"):
+                    self._add(contestant, first, {"gateway": first.pid})
             if "workers" in contestants:
-                workers = await stack.enter_async_context(
-                    running(
-                        "workers",
-                        logs / "workers",
-                        *flags,
-                        "--workers",
-                        "2",
-                        "--triton-url",
-                        triton,
-                    )
-                )
-                self.urls["workers"] = await workers.address("/readyz")
-                self.programs["workers"] = [workers, gateway]
+                triton = ("--workers", "2", "--triton-url", triton_address(first.pid))
+                workers = start(gateway(*flags, *triton, own_session=False))
+                self._add("workers", workers, {"workers": workers.pid, "gateway": first.pid})
             if "yardstick" in contestants:
-                yardstick = await stack.enter_async_context(
-                    running("yardstick", logs / "yardstick", "loadtest.bench.yardstick", models)
-                )
-                self.urls["yardstick"] = await yardstick.address("/docs")
-                self.programs["yardstick"] = [yardstick]
+                port = free_port()
+                arguments = ("loadtest.bench.yardstick", models, "--port", str(port))
+                plain = start(Server(arguments, port, "/docs", own_session=False))
+                self._add("yardstick", plain, {"yardstick": plain.pid})
             yield
 
-    async def measure(self, contestant: str, case: Case, concurrency: int) -> Result:
+    def _add(self, contestant: str, server: Server, pids: dict[str, int]) -> None:
+        self._urls[contestant] = server.url
+        self._watched[contestant] = Watched(pids)
+
+    async def measure(self, contestant: Contestant, case: Case, concurrency: int) -> Result:
         """One round of one contestant."""
         if contestant == "loop":
             return await self._loop(case)
-        data = (self.folder / f"{case.picture}.jpg").read_bytes()
-        per_request = BATCH if contestant == "batch" else 1
-        request = (
-            form(f"/classify/batch?model={case.model}", [data] * BATCH)
-            if contestant == "batch"
-            else single(f"/classify?model={case.model}", data)
-        )
-        async with Load(self.urls[contestant], [request], concurrency) as load:
+        data = (self._folder / f"{case.image}.jpg").read_bytes()
+        http = Http(self._urls[contestant])
+        if contestant == "batch":
+            body = form([SampleImage("", data)] * BATCH)
+            request = http.request(f"/classify/batch?model={case.model}", body, FORM_TYPE)
+            target = StatusTarget(http, [request], BATCH)
+        else:
+            request = http.request(f"/classify?model={case.model}", data, "image/jpeg")
+            target = StatusTarget(http, [request])
+        watched = self._watched[contestant]
+        watched.look()
+        async with under_way(target, concurrency) as samples:
             await asyncio.sleep(WARM_SECONDS)
-            load.begin()
-            before = self._cpu(contestant)
-            began = asyncio.get_running_loop().time()
-            await asyncio.sleep(self.seconds)
-            seconds = asyncio.get_running_loop().time() - began
-            after = self._cpu(contestant)
-            took, failed = load.answers.seconds.copy(), load.answers.failed
+            before, began, first = watched.cpu_seconds(), time.perf_counter(), len(samples)
+            await asyncio.sleep(self._seconds)
+            last, ended, after = len(samples), time.perf_counter(), watched.cpu_seconds()
+        target.close()
+        inside = samples[first:last]
+        took = [sample.seconds for sample in good(inside)]
         if not took:
-            sys.exit(f"{contestant} answered nothing in {seconds:.1f} s; give it more --seconds")
-        images = len(took) * per_request
+            raise UsageError(
+                f"{contestant} answered nothing in {ended - began:.1f} s; give more --seconds"
+            )
+        images = len(took) * target.images
         p50, p99 = 1000 * np.percentile(took, (50, 99))
-        cpu = {role: 1000 * (after[role] - before[role]) / images for role in sorted(after)}
-        return Result(images / seconds, float(p50), float(p99), cpu, failed)
-
-    def _cpu(self, contestant: str) -> dict[str, float]:
-        total: dict[str, float] = {}
-        for program in self.programs[contestant]:
-            total |= program.cpu()
-        return total
+        cpu = {
+            role: 1000 * (after[role] - before[role]) / images
+            for role in sorted(after)
+            if role != EVENT_LOOP  # it is part of the gateway
+        }
+        failed = len(inside) - len(took)
+        return Result(images / (ended - began), float(p50), float(p99), cpu, failed)
 
     async def _loop(self, case: Case) -> Result:
         process = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "loadtest.bench.yardstick",
-                self.folder / "models",
-                "--loop",
-                case.model,
-            ),
-            *(self.folder / f"{case.picture}.jpg", "--seconds", str(self.seconds)),
-            stdout=subprocess.PIPE,
-        )
-        images, seconds, cpu = map(float, (await process.communicate())[0].split())
+            *(*PYTHON, "loadtest.bench.yardstick", self._folder / "models"),
+            *("--loop", case.model, self._folder / f"{case.image}.jpg"),
+            *("--seconds", str(self._seconds)),
+            stdout=asyncio.subprocess.PIPE, cwd=CHECKOUT,
+        )  # fmt: skip
+        output, _ = await process.communicate()
+        if process.returncode:
+            raise StackError("loadtest.bench.yardstick --loop failed; what it has printed says why")
+        images, seconds, cpu = map(float, output.split())
         each = 1000 * seconds / images
         return Result(images / seconds, each, each, {"loop": 1000 * cpu / images})
 
@@ -162,14 +173,11 @@ def median(results: list[Result]) -> Result:
     """Of each number its median."""
     roles = {role for result in results for role in result.cpu}
 
-    def middle(numbers: Iterable[float]) -> float:
-        return statistics.median(list(numbers))
-
     return Result(
-        middle(result.images_per_second for result in results),
-        middle(result.p50 for result in results),
-        middle(result.p99 for result in results),
-        {role: middle(r.cpu.get(role, 0) for r in results) for role in sorted(roles)},
+        statistics.median(result.images_per_second for result in results),
+        statistics.median(result.p50 for result in results),
+        statistics.median(result.p99 for result in results),
+        {role: statistics.median(r.cpu.get(role, 0) for r in results) for role in sorted(roles)},
         sum(result.failed for result in results),
     )
 
@@ -186,59 +194,68 @@ def line(contestant: str, result: Result) -> str:
     )
 
 
-async def compare(options: argparse.Namespace) -> int:
-    """Measure and print; the exit status."""
-    bench = Bench(options.folder, options.seconds)
-    cases = CASES | {name: Case(name, "500px") for name in options.models}
-    known = cases | SIZES
-    if unknown := set(options.cases or ()) - set(known):
-        sys.exit(f"--cases {' '.join(sorted(unknown))}: expected some of {', '.join(known)}")
-    report = []
-    failed = 0
-    with tempfile.TemporaryDirectory() as logs:
-        async with bench.servers(options.contestants, Path(logs)):
-            for name in options.cases or cases:
-                for concurrency in options.concurrency:
-                    rounds: dict[str, list[Result]] = {c: [] for c in options.contestants}
-                    for number in range(options.rounds):
-                        for contestant in options.contestants[:: -1 if number % 2 else 1]:
-                            rounds[contestant].append(
-                                await bench.measure(contestant, known[name], concurrency)
-                            )
-                    print(f"{name}, {known[name].picture}, {concurrency} under way", flush=True)
-                    for contestant, results in rounds.items():
-                        result = median(results)
-                        failed += result.failed
-                        print(line(contestant, result), flush=True)
-                        report.append(
-                            {"case": name, "concurrency": concurrency, "contestant": contestant}
-                            | asdict(result)
-                        )
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
-    return 1 if failed else 0
+async def compare(
+    bench: Bench,
+    cases: dict[str, Case],
+    contestants: tuple[Contestant, ...],
+    concurrency: tuple[int, ...],
+    rounds: int,
+) -> list[dict[str, object]]:
+    """Measure and print; the medians of each case and contestant."""
+    report: list[dict[str, object]] = []
+    for name, case in cases.items():
+        for under in concurrency:
+            found: dict[str, list[Result]] = {contestant: [] for contestant in contestants}
+            for number in range(rounds):
+                for contestant in contestants[:: -1 if number % 2 else 1]:
+                    found[contestant].append(await bench.measure(contestant, case, under))
+            print(f"{name}, {case.image}, {under} under way", flush=True)
+            for who, results in found.items():
+                result = median(results)
+                print(line(who, result), flush=True)
+                about = {"case": name, "concurrency": under, "contestant": who}
+                report.append(about | asdict(result))
+    return report
 
 
-def main() -> int:
-    """Read the command line, prepare, measure; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.serving", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="models and images")
-    parser.add_argument("--models", nargs="*", default=["mixer_s16"], help="real ones, by variant")
-    parser.add_argument(
-        "--cases",
-        nargs="*",
-        help=f"of {', '.join(CASES)} and the models, which are the default, or {', '.join(SIZES)}",
-    )
-    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
-    parser.add_argument("--concurrency", nargs="+", type=int, default=[1, 8, 32])
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="write the medians as JSON")
-    options = parser.parse_args()
-    prepare(options.folder, options.models)
-    return uvloop.run(compare(options))
+def main(
+    *,
+    folder: Path = Path(".bench"),
+    models: tuple[str, ...] = ("mixer_s16",),
+    cases: tuple[str, ...] = (),
+    contestants: tuple[Contestant, ...] = CONTESTANTS,
+    concurrency: tuple[int, ...] = (1, 8, 32),
+    seconds: float = 3.0,
+    rounds: int = 3,
+    out: Path | None = None,
+) -> int:
+    """Measure and print; 1 if a request failed.
+
+    Args:
+        folder: Where the models and images are, or are made.
+        models: Real ones, by variant of `python -m export --list`.
+        cases: Of tiny, photo, camera and the models, which are the default, or thumbnail, screen.
+        contestants: What is measured.
+        concurrency: Requests under way.
+        seconds: Of each measurement.
+        rounds: How often each is measured; medians are printed.
+        out: Write the medians to this file, as JSON.
+    """
+    every = CASES | {name: Case(name, "500px") for name in models}
+    known = every | SIZES
+    if unknown := set(cases) - set(known):
+        raise UsageError(
+            f"--cases {' '.join(sorted(unknown))}: expected some of {', '.join(known)}"
+        )
+    prepare(folder, models)
+    bench = Bench(folder, seconds)
+    chosen = {name: known[name] for name in cases or every}
+    with bench.servers(contestants):
+        report = loop.run(compare(bench, chosen, contestants, concurrency, rounds))
+    if out:
+        out.write_text(json.dumps(report, indent=1) + "\n")
+    return 1 if any(row["failed"] for row in report) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -33,12 +33,12 @@ class Fleet:
     max_batch: int = 32
     decode: float = 0.004
     batch: float = 0.002
-    picture: float = 0.001
+    image: float = 0.001
     jitter: float = 0.1
 
     def capacity(self) -> tuple[float, float]:
         """Requests per second that the gateways and that the Tritons can do."""
-        full = self.batch / self.max_batch + self.picture
+        full = self.batch / self.max_batch + self.image
         return self.gateways * self.threads / self.decode, self.tritons * self.instances / full
 
 
@@ -115,7 +115,7 @@ class Triton:
                 calls.append(self._waiting.popleft())
                 size += len(calls[-1].requests)
             self._idle -= 1
-            took = self._run.spend(fleet.batch + size * fleet.picture)
+            took = self._run.spend(fleet.batch + size * fleet.image)
             self._run.inferring += took
             self._run.after(took, partial(self._done, calls))
 

@@ -6,88 +6,148 @@ a burst of connections, as a machine makes them that stands still for a second: 
 must not add up. Exits with 1 if a request failed, memory grew after the first minute, or something
 was kept when the load was over.
 
-    python -m loadtest.bench.soak cat.jpg --minutes 10 --share 0.8
+    python -m loadtest bench soak cat.jpg --minutes 10 --share 0.8
 """
 
-import argparse
 import asyncio
+import dataclasses
 import re
 import statistics
 import sys
-import urllib.request
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
+from tyro.conf import Positional
 
-from loadtest.bench.load import Clients, at_rate, peak, percentiles
-from loadtest.bench.served import Served, family, served
+from loadtest.bench.programs import run
+from loadtest.load import loop
+from loadtest.load.arrivals import poisson
+from loadtest.load.engine import Sample, at_rate, peak
+from loadtest.load.http_target import status_target
+from loadtest.servers.launch import Server, gateway, get
+from loadtest.servers.processes import ROLES, program, tree
+from loadtest.stats.samples import good, latencies
+from loadtest.usage import UsageError
 
 DRIFT = 0.05
 PEAK_SECONDS = 10.0
 REST_SECONDS = 5.0
+LOOKS = 30  # in a minute, every two seconds
 
 
-@dataclass
+@dataclasses.dataclass
 class Held:
     """What the processes hold at one moment; memory in MiB."""
 
     gateway: float
     triton: float
-    descriptors: int
-    threads: int
-    tasks: int
+    descriptors: float
+    threads: float
+    tasks: float
 
 
-def held(served: Served) -> Held:
+def held(server: Server) -> Held:
     """Ask the kernel, and the gateway for its tasks."""
-    memory = {"gateway": 0.0, "triton": 0.0}
-    descriptors = threads = 0
-    for pid, line in family(served.pid).items():
-        status = Path(f"/proc/{pid}/status").read_text()
-        kibibytes, count = (
-            int(re.findall(rf"^{name}:\s+(\d+)", status, re.M)[0]) for name in ("VmRSS", "Threads")
+    found = Held(0.0, 0.0, 0, 0, 0)
+    for process in tree(server.pid):
+        with process.oneshot():
+            mebibytes = process.memory_info().rss / 2**20
+            if program(process) in ROLES:
+                found.triton += mebibytes
+            else:
+                found.gateway += mebibytes
+            found.descriptors += process.num_fds()
+            found.threads += process.num_threads()
+    _, metrics = get(f"{server.url}/metrics")
+    found.tasks = int(re.findall(r"^mixer_tasks (\d+)", metrics.decode(), re.M)[0])
+    return found
+
+
+def main(
+    image: Positional[Path],
+    *,
+    model: str = "mixer_cifar10",
+    minutes: int = 10,
+    share: float = 0.8,
+    burst: int = 500,
+    workers: int = 1,
+    deadline: float = 30.0,
+    concurrency: int = 32,
+) -> int:
+    """Measure and print; 1 if something was kept.
+
+    Args:
+        image: A JPEG.
+        model: Which one is asked.
+        minutes: How long; the first minute does not count.
+        share: Of the peak.
+        burst: Requests at once, at the beginning of each minute.
+        workers: Processes of the gateway.
+        deadline: X-Request-Timeout of each request, in seconds.
+        concurrency: Requests under way that make the peak.
+    """
+    if minutes < 2:
+        raise UsageError("--minutes should be 2 or more: the first does not count")
+    flags = ("--with-triton", "--default-model", model, "--workers", str(workers))
+    with gateway(*flags, own_session=False) as server:
+        found = loop.run(
+            measure(
+                server,
+                image.read_bytes(),
+                minutes=minutes,
+                share=share,
+                burst=burst,
+                deadline=deadline,
+                concurrency=concurrency,
+            )
         )
-        memory["triton" if "triton" in line.split()[0] else "gateway"] += kibibytes / 1024
-        descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
-        threads += count
-    with urllib.request.urlopen(f"{served.url}/metrics", timeout=10) as response:  # noqa: S310
-        found = re.findall(r"^mixer_tasks (\d+)", response.read().decode(), re.M)
-    return Held(memory["gateway"], memory["triton"], descriptors, threads, int(found[0]))
+    return report(*found)
 
 
-async def measure(options: argparse.Namespace) -> int:
-    """Measure and print; 1 if something was kept."""
-    picture = options.picture.read_bytes()
-    flags = ("--with-triton", "--default-model", options.model, "--workers", str(options.workers))
-    async with served(*flags) as gateway:
-        clients = Clients(gateway.url, picture, options.deadline)
-        rate = options.share * await peak(clients, PEAK_SECONDS, options.concurrency)
-        clients.close()
-        await asyncio.sleep(REST_SECONDS)
-        before = await asyncio.to_thread(held, gateway)
-        print(f"{rate:.0f} requests per second; at rest: {before}", flush=True)
-        clients = Clients(gateway.url, picture, options.deadline)
-        load = asyncio.create_task(at_rate(clients, rate, 60 * options.minutes))
-        minutes: list[list[Held]] = []
-        for minute in range(options.minutes):
-            minutes.append([])
-            await asyncio.gather(*(clients.ask() for _ in range(options.burst)))
-            while not load.done() and len(minutes[-1]) < 30:
-                minutes[-1].append(await asyncio.to_thread(held, gateway))
-                await asyncio.sleep(2)
-            print(f"minute {minute + 1}: {middle(minutes[-1])}", flush=True)
-        await load
-        clients.close()
-        await asyncio.sleep(REST_SECONDS)
-        after = await asyncio.to_thread(held, gateway)
-        print(f"at rest again: {after}")
-    statuses = Counter(status for status, _ in clients.answers)
-    print(f"{dict(statuses)}, {percentiles([seconds for _, seconds in clients.answers])}")
-    first, last = middle(minutes[1]), middle(minutes[-1])
+async def measure(
+    server: Server,
+    image: bytes,
+    *,
+    minutes: int,
+    share: float,
+    burst: int,
+    deadline: float,
+    concurrency: int,
+) -> tuple[list[Sample], Held, list[Held], Held]:
+    """The samples of the load, and what was held before, in each minute, and after."""
+    target = status_target(server.url, image, deadline=deadline)
+    rate = share * len(good(await peak(target, concurrency, PEAK_SECONDS))) / PEAK_SECONDS
+    target.close()
+    await asyncio.sleep(REST_SECONDS)
+    before = await asyncio.to_thread(held, server)
+    print(f"{rate:.0f} requests per second; at rest: {before}", flush=True)
+    target = status_target(server.url, image, deadline=deadline)
+    load = asyncio.create_task(at_rate(target, poisson(rate, 0), 60 * minutes))
+    bursts: list[Sample] = []
+    each_minute: list[Held] = []
+    for minute in range(minutes):
+        looks: list[Held] = []
+        bursts += await at_rate(target, [0.0] * burst, 1.0)
+        while not load.done() and len(looks) < LOOKS:
+            looks.append(await asyncio.to_thread(held, server))
+            await asyncio.sleep(2)
+        each_minute.append(middle(looks))
+        print(f"minute {minute + 1}: {each_minute[-1]}", flush=True)
+    samples = await load
+    target.close()
+    await asyncio.sleep(REST_SECONDS)
+    after = await asyncio.to_thread(held, server)
+    print(f"at rest again: {after}")
+    return samples + bursts, before, each_minute, after
+
+
+def report(samples: list[Sample], before: Held, minutes: list[Held], after: Held) -> int:
+    """Print which promises were kept; 1 if one was not."""
+    statuses = Counter(sample.answered.status for sample in samples)
+    print(f"{dict(statuses)}, {latencies(samples)}")
     drifts = {
-        name: getattr(last, name) / getattr(first, name) - 1 for name in ("gateway", "triton")
+        name: getattr(minutes[-1], name) / getattr(minutes[1], name) - 1
+        for name in ("gateway", "triton")
     }
     for name, drift in drifts.items():
         print(f"memory of {name}: {drift:+.1%} from the second minute to the last")
@@ -103,29 +163,11 @@ async def measure(options: argparse.Namespace) -> int:
     return 0 if all(kept.values()) else 1
 
 
-def middle(samples: list[Held]) -> Held:
+def middle(looks: list[Held]) -> Held:
     """The median of each."""
-    names = ("gateway", "triton", "descriptors", "threads", "tasks")
-    return Held(*(statistics.median(getattr(held, name) for held in samples) for name in names))
-
-
-def main() -> int:
-    """Read the command line, measure; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.soak", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("image", type=Path, help="a JPEG")
-    parser.add_argument("--model", default="mixer_cifar10")
-    parser.add_argument("--minutes", type=int, default=10)
-    parser.add_argument("--share", type=float, default=0.8, help="of the peak")
-    parser.add_argument("--burst", type=int, default=500, help="requests at once, each minute")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--deadline", type=float, default=30.0, help="X-Request-Timeout, seconds")
-    parser.add_argument("--concurrency", type=int, default=32, help="requests that make the peak")
-    options = parser.parse_args()
-    if options.minutes < 2:
-        parser.error("--minutes should be 2 or more: the first is not counted")
-    return uvloop.run(measure(options))
+    columns = zip(*map(dataclasses.astuple, looks), strict=True)
+    return Held(*map(statistics.median, columns))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

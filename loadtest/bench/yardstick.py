@@ -3,11 +3,10 @@
 In: model folders that `python -m export` wrote. Out: POST /classify?model=NAME, as somebody would
 write it on an afternoon: no batching, no limits, no metrics. `loop` is less still: no HTTP at all.
 
-    python -m loadtest.bench.yardstick .bench/models
-    python -m loadtest.bench.yardstick .bench/models --loop tiny cat.jpg --seconds 3
+    python -m loadtest bench yardstick .bench/models
+    python -m loadtest bench yardstick .bench/models --loop tiny cat.jpg --seconds 3
 """
 
-import argparse
 import io
 import os
 import sys
@@ -23,6 +22,9 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
+from tyro.conf import Positional
+
+from loadtest.bench.programs import run
 
 
 class Model:
@@ -62,39 +64,45 @@ def create_app(models: dict[str, Model]) -> FastAPI:
     return app
 
 
-def loop(model: Model, picture: bytes, seconds: float) -> tuple[float, float, float]:
+def measure_loop(model: Model, image: bytes, seconds: float) -> tuple[float, float, float]:
     """Decode and classify for some time: images, wall seconds, CPU seconds."""
     for _ in range(2):
-        model.classify(picture)
+        model.classify(image)
     images, began, cpu = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - began < seconds:
-        model.classify(picture)
+        model.classify(image)
         images += 1
     return images, time.perf_counter() - began, time.process_time() - cpu
 
 
-def main() -> int:
-    """Serve on a free port and print it, or measure the loop and print that."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.yardstick", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("repository", type=Path, help="of models")
-    parser.add_argument("--loop", nargs=2, metavar=("MODEL", "IMAGE"), help="measure without HTTP")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of the loop")
-    options = parser.parse_args()
-    if options.loop:
-        name, picture = options.loop
-        model = Model(options.repository / name, spinning=True)
-        print(*loop(model, Path(picture).read_bytes(), options.seconds))
+def main(
+    repository: Positional[Path],
+    *,
+    loop: tuple[str, Path] | None = None,
+    seconds: float = 3.0,
+    port: int = 8000,
+) -> int:
+    """Serve, or measure the loop and print images, wall seconds and CPU seconds.
+
+    Args:
+        repository: Folder of models.
+        loop: A model and an image: measure them without HTTP.
+        seconds: How long the loop is.
+        port: Where to serve.
+    """
+    if loop is not None:
+        name, image = loop
+        print(*measure_loop(Model(repository / name, spinning=True), image.read_bytes(), seconds))
         return 0
     # Threads that spin would take the cores from decoding, and from the other models.
     models = {
         path.parent.name: Model(path.parent, spinning=False)
-        for path in options.repository.glob("*/config.pbtxt")
+        for path in repository.glob("*/config.pbtxt")
     }
-    config = uvicorn.Config(create_app(models), port=0, access_log=False, timeout_keep_alive=600)
+    config = uvicorn.Config(create_app(models), port=port, access_log=False, timeout_keep_alive=600)
     uvicorn.Server(config).run()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -1,13 +1,12 @@
 """The commands about one served model: its accuracy, and its best settings."""
 
-import asyncio
 from pathlib import Path
 from typing import Literal, get_args
 
 from loadtest import evaluate as accuracy
 from loadtest import results, truth
 from loadtest import tune as tuner
-from loadtest.load import sample_images
+from loadtest.load import loop, sample_images
 from loadtest.progress import note
 from loadtest.usage import RESULTS, UsageError, check_positive, check_some
 
@@ -56,7 +55,7 @@ def evaluate(
         await evaluation.run(found, batch, parallel)
         return evaluation.result
 
-    result = asyncio.run(ask())
+    result = loop.run(ask())
     for failure in result["failures"][:20]:
         note(f"FAILED: {failure}")
     for each in result["confused"][:10]:

@@ -6,7 +6,6 @@ under every load for one window; the next round goes the other way round. There 
 every point, the last three windows agree, or until a limit is reached.
 """
 
-import asyncio
 import dataclasses
 import statistics
 import time
@@ -18,9 +17,10 @@ from rich.progress import Progress
 
 from loadtest import results, usage
 from loadtest.compare.measure import Load, Visit, failures, percentiles, visit
-from loadtest.load import sample_images
+from loadtest.load import loop, sample_images
 from loadtest.load.engine import MOST_FAILURES
-from loadtest.load.http_target import GatewayTarget, Http
+from loadtest.load.http import Http
+from loadtest.load.http_target import GatewayTarget
 from loadtest.load.target import Target
 from loadtest.load.triton_target import Triton, TritonTarget
 from loadtest.machine import conditions
@@ -172,7 +172,7 @@ class Comparison:
             seconds=self._plan.seconds,
             triton=triton,
             instances=self._about[point.model]["instances"],
-            pid=self._stack.pid,
+            servers=self._stack.servers,
         )
         point.visits.append(visited)
         point.milliseconds += window.milliseconds
@@ -199,5 +199,5 @@ class Comparison:
 def run(plan: Plan, stack: Stack, settings: dict[str, Any], out: Path | None) -> Comparison:
     """Measure all of it; raises TargetError."""
     comparison = Comparison(plan, stack, settings, out)
-    asyncio.run(comparison.run())
+    loop.run(comparison.run())
     return comparison

@@ -9,14 +9,15 @@ import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from loadtest.load.engine import Window, at_rate, closed
+from loadtest.load.arrivals import ARRIVALS
+from loadtest.load.engine import Window, closed, opened
 from loadtest.load.target import Target
 from loadtest.load.triton_target import Statistics, Triton
-from loadtest.servers.processes import cpu_seconds, own_cpu_seconds
+from loadtest.servers.processes import Watched, own_cpu_seconds
 
 LEVELS = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 
@@ -56,8 +57,8 @@ class Visit:
 class _Counters:
     """Reads Triton's and the kernel's counters when a window begins and when it ends."""
 
-    def __init__(self, triton: Triton | None, model: str, pid: int | None) -> None:
-        self._triton, self._model, self._pid = triton, model, pid
+    def __init__(self, triton: Triton | None, model: str, servers: Mapping[str, int]) -> None:
+        self._triton, self._model, self._servers = triton, model, Watched(servers)
         self._cpu: list[dict[str, float]] = []
         self._reads: list[asyncio.Task[tuple[float, Statistics]]] = []
 
@@ -68,8 +69,7 @@ class _Counters:
         self._read()
 
     def _read(self) -> None:
-        processes = {} if self._pid is None else cpu_seconds(self._pid)
-        self._cpu.append({**processes, "generator": own_cpu_seconds()})
+        self._cpu.append({**self._servers.cpu_seconds(), "generator": own_cpu_seconds()})
         if self._triton is not None:
             self._reads.append(asyncio.create_task(self._statistics(self._triton)))
 
@@ -102,12 +102,15 @@ async def visit(
     seconds: float,
     triton: Triton | None,
     instances: int,
-    pid: int | None,
+    servers: Mapping[str, int],
+    arrivals: str = "poisson",
 ) -> tuple[Visit, Window]:
     """Measure one window; `triton` None where its counters cannot be read."""
-    counters = _Counters(triton, model, pid)
+    counters = _Counters(triton, model, servers)
     if load.rate:
-        window = await at_rate(target, load.rate, warm, seconds, counters)
+        # The same moments for every model of a round, so that they differ in nothing else.
+        moments = ARRIVALS[arrivals](load.rate, number)
+        window = await opened(target, moments, warm, seconds, counters)
     else:
         window = await closed(target, load.concurrency, warm, seconds, counters)
     counted = await counters.counted()
@@ -150,7 +153,7 @@ def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
 
 def mean_phases(window: Window) -> dict[str, float]:
     """Mean milliseconds of each phase of the right answers."""
-    rows = [s.answered.phases for s in window.samples if s.answered.phases]
+    rows = [phases for s in window.samples if (phases := s.answered.phases)]
     names = rows[0] if rows else {}
     return {
         name: round(math.fsum(row.get(name, 0) for row in rows) / len(rows), 3) for name in names

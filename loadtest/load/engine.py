@@ -1,23 +1,30 @@
-"""Puts load on a target and measures one window of it.
+"""The load engine: sends requests to a target and times every answer.
 
-In: a target, how hard to press, how long. Out: a `Window` with a sample for every request. Closed
-loop: so many requests are always under way. Open loop: requests leave at fixed times, whether or
-not earlier ones have been answered, and each is timed from when it was due, so that a stall is seen
-by all that it would have kept waiting.
+In: a target, how hard to press it, how long. Out: a sample for every request. Closed loop: so many
+requests are always under way, each client sends its next request when it has its answer. Open loop:
+requests leave when they are due, whether or not earlier ones have been answered, and each is timed
+from when it was due, so that a stall is seen by all requests that it would have kept waiting
+("coordinated omission"). A failed request keeps its place among the samples.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import math
+import resource
 import time
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol
 
 from loadtest.load.target import Answered, Target
 
 clock = time.perf_counter
-MOST_FAILURES = 100  # then the rest of the window is not worth waiting for
-MOST_UNDER_WAY = 1000  # in the open loop; what is due beyond it has failed
+MOST_FAILURES = 100  # of a window; then the rest of it is not worth waiting for
+# In the open loop, since each needs a connection. What is due beyond them waits here, and the time
+# counts.
+MOST_UNDER_WAY = 2000
+SPARE_DESCRIPTORS = 200  # for what else a process has open
 
 
 class Meter(Protocol):
@@ -32,13 +39,122 @@ class Meter(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One request; times in seconds on `clock`."""
 
     due: float
+    sent: float  # when this program came to it; in the closed loop when it was due
     done: float
     answered: Answered
+
+    @property
+    def seconds(self) -> float:
+        """From when it was due; infinite for a request that failed."""
+        return math.inf if self.answered.error else self.done - self.due
+
+
+Record = Callable[[Sample], object]
+
+
+async def keep_under_way(
+    target: Target, concurrency: int, record: Record, enough: Callable[[], bool]
+) -> None:
+    """Closed loop: `concurrency` requests are under way until `enough` says so; `record` gets each.
+
+    Returns when the last answer has come.
+    """
+    numbers = itertools.count()
+
+    async def client() -> None:
+        while not enough():
+            sent = clock()
+            answered = await target.ask(next(numbers))
+            record(Sample(sent, sent, clock(), answered))
+
+    await asyncio.gather(*(client() for _ in range(concurrency)))
+
+
+async def send_when_due(target: Target, moments: Iterable[float], record: Record) -> None:
+    """Open loop: a request at each of the moments, which are on `clock`; `record` gets each.
+
+    Returns when the last answer has come.
+    """
+    free = asyncio.Semaphore(allow_connections(MOST_UNDER_WAY))
+
+    async def client(number: int, due: float, sent: float) -> None:
+        async with free:
+            answered = await target.ask(number)
+        record(Sample(due, sent, clock(), answered))
+
+    async with asyncio.TaskGroup() as group:
+        for number, due in enumerate(moments):
+            if (pause := due - clock()) > 0:
+                await asyncio.sleep(pause)
+            group.create_task(client(number, due, clock()))
+
+
+def allow_connections(wanted: int) -> int:
+    """Let this process open so many connections, as far as the system allows; how many it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE_DESCRIPTORS
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(wanted, soft - SPARE_DESCRIPTORS)
+
+
+@contextlib.asynccontextmanager
+async def under_way(target: Target, concurrency: int) -> AsyncIterator[list[Sample]]:
+    """Closed loop for as long as the context; the list of samples grows meanwhile."""
+    samples: list[Sample] = []
+    enough = asyncio.Event()
+    load = asyncio.create_task(keep_under_way(target, concurrency, samples.append, enough.is_set))
+    try:
+        yield samples
+    finally:
+        enough.set()
+        await load
+
+
+@contextlib.asynccontextmanager
+async def arriving(target: Target, arrivals: Iterable[float]) -> AsyncIterator[list[Sample]]:
+    """Open loop for as long as the context; `arrivals` are seconds from now.
+
+    The list of samples grows meanwhile, and has every request that was sent at the end.
+    """
+    samples: list[Sample] = []
+    enough = asyncio.Event()
+    begin = clock()
+
+    def moments() -> Iterator[float]:
+        for seconds in arrivals:
+            if enough.is_set():
+                return
+            yield begin + seconds
+
+    load = asyncio.create_task(send_when_due(target, moments(), samples.append))
+    try:
+        yield samples
+    finally:
+        enough.set()
+        await load
+
+
+async def peak(target: Target, concurrency: int, seconds: float) -> list[Sample]:
+    """The samples of a closed loop that were done within so many seconds."""
+    end = clock() + seconds
+    samples: list[Sample] = []
+    await keep_under_way(target, concurrency, samples.append, lambda: clock() >= end)
+    return [sample for sample in samples if sample.done <= end]
+
+
+async def at_rate(target: Target, arrivals: Iterable[float], seconds: float) -> list[Sample]:
+    """The samples of an open loop, of the arrivals within so many seconds."""
+    begin = clock()
+    samples: list[Sample] = []
+    inside = itertools.takewhile(lambda moment: moment < seconds, arrivals)
+    await send_when_due(target, (begin + moment for moment in inside), samples.append)
+    return samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +165,7 @@ class Window:
     images: int  # answered rightly within the window
     samples: list[Sample]  # the requests that belong to the window
     errors: list[str]
-    late: list[float] = dataclasses.field(default_factory=list)  # seconds; see `at_rate`
+    late: list[float] = dataclasses.field(default_factory=list)  # of this program, in seconds
 
     @property
     def rate(self) -> float:
@@ -58,86 +174,79 @@ class Window:
 
     @property
     def milliseconds(self) -> list[float]:
-        """Of the right answers."""
-        return [1e3 * (s.done - s.due) for s in self.samples if not s.answered.error]
+        """Latency of every request; infinite where it failed."""
+        return [1e3 * sample.seconds for sample in self.samples]
 
 
 async def closed(
     target: Target, concurrency: int, warm: float, seconds: float, meter: Meter
 ) -> Window:
-    """`concurrency` requests are always under way.
+    """A window of the closed loop.
 
-    The window lasts from an answer to an answer. Batches answer many requests at once, and a window
-    that began just before such a burst would count one too many.
+    It lasts from an answer to an answer. Batches answer many requests at once, and a window that
+    began just before such a burst would count one too many.
     """
-    numbers = itertools.count()
     samples: list[Sample] = []
     errors: list[str] = []
     begin = first = last = clock()
     began = stopped = False
 
-    async def client() -> None:
+    def record(sample: Sample) -> None:
         nonlocal first, last, began, stopped
-        while not stopped:
-            sent = clock()
-            answered = await target.ask(next(numbers))
-            done = clock()
-            samples.append(Sample(sent, done, answered))
-            if answered.error:
-                errors.append(answered.error)
-            if stopped:
-                continue
-            if not began and done >= begin + warm:
-                began, first = True, done
-                meter.begin()
-            elif began and (done >= first + seconds or len(errors) >= MOST_FAILURES):
-                stopped, last = True, done
-                meter.end()
-            elif len(errors) >= MOST_FAILURES:
-                stopped = True
+        samples.append(sample)
+        if sample.answered.error:
+            errors.append(sample.answered.error)
+        if stopped:
+            return
+        if not began and sample.done >= begin + warm:
+            began, first = True, sample.done
+            meter.begin()
+        elif began and (sample.done >= first + seconds or len(errors) >= MOST_FAILURES):
+            stopped, last = True, sample.done
+            meter.end()
+        elif len(errors) >= MOST_FAILURES:
+            stopped = True
 
-    await asyncio.gather(*(client() for _ in range(concurrency)))
+    await keep_under_way(target, concurrency, record, lambda: stopped)
     inside = [sample for sample in samples if began and first < sample.done <= last]
     right = sum(not sample.answered.error for sample in inside)
     return Window(last - first, right * target.images, inside, errors)
 
 
-async def at_rate(target: Target, rate: float, warm: float, seconds: float, meter: Meter) -> Window:
-    """`rate` requests per second, evenly spaced; `late` is by how much this program was behind."""
-    late: list[float] = []
+async def opened(
+    target: Target, arrivals: Iterable[float], warm: float, seconds: float, meter: Meter
+) -> Window:
+    """A window of the open loop, of what is due in it; `arrivals` are seconds from now.
+
+    All that was due is waited for, and a window with too many failures is broken off.
+    """
     samples: list[Sample] = []
     errors: list[str] = []
-    under_way = 0
     begin = clock()
     first, last = begin + warm, begin + warm + seconds
 
-    async def client(number: int, due: float) -> None:
-        nonlocal under_way
-        under_way += 1
-        answered = await target.ask(number)
-        under_way -= 1
-        samples.append(Sample(due, clock(), answered))
-        if answered.error:
-            errors.append(answered.error)
+    def record(sample: Sample) -> None:
+        samples.append(sample)
+        if sample.answered.error:
+            errors.append(sample.answered.error)
 
-    async with asyncio.TaskGroup() as group:
-        started = False
-        for number in range(math.ceil(rate * (warm + seconds))):
-            due = begin + number / rate
-            if (pause := due - clock()) > 0:
-                await asyncio.sleep(pause)
-            late.append(max(0.0, clock() - due))
-            if not started and due >= first:
-                started = True
-                meter.begin()
-            if under_way >= MOST_UNDER_WAY:
-                errors.append(f"not sent: {MOST_UNDER_WAY} requests were under way")
-            else:
-                group.create_task(client(number, due))
-            if len(errors) >= MOST_FAILURES:
-                break
+    def moments() -> Iterator[float]:
+        for moment in arrivals:
+            due = begin + moment
+            if due >= last or len(errors) >= MOST_FAILURES:
+                return
+            yield due
+
+    async def bounds() -> None:
+        await asyncio.sleep(max(0.0, first - clock()))
+        meter.begin()
         await asyncio.sleep(max(0.0, last - clock()))
         meter.end()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(bounds())
+        group.create_task(send_when_due(target, moments(), record))
     right = sum(not s.answered.error for s in samples if first <= s.done < last)
-    inside = [sample for sample in samples if first <= sample.due < last]
-    return Window(seconds, right * target.images, inside, errors, late)
+    inside = sorted((s for s in samples if first <= s.due < last), key=lambda s: s.due)
+    late = [sample.sent - sample.due for sample in inside]
+    return Window(last - first, right * target.images, inside, errors, late)

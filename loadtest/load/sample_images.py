@@ -52,11 +52,11 @@ def load(folder: Path | None, count: int, seed: int = 0) -> list[SampleImage]:
     if not files:
         raise ImagesError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
     found = [SampleImage(path.name, path.read_bytes()) for path in files[:count]]
-    for picture in found:
+    for image in found:
         try:
-            picture.pixels(8, 8)
+            image.pixels(8, 8)
         except ImageError as error:
-            raise ImagesError(f"{folder}: {picture.name} is not an image: {error}") from error
+            raise ImagesError(f"{folder}: {image.name} is not an image: {error}") from error
     return found
 
 

@@ -1,10 +1,11 @@
-"""What load is put on: something that answers images, and says whether the answer was right.
+"""What load is put on: something that answers requests, and says whether an answer was right.
 
 A target is one model by one way: through the gateway, or straight at Triton.
 """
 
-import dataclasses
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from loadtest.load import forms
 
 PATIENCE = 60.0  # seconds for an answer; beyond it the request has failed
 
@@ -17,19 +18,24 @@ class BusyError(TargetError):
     """The gateway refuses for now (429): what is before the request takes too long."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """The end of one request."""
 
     error: str = ""  # "" when the answer is right
-    phases: dict[str, float] = dataclasses.field(default_factory=dict)  # milliseconds
+    status: int = 200  # of HTTP; 0 without an answer
+    timing: str = ""  # the header Server-Timing
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Milliseconds of each phase of the gateway."""
+        return forms.phases(self.timing)
 
 
 class Target(Protocol):
-    """One model by one way."""
+    """What answers requests."""
 
     images: int  # per request
 
     async def ask(self, number: int) -> Answered:
-        """Send the image of this number (modulo their count); never raises for a bad answer."""
+        """Send the request of this number (modulo their count); never raises for a bad answer."""
         ...

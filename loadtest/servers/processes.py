@@ -1,49 +1,85 @@
-"""CPU seconds of every process that takes part, read from /proc.
+"""The processes of servers: which they are, and the CPU time of each role.
 
-In: the process id of a gateway that has started its own Triton. Out: user and system time of each
-role. The gateway is that process and its workers, its event loop their main threads, which decode
-nothing; below it lie tritonserver and, on the local Triton, a stub for each instance of a model, in
-which the model runs.
+In: process ids of servers, by name. Out: user and system seconds by role. A server is a process and
+all below it. Of a gateway the event loops are counted apart too: the main threads of its workers,
+which decode nothing. Below a gateway that has started its own Triton lie tritonserver and a stub
+for each instance of a model, in which the model runs.
 """
 
 import contextlib
-import os
 import time
-from pathlib import Path
+from collections.abc import Mapping
 
-TICKS = os.sysconf("SC_CLK_TCK")
-ROLES = ("gateway", "event_loop", "triton", "model")  # the event loop is part of the gateway
+import psutil
+
+GATEWAY, EVENT_LOOP, TRITON, MODEL = "gateway", "event_loop", "triton", "model"
+TRITONSERVER, STUB = "tritonserver", "triton_python_backend_stub"
+ROLES = {TRITONSERVER: TRITON, STUB: MODEL}  # by the program's name
+GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
 
 
-def cpu_seconds(root: int) -> dict[str, float]:
-    """Seconds of each role so far; empty where there is no /proc."""
-    found = dict.fromkeys(ROLES, 0.0)
-    pids = [root]
-    for pid in pids:
-        folder = Path(f"/proc/{pid}")
-        with contextlib.suppress(OSError):  # it has ended meanwhile, or there is no /proc
-            role = _role((folder / "cmdline").read_bytes())
-            found[role] += _seconds(folder / "stat")
-            if role == "gateway":
-                found["event_loop"] += _seconds(folder / f"task/{pid}/stat")
-            for children in folder.glob("task/*/children"):
-                pids += [int(child) for child in children.read_text().split()]
-    return found if any(found.values()) else {}
+class Watched:
+    """The processes of some servers, looked for once, so that reading their times is cheap."""
+
+    def __init__(self, servers: Mapping[str, int]) -> None:
+        """`servers`: process ids by the role of what has none of ROLES."""
+        self._servers = servers
+        self._members: list[tuple[psutil.Process, str]] = []
+        self.look()
+
+    def look(self) -> None:
+        """Look for them again: servers start processes, and end some."""
+        self._members = [
+            (process, ROLES.get(program(process), name))
+            for name, pid in self._servers.items()
+            for process in tree(pid)
+        ]
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Seconds so far by role."""
+        found: dict[str, float] = {}
+        for process, role in self._members:
+            with contextlib.suppress(*GONE):
+                times = process.cpu_times()
+                found[role] = found.get(role, 0.0) + times.user + times.system
+                if role == GATEWAY:
+                    main = next(each for each in process.threads() if each.id == process.pid)
+                    spent = main.user_time + main.system_time
+                    found[EVENT_LOOP] = found.get(EVENT_LOOP, 0.0) + spent
+        return found
+
+    def total_seconds(self) -> float:
+        """Seconds so far of all of them, and of those of their children that have ended."""
+        total = 0.0
+        for process, _ in self._members:
+            with contextlib.suppress(*GONE):
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """A process and all its descendants; empty if there is no such process."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def named(pid: int, wanted: str) -> list[psutil.Process]:
+    """Those of the tree that run this program."""
+    return [process for process in tree(pid) if program(process) == wanted]
+
+
+def program(process: psutil.Process) -> str:
+    """The name of its program; "" if it has ended."""
+    with contextlib.suppress(*GONE):
+        # Not Process.name(): the kernel cuts a name after 15 letters.
+        command = process.cmdline()
+        return command[0].rpartition("/")[2] if command else ""
+    return ""
 
 
 def own_cpu_seconds() -> float:
     """Seconds of this process, the load generator."""
     return time.process_time()
-
-
-def _seconds(stat: Path) -> float:
-    # The name may hold anything, so what follows is counted from the closing bracket.
-    fields = stat.read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _role(command: bytes) -> str:
-    program = command.partition(b"\0")[0]
-    if program.endswith(b"triton_python_backend_stub"):
-        return "model"
-    return "triton" if program.endswith(b"tritonserver") else "gateway"

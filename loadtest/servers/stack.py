@@ -1,31 +1,34 @@
 """A gateway with a Triton of its own, started for a measurement, and models made for it.
 
-In: a model repository and the names of models. Out: two addresses and a process id, until the
-context is left. Everything is started by its command line, as a user would.
+In: a model repository and the names of models. Out: two addresses and the servers' processes, until
+the context is left. Everything is started by its command line, as a user would.
 """
 
 import contextlib
 import dataclasses
-import os
-import re
+import json
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from loadtest import CHECKOUT
+from loadtest.servers.launch import (
+    LOOK_SECONDS,
+    PYTHON,
+    START_SECONDS,
+    Server,
+    StackError,
+    environment,
+    gateway,
+    get,
+    last_words,
+    triton_address,
+)
+from loadtest.servers.processes import GATEWAY
 
-START_SECONDS = 600.0  # large models load for minutes
-STOP_SECONDS = 60.0
 SETTLE_SECONDS = 10.0  # in which a model that the gateway refuses may yet become ready
-
-
-class StackError(RuntimeError):
-    """A model could not be made or a server not be started; the message has its last words."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Stack:
 
     url: str  # of the gateway
     triton: str  # HOST:PORT of Triton's gRPC
-    pid: int | None = None  # of the gateway, if it was started here
+    # Process ids by role, of what runs on this machine.
+    servers: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def export_missing(repository: Path, model: str) -> bool:
@@ -51,7 +55,7 @@ def export_missing(repository: Path, model: str) -> bool:
 def export(*flags: str) -> None:
     """`python -m export` with these flags; raises StackError."""
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "export", *flags],
+        [*PYTHON, "export", *flags],
         cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -65,63 +69,49 @@ def running(repository: Path, models: Sequence[str], workers: int = 1) -> Iterat
     Raises StackError.
     """
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
-        chosen = Path(folder, "repository")
-        chosen.mkdir()
         for model in models:
-            (chosen / model).symlink_to((repository / model).resolve())
-        log = Path(folder, "log")
-        command = (
-            *(sys.executable, "-m", "server", "--with-triton", "--port", "0"),
-            *("--repository", str(chosen), "--default-model", models[0]),
-            *("--workers", str(workers), "--log-format", "text"),
-        )
-        with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603 - our own program
-                command, cwd=CHECKOUT, env=environment(), stdout=output, stderr=output,
-                start_new_session=True,
-            )  # fmt: skip
+            Path(folder, model).symlink_to((repository / model).resolve())
+        flags = ("--with-triton", "--repository", folder, "--default-model", models[0])
+        server = gateway(*flags, "--workers", str(workers), "--log-format", "text")
         try:
-            yield _wait(process, log)
+            server.launch()
+            wait_for_models(server, models)
+            yield Stack(server.url, triton_address(server.pid), {GATEWAY: server.pid})
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            server.stop()
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path) -> Stack:
-    deadline, since = time.monotonic() + START_SECONDS, 0.0
+def wait_for_models(server: Server, models: Sequence[str]) -> None:
+    """Wait until the gateway is ready and serves all of them; raises StackError."""
+    deadline, refused_since = time.monotonic() + START_SECONDS, 0.0
     while time.monotonic() < deadline:
-        text = log.read_text(errors="replace")
-        if process.poll() is not None:
-            raise StackError(f"python -m server ended: {last_words(text)}")
-        url = re.search(r"listening on (http://[\w.:\[\]]+)", text)
-        triton = re.search(r"Triton serves .* on ([\w.]+:\d+)", text)
-        if url and triton and _ready(url[1]):
-            return Stack(url[1], triton[1], process.pid)
-        refused = re.search(r"model \S+ is unavailable: .+", text)
-        since = since or (time.monotonic() if refused else 0.0)
-        if refused and time.monotonic() > since + SETTLE_SECONDS:
-            raise StackError(refused[0][:600])
-        time.sleep(0.1)
-    raise StackError(f"not ready within {START_SECONDS:.0f} s: {last_words(log.read_text())}")
+        server.check()
+        ready = get(f"{server.url}/readyz")[0] == 200
+        states = {model: _state(f"{server.url}/models/{model}") for model in models}
+        refused = {model: why for model, why in states.items() if why}
+        if ready and not any(why is None for why in states.values()) and not refused:
+            return
+        refused_since = refused_since if refused else 0.0
+        for model, why in refused.items():
+            refused_since = refused_since or time.monotonic()
+            if time.monotonic() > refused_since + SETTLE_SECONDS:
+                raise StackError(f"model {model} is unavailable: {why}"[:600])
+        time.sleep(LOOK_SECONDS)
+    raise StackError(f"not ready within {START_SECONDS:.0f} s: {server.last_words()}")
 
 
-def _ready(url: str) -> bool:
+def _state(url: str) -> str | None:
+    """Why the gateway refuses a model: "" if it does not, None if it cannot tell yet."""
+    status, body = get(url)
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=10) as response:  # noqa: S310 - http
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def environment() -> dict[str, str]:
-    """Ours, without settings of the gateway: the conditions of a result are those it states."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIXER_")}
-    return kept | {"ORT_DISABLE_TELEMETRY": "1", "NO_COLOR": "1"}
-
-
-def last_words(text: str) -> str:
-    return " ".join(text.strip().splitlines()[-3:])[-600:] or "it said nothing"
+        document = json.loads(body) if body else {}
+    except ValueError:
+        return None
+    match status, document:
+        case 200, {"state": "unavailable", "reason": str(reason)}:
+            return reason
+        case 200, _:
+            return ""
+        case 404, {"detail": str(detail)}:
+            return detail
+    return None

@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 from contracts.model_config import comments, config_text
 from loadtest.machine.conditions import cores
 from loadtest.results import read
-from loadtest.servers.stack import StackError
+from loadtest.servers.launch import StackError
 from loadtest.tune import NOTE, Knobs, candidates, smallest_batch
 from tests.loadtest.runs import loadtest
 from tests.stack import DEFAULT_MODEL

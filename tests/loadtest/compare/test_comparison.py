@@ -106,7 +106,7 @@ def test_straight_at_triton_agrees_with_an_independent_client(sleepy_triton: Loc
         target = await TritonTarget.prepare(triton, "quick", sent, "fp32")
         found, window = await visit(
             target, Load("triton", 4), model="quick", number=0, warm=0.3, seconds=1.5,
-            triton=triton, instances=1, pid=None,
+            triton=triton, instances=1, servers={},
         )  # fmt: skip
         await triton.close()
         assert not window.errors
