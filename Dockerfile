@@ -7,27 +7,29 @@
 #   loadtest       locust
 #
 # Packages come before code, so that a change of the code builds in seconds. They are installed in
-# stages of their own; the images get neither pip's cache nor a compiler.
+# stages of their own, and only files whose hashes requirements/locked/ knows (PyTorch's aside); the images
+# get neither pip's cache nor a compiler.
 
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+# The digest is that of all its platforms together. To build with another, or without a registry: PYTHON_IMAGE
+# in the environment of `docker compose build`, or --build-arg.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-py3
 
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /opt/mixer-serving
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-COPY requirements/constraints.txt requirements/
 
 
 FROM build AS gateway-build
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null
 # `--build-arg TRACING=1` adds OpenTelemetry.
 ARG TRACING=
-COPY requirements/serve.txt requirements/tracing.txt requirements/
+COPY requirements/locked/serve.txt requirements/locked/tracing.txt requirements/locked/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip .venv \
-    && pip --python .venv/bin/python install --quiet -c requirements/constraints.txt \
-       -r requirements/serve.txt ${TRACING:+-r requirements/tracing.txt} \
+    && pip --python .venv/bin/python install --quiet --require-hashes \
+       -r requirements/locked/serve.txt ${TRACING:+-r requirements/locked/tracing.txt} \
     # Tests, type stubs and sources of compiled modules are of no use to a server.
     && find .venv \( -type d -name tests -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \
        -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -prune -exec rm -rf {} + \
@@ -36,10 +38,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 
 FROM build AS triton-build
-COPY requirements/triton.txt requirements/
+COPY requirements/locked/triton.txt requirements/locked/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip .venv-triton \
-    && pip --python .venv-triton/bin/python install --quiet --no-deps -r requirements/triton.txt \
+    && pip --python .venv-triton/bin/python install --quiet --require-hashes --no-deps \
+       -r requirements/locked/triton.txt \
     # Of the wheel only the server is used, with the stub of this Python; the stubs of others, the
     # library of Python 3.13 that one of them needs, and onnxruntime's tools stay behind.
     && cd .venv-triton/lib/python3.11/site-packages \
@@ -57,23 +60,22 @@ FROM build AS export-build
 ARG TORCH_WHEELS=https://download.pytorch.org/whl/cpu/torch/
 # For a mirror without TLS; pip reads it.
 ARG PIP_TRUSTED_HOST
-COPY requirements/export.txt requirements/
+COPY requirements/constraints.txt requirements/
+COPY requirements/locked/export.txt requirements/locked/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip .venv \
-    && sed -n 's/^torch==.*/&+cpu/p' requirements/constraints.txt >requirements/torch.txt \
-    && pip --python .venv/bin/python install --quiet -c requirements/constraints.txt \
-       --find-links "${TORCH_WHEELS}" \
-       -r requirements/torch.txt -r requirements/export.txt \
+    && pip --python .venv/bin/python install --quiet --require-hashes -r requirements/locked/export.txt \
+    && pip --python .venv/bin/python install --quiet --no-deps --find-links "${TORCH_WHEELS}" \
+       "$(sed -n 's/^torch==.*/&+cpu/p' requirements/constraints.txt)" \
     && find .venv \( -type d -name tests -o -name '*.pyi' -o -name '*.a' \) -prune -exec rm -rf {} + \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include
 
 
 FROM build AS loadtest-build
-COPY requirements/loadtest.txt requirements/
+COPY requirements/locked/loadtest.txt requirements/locked/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip .venv \
-    && pip --python .venv/bin/python install --quiet -c requirements/constraints.txt \
-       -r requirements/loadtest.txt
+    && pip --python .venv/bin/python install --quiet --require-hashes -r requirements/locked/loadtest.txt
 
 
 FROM ${PYTHON_IMAGE} AS runtime

@@ -8,6 +8,13 @@ TRITON_MINORS := 11 12
 BIN := .venv/bin
 # It shows how far it is, except in the log of a CI.
 PIP_INSTALL := -m pip install --disable-pip-version-check $(if $(CI),--quiet)
+# PyTorch for CPUs, 190 MB to download, from its own page; TORCH=cuda takes PyPI's, which on Linux is 2.4 GB with CUDA.
+TORCH ?= cpu
+TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
+ifeq ($(TORCH)-$(shell uname -s),cpu-Linux)
+TORCH_BUILD := +cpu
+TORCH_SOURCE := --retries 1 --find-links $(TORCH_WHEELS)
+endif
 # onnxruntime uploads usage data by default; nothing that this project starts does.
 export ORT_DISABLE_TELEMETRY := 1
 
@@ -99,6 +106,22 @@ look:
 	$(BIN)/python $(PIP_INSTALL) -r $< -c requirements/constraints.txt
 	@touch $@
 
-.venv-triton/.triton: requirements/triton.txt .venv-triton/bin/python
-	.venv-triton/bin/python $(PIP_INSTALL) --no-deps -r $<
+# What serves is held to the hashes of its lock.
+.venv/.serve .venv/.onnxruntime: .venv/.%: requirements/locked/%.txt .venv/bin/python
+	$(BIN)/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
+
+.venv-triton/.triton: requirements/locked/triton.txt .venv-triton/bin/python
+	.venv-triton/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r $<
+	@touch $@
+
+# PyTorch comes first, so that nothing else brings the one with CUDA along.
+.venv/.export .venv/.test .venv/.test-export .venv/.test-loadtest .venv/.test-deploy: .venv/.torch
+.venv/.torch: requirements/constraints.txt .venv/bin/python
+	$(BIN)/python $(PIP_INSTALL) $(TORCH_SOURCE) -c requirements/constraints.txt \
+	  "$$(sed -n 's/^torch==.*/&$(TORCH_BUILD)/p' requirements/constraints.txt)"
+	@touch $@
+
+.PHONY: lock
+lock: .venv/.lock ## Write requirements/locked/ anew after a change of requirements/
+	requirements/lock.sh $(BIN)/uv

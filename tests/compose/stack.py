@@ -25,6 +25,7 @@ from server.local_triton.supervisor import free_port
 from tests.stack import status
 from tests.waiting import CHECKOUT, wait_for
 
+# What Dockerfile names by its digest, by the name that it has where it was made instead of pulled.
 BASE_IMAGE = "python:3.11-slim-bookworm"
 SERVICES = ("gateway", "triton")
 MODEL = CHECKOUT / "model_repository/mixer_cifar10"
@@ -83,6 +84,7 @@ class Stack:
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_FILE": os.pathsep.join(map(str, files)),
             "GATEWAY_PORT": str(self.port),
+            "PYTHON_IMAGE": BASE_IMAGE,
             **self.variables,
         }
 
