@@ -1,9 +1,11 @@
 """`python -m reference COMMAND`: train, evaluate, time and compile; `--help` explains each."""
 
+import argparse
 import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Container
 
 import tyro
 
@@ -12,13 +14,16 @@ def main() -> None:
     """Run the command of the command line; a user's mistake ends in one line and exit code 2."""
     _use_huge_pages()
     from reference import commands  # noqa: PLC0415  JAX allocates from its import on
+    from reference.recipes import RECIPES  # noqa: PLC0415
+    from reference.stopping import Stopped  # noqa: PLC0415
 
     handler = logging.StreamHandler()
     handler.addFilter(_is_wanted)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     app = tyro.extras.SubcommandApp()
-    app.command(name="train")(commands.train)
+    app.command(name="train")(commands.train_by(_recipe(RECIPES)))
     app.command(name="evaluate")(commands.evaluate)
+    app.command(name="study")(commands.study)
     app.command(name="plot")(commands.plot)
     app.command(name="throughput")(commands.throughput)
     app.command(name="compile")(commands.compile_)
@@ -28,9 +33,20 @@ def main() -> None:
     except commands.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.number)
     except KeyboardInterrupt as stop:
         print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr)
         sys.exit(130)
+
+
+def _recipe(known: Container[str]) -> str:
+    """The --recipe of the command line, whose numbers the other flags' defaults are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", default="")
+    name: str = parser.parse_known_args(sys.argv[1:])[0].recipe or ""
+    return name if name in known else ""  # what is not known, the command itself refuses
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -14,7 +14,9 @@ def normalise(images: jax.Array) -> jax.Array:
     return (images.astype(jnp.float32) - 127.5) / 127.5
 
 
-def flip_and_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
+def flip_and_crop(
+    images: jax.Array, key: jax.Array, padding: int, *, flip: bool = True
+) -> jax.Array:
     """Mirror half of the images left to right; shift each by up to `padding` pixels.
 
     The border is filled by reflection.
@@ -22,7 +24,7 @@ def flip_and_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
     count, height, width, channels = images.shape
     flip_key, crop_key = jax.random.split(key)
     flipped = jax.random.bernoulli(flip_key, 0.5, (count, 1, 1, 1))
-    images = jnp.where(flipped, images[:, :, ::-1], images)
+    images = jnp.where(flipped, images[:, :, ::-1], images) if flip else images
     if padding == 0:
         return images
     border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
@@ -48,6 +50,8 @@ def mix(
     cut = jax.random.bernoulli(kind_key) if mixup and cutmix else jnp.asarray(cutmix > 0)
     alpha = jnp.where(cut, cutmix, mixup)
     share = jax.random.beta(share_key, alpha, alpha)  # what stays of each image
+    # Mixup keeps more than half of each, as big_vision does (utils.py at 0127fb6, line 1148).
+    share = jnp.where(cut, share, jnp.maximum(share, 1 - share))
     _, height, width, _ = images.shape
     side = jnp.sqrt(1 - share)  # of the box, as a share of the image's
     centre = jax.random.uniform(box_key, (2,))

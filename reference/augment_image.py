@@ -1,8 +1,10 @@
 """Augmentation of one image, on the host, before it comes into a batch.
 
-In: an RGB image and a random generator that belongs to this image and epoch. Out: an RGB
-image at the image size. Random resized crop as in Szegedy et al. 2014 (arXiv 1409.4842, section
-6); RandAugment as in Cubuk et al. 2019 (arXiv 1909.13719) with its 14 operations.
+In: an RGB image and a random generator that belongs to this image and epoch. Out: an RGB image at
+the image size. Random resized crop as in Szegedy et al. 2014 (arXiv 1409.4842, section 6);
+RandAugment as in Cubuk et al. 2019 (arXiv 1909.13719) with the 16 operations and the magnitudes of
+big_vision (pp/archive/autoaugment.py at 0127fb6), for which 10 is full strength and more is
+extrapolated. Lengths in pixels are meant for 224, and scaled by the side of other images.
 """
 
 import math
@@ -13,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 GREY = (128, 128, 128)  # what comes in from outside of the image
 BILINEAR = Image.Resampling.BILINEAR
+NATIVE = 224  # pixels per side that the lengths below are meant for
 
 
 def crop_box(
@@ -38,36 +41,72 @@ def random_resized_crop(
     return image.resize((image_size, image_size), BILINEAR, box)
 
 
-def _affine(
-    image: Image.Image, matrix: tuple[float, float, float, float, float, float]
+def squashed_crop(
+    image: Image.Image, resize: int, image_size: int, random: np.random.Generator
 ) -> Image.Image:
+    """Resize to a square of `resize` pixels per side and cut a random smaller square out of it."""
+    image = image.resize((resize, resize), BILINEAR)
+    left, top = (int(random.integers(resize - image_size + 1)) for _ in range(2))
+    return image.crop((left, top, left + image_size, top + image_size))
+
+
+def _affine(image: Image.Image, *matrix: float) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, matrix, BILINEAR, fillcolor=GREY)
 
 
 def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> "Operation":
-    return lambda image, m, sign: kind(image).enhance(1 + sign * 0.9 * m)
+    return lambda image, m, _random: kind(image).enhance(1.8 * m + 0.1)
 
 
-# (image, strength 0 to 1, +1 or −1) → image
-Operation = Callable[[Image.Image, float, int], Image.Image]
+def _signed(value: float, random: np.random.Generator) -> float:
+    return value if random.random() < 0.5 else -value
+
+
+def _pixels(length: float, side: int) -> float:
+    return length * side / NATIVE
+
+
+def _solarize_add(image: Image.Image, m: float) -> Image.Image:
+    return image.point([min(v + int(110 * m), 255) if v < 128 else v for v in range(256)] * 3)
+
+
+def _cutout(image: Image.Image, m: float, random: np.random.Generator) -> Image.Image:
+    """A grey square around a random place, of which what sticks out of the image is lost."""
+    half = round(_pixels(int(40 * m), max(image.size)))
+    x, y = int(random.integers(image.width)), int(random.integers(image.height))
+    image = image.copy()
+    if half:
+        image.paste(GREY, (x - half, y - half, x + half, y + half))
+    return image
+
+
+# (image, magnitude / 10, generator) → image
+Operation = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 OPERATIONS: dict[str, Operation] = {
-    "identity": lambda image, _m, _sign: image,
-    "autocontrast": lambda image, _m, _sign: ImageOps.autocontrast(image),
-    "equalize": lambda image, _m, _sign: ImageOps.equalize(image),
-    "rotate": lambda image, m, sign: image.rotate(sign * 30 * m, BILINEAR, fillcolor=GREY),
-    "solarize": lambda image, m, _sign: ImageOps.solarize(image, round(256 * (1 - m))),
-    "posterize": lambda image, m, _sign: ImageOps.posterize(image, 8 - round(4 * m)),
+    "autocontrast": lambda image, _m, _random: ImageOps.autocontrast(image),
+    "equalize": lambda image, _m, _random: ImageOps.equalize(image),
+    "invert": lambda image, _m, _random: ImageOps.invert(image),
+    "rotate": lambda image, m, random: image.rotate(
+        _signed(30 * m, random), BILINEAR, fillcolor=GREY
+    ),
+    # Keeps 4 bits at full strength, and more above it: weaker, not stronger; so it was published.
+    "posterize": lambda image, m, _random: image.point(
+        [v & ~((1 << 8 - min(int(4 * m), 8)) - 1) for v in range(256)] * 3
+    ),
+    "solarize": lambda image, m, _random: ImageOps.solarize(image, min(int(256 * m), 256)),
+    "solarize_add": lambda image, m, _random: _solarize_add(image, m),
     "color": _enhance(ImageEnhance.Color),
     "contrast": _enhance(ImageEnhance.Contrast),
     "brightness": _enhance(ImageEnhance.Brightness),
     "sharpness": _enhance(ImageEnhance.Sharpness),
-    "shear_x": lambda image, m, sign: _affine(image, (1, sign * 0.3 * m, 0, 0, 1, 0)),
-    "shear_y": lambda image, m, sign: _affine(image, (1, 0, 0, sign * 0.3 * m, 1, 0)),
-    "translate_x": lambda image, m, sign: _affine(
-        image, (1, 0, sign * 0.45 * m * image.width, 0, 1, 0)
+    "cutout": _cutout,
+    "shear_x": lambda image, m, random: _affine(image, 1, _signed(0.3 * m, random), 0, 0, 1, 0),
+    "shear_y": lambda image, m, random: _affine(image, 1, 0, 0, _signed(0.3 * m, random), 1, 0),
+    "translate_x": lambda image, m, random: _affine(
+        image, 1, 0, _signed(_pixels(100 * m, image.width), random), 0, 1, 0
     ),
-    "translate_y": lambda image, m, sign: _affine(
-        image, (1, 0, 0, 0, 1, sign * 0.45 * m * image.height)
+    "translate_y": lambda image, m, random: _affine(
+        image, 1, 0, 0, 0, 1, _signed(_pixels(100 * m, image.height), random)
     ),
 }
 
@@ -75,10 +114,9 @@ OPERATIONS: dict[str, Operation] = {
 def randaugment(
     image: Image.Image, layers: int, magnitude: float, random: np.random.Generator
 ) -> Image.Image:
-    """Put an image through `layers` random operations of strength `magnitude`, 0 to 10."""
+    """Put an image through `layers` random operations, all of strength `magnitude` (10 is full)."""
     names = list(OPERATIONS)
     for _ in range(layers):
         name = names[random.integers(len(names))]
-        sign = 1 if random.random() < 0.5 else -1
-        image = OPERATIONS[name](image, magnitude / 10, sign)
+        image = OPERATIONS[name](image, magnitude / 10, random)
     return image

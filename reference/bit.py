@@ -109,5 +109,6 @@ class BigTransfer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        del train  # a BiT computes the same while it trains
         return ResNet(self.config, self.num_classes, self.dtype, name="resnet")(images)

@@ -31,7 +31,7 @@ def flatten(params: Mapping[str, Any]) -> Arrays:
     return {key: np.asarray(value) for key, value in flatten_tree(params).items()}
 
 
-def unflatten(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `flatten`."""
     nested: dict[str, Any] = traverse_util.unflatten_dict(dict(arrays), sep="/")
     return nested

@@ -1,6 +1,7 @@
 """The commands of `python -m reference`: what each flag means, and what is printed."""
 
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,8 @@ from reference import train as training
 from reference.config import ConfigError, TrainConfig
 from reference.forward import Forward
 from reference.models import native_image_size
+from reference.recipes import RECIPES
+from reference.study import Plan, Study
 
 UserError = (
     CheckpointError,
@@ -29,35 +32,64 @@ UserError = (
 )
 
 
+def train_by(recipe: str) -> Callable[..., None]:
+    """The command `train`, with the numbers of a recipe for defaults; "" is none."""
+    default = RECIPES[recipe].config if recipe else TrainConfig()
+
+    def command(
+        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
+        *,
+        data: Path,
+        out: Path,
+        recipe: str = "",
+        resume: bool = False,
+        refuse_broken: bool = False,
+        profile: bool = False,
+        distributed: bool = False,
+        coordinator: str = "",
+        processes: int = 1,
+        process: int = 0,
+    ) -> None:
+        """Train a network on a folder of images, or fine-tune a checkpoint on it.
+
+        Args:
+            config: What the run computes.
+            data: A folder with train/<class>/*.jpg inside, or with train-*.tar files as WebDataset
+                has them, or the file cifar-10-python.tar.gz or cifar-100-python.tar.gz.
+            out: The checkpoint to write (.npz); its states, log and configuration lie beside it.
+            recipe: Begin with the numbers of a published recipe (docs/training.md); every other
+                flag overrides one of them. With it, --help shows them.
+            resume: Go on from the states beside --out.
+            refuse_broken: End at the first file that is no image, instead of skipping it by name.
+            profile: Record ten steps for TensorBoard's profiler, in NAME.profile.
+            distributed: Train together with other processes: the same command on every host of a
+                TPU pod or of a Slurm job, which say the rest themselves.
+            coordinator: Elsewhere: HOST:PORT of process 0. --data and --out must be shared folders.
+            processes: Elsewhere: how many processes there are.
+            process: Elsewhere: which of them this is, from 0.
+        """
+        if recipe and recipe not in RECIPES:  # of one that there is, the numbers are in config
+            raise ConfigError(f"recipe: no {recipe!r}; there are {', '.join(RECIPES)}")
+        if distributed or coordinator:
+            parallel.join(coordinator, processes, process)
+        train(config, data, out, resume=resume, refuse_broken=refuse_broken, profile=profile)
+
+    return command
+
+
 def train(
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")],
-    *,
+    config: TrainConfig,
     data: Path,
     out: Path,
+    *,
     resume: bool = False,
     refuse_broken: bool = False,
-    distributed: bool = False,
-    coordinator: str = "",
-    processes: int = 1,
-    process: int = 0,
+    profile: bool = False,
 ) -> None:
-    """Train a network on a folder of images, or fine-tune a checkpoint on it.
-
-    Args:
-        config: What the run computes.
-        data: A folder with train/<class>/*.jpg inside, or the file cifar-10-python.tar.gz.
-        out: The checkpoint to write (.npz); its state, log and configuration lie beside it.
-        resume: Go on from the state beside --out.
-        refuse_broken: End at the first file that is no image, instead of skipping it by name.
-        distributed: Train together with other processes: the same command on every host of a TPU
-            pod or of a Slurm job, which say the rest themselves.
-        coordinator: Elsewhere: HOST:PORT of process 0. --data and --out must be shared folders.
-        processes: Elsewhere: how many processes there are.
-        process: Elsewhere: which of them this is, from 0.
-    """
-    if distributed or coordinator:
-        parallel.join(coordinator, processes, process)
-    found = training.train(config, data, out, resume=resume, refuse_broken=refuse_broken)
+    """Run a configuration and say what it came to."""
+    found = training.train(
+        config, data, out, resume=resume, refuse_broken=refuse_broken, profile=profile
+    )
     print(f"{out}: accuracy {found.top1:.2%} on {found.images} held-back training images")
 
 
@@ -80,6 +112,25 @@ def evaluate(
         f"top-1 accuracy {found.top1:.2%}, top-5 {found.top5:.2%}, "
         f"on {found.images} images of {data_source}, {split}"
     )
+
+
+def study(
+    plan: Annotated[Plan, tyro.conf.arg(name="")],
+    *,
+    data: Path,
+    out: Path,
+) -> None:
+    """Train Mixer, ViT and BiT of like cost by one recipe, on more and on less data.
+
+    The same command goes on where it was stopped; more seeds may be asked for later.
+
+    Args:
+        plan: What is compared.
+        data: CIFAR-10: a folder with train/<class>/*.jpg and test/<class>/*.jpg inside, or the file
+            cifar-10-python.tar.gz.
+        out: The folder of the runs; study.json in it has what they came to.
+    """
+    Study(plan, data, out).run()
 
 
 def plot(log: tuple[Path, ...], out: Path) -> None:

@@ -26,7 +26,7 @@ class StdConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         mean = jnp.mean(kernel, axis=(0, 1, 2))
         variance = jnp.var(kernel, axis=(0, 1, 2))
         kernel = (kernel - mean) / jnp.sqrt(variance + STANDARDIZATION_EPSILON)

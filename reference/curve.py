@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-import jax
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,6 +25,7 @@ from rich.progress import (
 )
 
 from reference.checkpoint import write_text
+from reference.step import Measured
 
 LOG_EVERY_SECONDS = 10.0
 T = TypeVar("T")
@@ -84,28 +84,41 @@ class Curve:
                 return
             yield batch
 
-    def step(self, step: int, loss: jax.Array) -> None:
-        """Count a step; its loss is read, which waits for the device, only every ten seconds."""
+    def step(self, step: int, measured: Measured, rate: float) -> None:
+        """Count a step; reading what it measured waits for the device: only every ten seconds."""
         self._progress.update(self._task, completed=step)
         if time.monotonic() - self._since >= LOG_EVERY_SECONDS:
-            self._write(step, loss, {}, show=not self._progress.console.is_terminal)
+            self._write(step, measured, rate, {}, show=not self._progress.console.is_terminal)
 
-    def epoch(self, step: int, loss: jax.Array, epoch: int, accuracy: float) -> None:
-        """Count the last step of an epoch, with the accuracy on the held-back images."""
+    def epoch(
+        self, step: int, measured: Measured, rate: float, epoch: float, accuracy: float
+    ) -> None:
+        """Count a step after which accuracy on the held-back images was measured."""
         self._progress.update(self._task, completed=step)
-        row = {"epoch": epoch, "validation_accuracy": round(accuracy, 4)}
-        self._write(step, loss, row, show=True)
+        whole = int(epoch) if epoch == int(epoch) else round(epoch, 3)
+        row = {"epoch": whole, "validation_accuracy": round(accuracy, 4)}
+        self._write(step, measured, rate, row, show=True)
 
-    def _write(self, step: int, loss: jax.Array, more: dict[str, float], *, show: bool) -> None:
+    def _write(
+        self,
+        step: int,
+        measured: Measured,
+        learning_rate: float,
+        more: dict[str, float],
+        *,
+        show: bool,
+    ) -> None:
         if not self._file:
             return
         images = (step - self._since_step) * self._batch_size
-        value = float(loss)  # waits for the device, so it comes before the clock is read
+        value = float(measured.loss)  # waits for the device, so it comes before the clock is read
         seconds = time.monotonic() - self._since
         rate = images / seconds
         row = {
             "step": step,
             "loss": float(f"{value:.7g}"),  # what float32 holds
+            "learning_rate": float(f"{learning_rate:.4g}"),
+            "gradient_norm": float(f"{float(measured.gradient_norm):.4g}"),
             "images_per_second": round(rate, 1),
             "input_wait": round(self._waited / seconds, 3),
             **more,

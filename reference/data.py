@@ -50,6 +50,11 @@ class Memory:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_size(self) -> int:
+        """Pixels per side."""
+        return int(self.images.shape[1])
+
     def take(self, rows: npt.NDArray[np.intp]) -> "Memory":
         """The images at these places, in this order."""
         return Memory(self.images[rows], self.labels[rows], self.classes)
@@ -186,10 +191,38 @@ def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ..
     return list(found.files), np.array(found.labels, np.int32), found.classes
 
 
+def survey(source: "Path | Dataset", split: str) -> tuple[int, int]:
+    """How many images a split has, and how many pixels its first one has; opens no other."""
+    if not isinstance(source, Path):
+        return len(source), source.image_size**2
+    if source.is_file():
+        images = load(source, split, 32)
+        return len(images), 32 * 32
+    files, _, _ = find(source / split)
+    try:
+        header = open_header(files[0].read_bytes(), OWN_MAX_PIXELS).image
+    except BROKEN as error:
+        raise DataError(f"{files[0]}: not an image that can be read: {error}") from error
+    return len(files), header.width * header.height
+
+
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
     """Hold back `count` images, drawn with `seed`; returns (rest, held back)."""
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.take(order[count:]), dataset.take(order[:count])
+
+
+def share_of(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """This share of each class's images, drawn with `seed`; a larger share holds the smaller."""
+    if share == 1:
+        return dataset
+    order = np.random.default_rng((seed, 1)).permutation(len(dataset))
+    kept = [
+        rows[: max(1, round(share * len(rows)))]
+        for rows in (order[dataset.labels[order] == label] for label in range(len(dataset.classes)))
+        if len(rows)
+    ]
+    return dataset.take(np.sort(np.concatenate(kept)))
 
 
 def open_upright(file: Path, at_least: int) -> Image.Image:

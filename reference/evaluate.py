@@ -6,13 +6,17 @@ process reads its share of every batch.
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
+import numpy.typing as npt
 import optax
 
 from reference import data, models, pipeline
+from reference.augment import normalise
 from reference.parallel import Layout
 from reference.step import Count, make_count
 
@@ -32,19 +36,45 @@ def evaluate(
     count: Count, layout: Layout, params: optax.Params, dataset: data.Dataset, workers: int = 0
 ) -> Accuracy:
     """Count how often the label is the network's first answer, and among its first five."""
-    devices = layout.mesh.size
-    batch_size = devices * math.ceil(min(EVALUATION_BATCH, len(dataset)) / devices)
-    share = batch_size // jax.process_count()
-    start = jax.process_index() * share
     top1 = top5 = 0
-    for images, labels in pipeline.in_order(dataset, batch_size, workers):
-        fill = batch_size - len(labels)
-        rows = slice(start, start + share)
-        own_images = np.pad(images, ((0, fill), (0, 0), (0, 0), (0, 0)))[rows]
-        own_labels = np.pad(labels, (0, fill), constant_values=-1)[rows]
-        first, among_five = count(params, layout.divide(own_images), layout.divide(own_labels))
+    for images, labels in _filled(dataset, _batch_size(dataset, layout), workers):
+        first, among_five = count(params, layout.divide(images), layout.divide(labels))
         top1, top5 = top1 + int(first), top5 + int(among_five)
     return Accuracy(top1 / len(dataset), top5 / len(dataset), len(dataset))
+
+
+def answers(
+    model: nn.Module, layout: Layout, params: optax.Params, dataset: data.Dataset, workers: int = 0
+) -> npt.NDArray[np.float32]:
+    """The network's probabilities (softmax) for every image in order, float32 [N, K]."""
+
+    def forward(params: optax.Params, images: jax.Array) -> jax.Array:
+        return jax.nn.softmax(models.apply(model, params, normalise(images)))
+
+    places = (layout.whole, layout.divided)
+    run = jax.jit(forward, in_shardings=places, out_shardings=layout.whole)
+    batch_size = _batch_size(dataset, layout)
+    found = [
+        np.asarray(run(params, layout.divide(images)))
+        for images, _ in _filled(dataset, batch_size, workers)
+    ]
+    return np.concatenate(found)[: len(dataset)]
+
+
+def _batch_size(dataset: data.Dataset, layout: Layout) -> int:
+    devices = layout.mesh.size
+    return devices * math.ceil(min(EVALUATION_BATCH, len(dataset)) / devices)
+
+
+def _filled(dataset: data.Dataset, batch_size: int, workers: int) -> Iterator[pipeline.Batch]:
+    """This process's share of every batch, the last one filled up with rows of label -1."""
+    processes = jax.process_count()
+    share = batch_size // processes
+    batches = pipeline.in_order(dataset, batch_size, workers, jax.process_index(), processes)
+    for images, labels in batches:
+        fill = share - len(labels)
+        filled = np.pad(images, ((0, fill), (0, 0), (0, 0), (0, 0)))
+        yield filled, np.pad(labels, (0, fill), constant_values=-1)
 
 
 def evaluate_file(

@@ -8,6 +8,7 @@ in serving.
 import dataclasses
 from typing import cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -63,9 +64,15 @@ class Forward:
     def flops(self) -> float:
         """Floating point operations for one image, as XLA counts them; multiply and add are two."""
         model = models.build(self.sizes, NUM_CLASSES)
+        return count_flops(model, self.shapes(), self.image_size)
 
-        def forward(params: optax.Params, images: jax.Array) -> jax.Array:
-            return models.apply(model, params, normalise(images))
 
-        lowered = jax.jit(forward).lower(self.shapes(), self.images(1))
-        return float(cast("dict[str, float]", lowered.cost_analysis())["flops"])
+def count_flops(model: nn.Module, params: optax.Params, image_size: int) -> float:
+    """Floating point operations for one image, as XLA counts them; multiply and add are two."""
+
+    def forward(params: optax.Params, images: jax.Array) -> jax.Array:
+        return models.apply(model, params, normalise(images))
+
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.uint8)
+    lowered = jax.jit(forward).lower(params, image)
+    return float(cast("dict[str, float]", lowered.cost_analysis())["flops"])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from contracts.variants import MixerSizes
+from reference.regularise import skip_rate, skip_some
 
 LAYER_NORM_EPSILON = 1e-6
 
@@ -67,15 +68,17 @@ class MixerBlock(nn.Module):
     tokens_mlp_dim: int
     channels_mlp_dim: int
     dtype: Any = jnp.float32
+    skip_rate: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         y = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype)(x)
         y = jnp.swapaxes(y, 1, 2)  # [N, S, C] -> [N, C, S]
         y = MlpBlock(self.tokens_mlp_dim, self.dtype, name="token_mixing")(y)
-        x = x + jnp.swapaxes(y, 1, 2)
+        x = x + skip_some(self, jnp.swapaxes(y, 1, 2), self.skip_rate, train=train)
         y = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype)(x)
-        return x + MlpBlock(self.channels_mlp_dim, self.dtype, name="channel_mixing")(y)
+        y = MlpBlock(self.channels_mlp_dim, self.dtype, name="channel_mixing")(y)
+        return x + skip_some(self, y, self.skip_rate, train=train)
 
 
 class MlpMixer(nn.Module):
@@ -84,16 +87,19 @@ class MlpMixer(nn.Module):
     config: MixerSizes
     num_classes: int
     dtype: Any = jnp.float32
+    stochastic_depth: float = 0.0
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         sizes = self.config
         patch = (sizes.patch_size, sizes.patch_size)
         x = nn.Conv(sizes.hidden_dim, patch, patch, dtype=self.dtype, name="stem")(images)
         x = x.reshape(x.shape[0], -1, x.shape[-1])  # tokens in row-major order
         for index in range(sizes.num_blocks):
-            name = f"MixerBlock_{index}"
-            x = MixerBlock(sizes.tokens_mlp_dim, sizes.channels_mlp_dim, self.dtype, name=name)(x)
+            rate = skip_rate(self.stochastic_depth, index, sizes.num_blocks)
+            widths = (sizes.tokens_mlp_dim, sizes.channels_mlp_dim)
+            block = MixerBlock(*widths, self.dtype, rate, name=f"MixerBlock_{index}")
+            x = block(x, train=train)
         x = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype, name="pre_head_layer_norm")(
             x
         )

@@ -24,7 +24,7 @@ from reference import bit, checkpoint, mixer, vit
 
 Apply = Callable[[optax.Params, jax.Array], jax.Array]
 
-_MODULES: dict[type[Sizes], Callable[..., nn.Module]] = {
+_MODULES: dict[type[Sizes], type[nn.Module]] = {
     MixerSizes: mixer.MlpMixer,
     ViTSizes: vit.VisionTransformer,
     BiTSizes: bit.BigTransfer,
@@ -65,9 +65,20 @@ def native_image_size(name: str) -> int:
     return VARIANTS[name].image_size
 
 
-def build(config: Sizes, num_classes: int, dtype: str = "float32") -> nn.Module:
-    """The network with these sizes, which computes in `dtype`; parameters stay float32."""
-    return _MODULES[type(config)](config, num_classes, dtype)
+def build(
+    config: Sizes, num_classes: int, dtype: str = "float32", **regularisation: float
+) -> nn.Module:
+    """The network with these sizes, which computes in `dtype`; parameters stay float32.
+
+    `dropout` and `stochastic_depth` are in force where `apply` is given a key. Raises ValueError
+    for what the family does not have.
+    """
+    module = _MODULES[type(config)]
+    known = {field.name for field in dataclasses.fields(module)}
+    wanted = {name: rate for name, rate in regularisation.items() if rate}
+    for name in wanted.keys() - known:
+        raise ValueError(f"{name}: a {module.__name__} has none; leave it at 0")
+    return module(config, num_classes, dtype, **wanted)
 
 
 def init(model: nn.Module, key: jax.Array, image_size: int) -> optax.Params:
@@ -82,9 +93,17 @@ def shapes(model: nn.Module, image_size: int) -> optax.Params:
     return jax.eval_shape(lambda: init(model, jax.random.key(0), image_size))
 
 
-def apply(model: nn.Module, params: optax.Params, inputs: jax.Array) -> jax.Array:
-    """The forward pass: float32 images [N, H, W, 3] in [-1, 1] to float32 logits [N, K]."""
-    return cast("jax.Array", model.apply({"params": params}, inputs))
+def apply(
+    model: nn.Module, params: optax.Params, inputs: jax.Array, key: jax.Array | None = None
+) -> jax.Array:
+    """The forward pass: float32 images [N, H, W, 3] in [-1, 1] to float32 logits [N, K].
+
+    With a random key it is that of training, with dropout and stochastic depth.
+    """
+    if key is None:
+        return cast("jax.Array", model.apply({"params": params}, inputs))
+    rngs = {"dropout": key}
+    return cast("jax.Array", model.apply({"params": params}, inputs, train=True, rngs=rngs))
 
 
 def read(path: Path) -> Pretrained:

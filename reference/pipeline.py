@@ -13,15 +13,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from reference.augment_image import randaugment, random_resized_crop
+from reference.augment_image import randaugment, random_resized_crop, squashed_crop
 from reference.config import TrainConfig
 from reference.data import Dataset, Memory, shrink
+from reference.schedule import total_steps
 
 AHEAD = 4  # batches
 CHUNK = 16  # images that one thread takes at a time
 
 Images = npt.NDArray[np.uint8]
-Batch = tuple[Images, npt.NDArray[np.int32]]
+Labels = npt.NDArray[np.int32]
+Batch = tuple[Images, Labels]
 Rows = npt.NDArray[np.intp]
 
 
@@ -31,11 +33,12 @@ def order(count: int, config: TrainConfig, first_step: int) -> Iterator[tuple[in
     The images that do not fill an epoch's last batch are left out of that epoch.
     """
     per_epoch = count // config.batch_size
-    for epoch in range(first_step // per_epoch, config.epochs):
-        rows = np.random.default_rng((config.seed, epoch)).permutation(count)
-        start = first_step % per_epoch if epoch == first_step // per_epoch else 0
-        for index in range(start, per_epoch):
-            yield epoch, rows[index * config.batch_size : (index + 1) * config.batch_size]
+    shuffled, rows = -1, np.arange(count)
+    for step in range(first_step, total_steps(config, per_epoch)):
+        epoch, index = divmod(step, per_epoch)
+        if epoch != shuffled:
+            shuffled, rows = epoch, np.random.default_rng((config.seed, epoch)).permutation(count)
+        yield epoch, rows[index * config.batch_size : (index + 1) * config.batch_size]
 
 
 def training(
@@ -51,6 +54,8 @@ def training(
         image = dataset.image(row)
         if config.min_crop_area < 1:
             image = random_resized_crop(image, config.image_size, config.min_crop_area, random)
+        if config.resize:
+            image = squashed_crop(image, config.resize, config.image_size, random)
         image = shrink(image, config.image_size)
         layers, magnitude = config.randaugment_layers, config.randaugment_magnitude
         return np.asarray(randaugment(image, layers, magnitude, random))
@@ -64,10 +69,19 @@ def training(
     return _ahead(dataset, plan, prepared, config.workers)
 
 
-def in_order(dataset: Dataset, batch_size: int, workers: int = 0) -> Iterator[Batch]:
-    """Every image once, unchanged; the last batch may be smaller."""
-    starts = range(0, len(dataset), batch_size)
-    plan = ((0, np.arange(s, min(s + batch_size, len(dataset)))) for s in starts)
+def in_order(
+    dataset: Dataset, batch_size: int, workers: int = 0, process: int = 0, processes: int = 1
+) -> Iterator[Batch]:
+    """Every image once, unchanged: of each batch, the share of this process.
+
+    The last batch may be smaller, and this process's share of it empty.
+    """
+    share = batch_size // processes
+    ends = (
+        (start + process * share, min(start + (process + 1) * share, len(dataset)))
+        for start in range(0, len(dataset), batch_size)
+    )
+    plan = ((0, np.arange(*both)) for both in ends)
     if isinstance(dataset, Memory):
         return ((dataset.images[rows], dataset.labels[rows]) for _, rows in plan)
     return _ahead(dataset, plan, lambda _, row: dataset.square(row), workers)
@@ -86,8 +100,9 @@ def _ahead(
 
     def collect() -> Batch:
         rows, futures = pending.popleft()
-        images = np.stack([image for future in futures for image in future.result()])
-        return images, dataset.labels[rows]
+        images = [image for future in futures for image in future.result()]
+        empty = np.empty((0, dataset.image_size, dataset.image_size, 3), np.uint8)
+        return np.stack(images) if images else empty, dataset.labels[rows]
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         try:

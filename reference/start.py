@@ -6,16 +6,22 @@ the first step to do.
 """
 
 import dataclasses
+import math
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
-from contracts.variants import VARIANTS
+from contracts.variants import Sizes, ViTSizes
 from reference import models, resolution
-from reference.config import DEFAULT_VARIANT, ConfigError, TrainConfig, go_on
-from reference.state import Saved
+from reference.config import ConfigError, TrainConfig
+from reference.parallel import Layout
+from reference.regularise import sincos_positions
+from reference.settle import DEFAULT_VARIANT, go_on, settle
+from reference.state import Record, States
 from reference.step import Variables, first_variables
 
 
@@ -24,61 +30,95 @@ class Start:
     """Where a run begins; made before any image is read."""
 
     config: TrainConfig  # nothing left open but what the number of images decides
-    saved: Saved | None
-    pretrained: models.Pretrained | None
+    sizes: Sizes
+    pretrained: models.Pretrained | None = None
+    states: States | None = None  # of the run that goes on
+    record: Record | None = None
 
     @property
     def step(self) -> int:
         """How many steps are done already."""
-        return self.saved.step if self.saved else 0
+        return self.states.step if self.states else 0
 
     def model(self, num_classes: int) -> nn.Module:
         """The network. Raises ConfigError where the run began with other classes."""
-        sizes = self.pretrained.config if self.pretrained else models.variant(self.config.variant)
-        if self.saved and self.pretrained and self.pretrained.num_classes != num_classes:
-            before = self.pretrained.num_classes
+        if self.record and (before := self.record.contents().num_classes) != num_classes:
             raise ConfigError(f"data: the run began with {before} classes, not {num_classes}")
-        return models.build(sizes, num_classes, self.config.precision)
+        try:
+            return models.build(
+                self.sizes,
+                num_classes,
+                self.config.precision,
+                dropout=self.config.dropout,
+                stochastic_depth=self.config.stochastic_depth,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
     def variables(
-        self, model: nn.Module, num_classes: int, optimizer: optax.GradientTransformation
+        self,
+        model: nn.Module,
+        num_classes: int,
+        optimizer: optax.GradientTransformation,
+        layout: Layout,
     ) -> Variables:
-        """What the first step to do starts from."""
-        if self.saved:
-            return self.saved.variables(optimizer)
+        """What the first step to do starts from, on every device."""
+        if self.states and self.record:
+            return self.states.restore(optimizer, self.record, layout)
         if self.pretrained:
             params = resolution.with_new_head(self.pretrained, num_classes).params
         else:
             params = models.init(model, jax.random.key(self.config.seed), self.config.image_size)
-        return first_variables(params, optimizer, self.config)
+            params = _first_values(params, self.config)
+        return layout.copy(first_variables(params, optimizer, self.config))
 
 
-def start(config: TrainConfig, state_file: Path, *, resume: bool) -> Start:
+def start(config: TrainConfig, states: States | None) -> Start:
     """Find out where to begin; raises ConfigError or CheckpointError."""
-    if state_file.exists() and not resume:
-        raise ConfigError(f"out: {state_file} exists; go on with --resume, or choose another --out")
-    if resume and not state_file.exists():
-        raise ConfigError(f"resume: there is no {state_file} to go on from")
-    if resume:
-        saved = Saved.load(state_file)
-        return Start(go_on(config, saved.config), saved, models.from_arrays(saved.params()))
+    if states:
+        record = states.record()
+        sizes = record.contents().sizes
+        return Start(go_on(config, record.config), sizes, None, states, record)
     if not config.start_from:
-        return Start(_settle(config, config.variant or DEFAULT_VARIANT, 0), None, None)
+        config = settle(config, config.variant or DEFAULT_VARIANT, 0)
+        return Start(config, _as_wished(models.variant(config.variant), config))
     pretrained = models.read(Path(config.start_from))
     variant = models.name_of(pretrained.config)
     if config.variant not in ("", variant):
         raise ConfigError(f"variant: {config.start_from} holds {variant}, not {config.variant}")
-    config = _settle(config, variant, pretrained.image_size or 0)
-    return Start(config, None, resolution.at(pretrained, config.image_size))
+    config = settle(config, variant, pretrained.image_size or 0)
+    pretrained = resolution.at(pretrained, config.image_size)
+    return Start(config, pretrained.config, pretrained)
 
 
-def _settle(config: TrainConfig, variant: str, image_size: int) -> TrainConfig:
-    precision = config.precision
-    if precision == "auto":
-        precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    image_size = config.image_size or image_size or models.native_image_size(variant)
-    row = VARIANTS.get(variant)
-    patch = getattr(row.sizes, "patch_size", 1) if row else 1
-    if image_size % patch:
-        raise ConfigError(f"image_size: {image_size} is no multiple of the patch size {patch}")
-    return dataclasses.replace(config, variant=variant, image_size=image_size, precision=precision)
+def _as_wished(sizes: Sizes, config: TrainConfig) -> Sizes:
+    """A variant with what the configuration says of a ViT's head; raises ConfigError."""
+    if isinstance(sizes, ViTSizes):
+        token = sizes.class_token if config.pooling == "auto" else config.pooling == "token"
+        width = sizes.hidden_size if config.pre_logits else sizes.representation_size
+        return dataclasses.replace(sizes, class_token=token, representation_size=width)
+    for field, wanted in (
+        ("pooling", config.pooling != "auto"),
+        ("positions", config.positions != "learnt"),
+        ("pre_logits", config.pre_logits),
+    ):
+        if wanted:
+            raise ConfigError(f"{field}: only a ViT has that choice, not {config.variant}")
+    return sizes
+
+
+def _first_values(params: optax.Params, config: TrainConfig) -> optax.Params:
+    """Fresh parameters, with the head's biases and the positions that the configuration names."""
+
+    def value(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        names = [part.key for part in path]
+        if names[-1] == "bias" and "head" in names:
+            return jnp.full_like(leaf, config.head_bias)
+        if names[-1] == "pos_embedding" and config.positions == "sincos":
+            side = math.isqrt(leaf.shape[1])
+            token = leaf.shape[1] - side * side  # 1 with a class token, whose place is zeros
+            grid = sincos_positions(side, leaf.shape[2])
+            return jnp.concatenate([jnp.zeros_like(leaf[:, :token]), grid], axis=1)
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(value, params)

@@ -1,73 +1,126 @@
-"""All that a training run must remember to go on: written atomically, read back bit for bit.
+"""All that a training run must remember to go on: written by Orbax, read back bit for bit.
 
-In and out: `NAME.state.npz` with the parameters, their moving average, the optimiser's arrays, the
-step and the configuration.
+In and out: the folder `NAME.checkpoints` with one folder per step that is kept: the last one saved,
+and the one that was best on the held-back images. Each has the parameters, their moving average and
+the optimiser's arrays, all under their names, and a record: the configuration, the accuracy so far.
+A save is written in the background, beside the next steps, under another name until it is whole.
 """
 
+import contextlib
 import dataclasses
-import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from contracts.published import CheckpointError
+from contracts.published import CheckpointError, Contents, read_contents
 from reference import checkpoint
-from reference.checkpoint import Arrays
-from reference.config import TrainConfig
+from reference.parallel import Layout
 from reference.step import Variables
 
-
-def save(path: Path, step: int, variables: Variables, config: TrainConfig) -> None:
-    """Write the state after `step` steps atomically."""
-    arrays = {f"params/{k}": v for k, v in checkpoint.flatten(variables.params).items()}
-    arrays |= {f"average/{k}": v for k, v in checkpoint.flatten(variables.average).items()}
-    for index, leaf in enumerate(jax.tree.leaves(variables.optimizer)):
-        arrays[f"optimizer/{index}"] = np.asarray(leaf)
-    arrays["step"] = np.asarray(step)
-    arrays["config"] = np.asarray(json.dumps(dataclasses.asdict(config)))
-    checkpoint.write_arrays(path, arrays)
+NOT_MEASURED = -1.0  # the accuracy of a save between two measurements, which is never the best
 
 
 @dataclasses.dataclass(frozen=True)
-class Saved:
-    """A state that was read; its optimiser's arrays have no structure yet."""
+class Record:
+    """What is saved beside the arrays."""
 
-    path: Path
-    arrays: Arrays
+    config: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]  # of the parameters
+    best_step: int = 0  # 0: accuracy was not measured yet
+    best_top1: float = NOT_MEASURED
+    best_top5: float = NOT_MEASURED
 
-    @classmethod
-    def load(cls, path: Path) -> "Saved":
-        """Read a state; raises CheckpointError."""
-        arrays = checkpoint.read_arrays(path)
-        for key in ("step", "config"):
-            if key not in arrays:
-                raise CheckpointError(f"{path}: expected a training state, found no {key}")
-        return cls(path, arrays)
+    def contents(self) -> Contents:
+        """Which network it is, read off the shapes."""
+        return read_contents(self.shapes)
+
+
+def exists(folder: Path) -> bool:
+    """Whether something was saved."""
+    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+
+
+class States:
+    """The saved states of one run. Every process of the run has one, and calls it alike."""
+
+    def __init__(self, folder: Path) -> None:
+        # It tells of every save in several lines.
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        policy = AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=_accuracy, n=1)])
+        options = ocp.CheckpointManagerOptions(
+            enable_async_checkpointing=True, preservation_policy=policy
+        )
+        self.folder = folder
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     @property
     def step(self) -> int:
-        """How many steps were done."""
-        return int(self.arrays["step"])
+        """The step that was saved last; 0 where nothing was."""
+        return self._manager.latest_step() or 0
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The configuration of the run so far."""
-        config: dict[str, Any] = json.loads(str(self.arrays["config"]))
-        return config
+    def record(self) -> Record:
+        """What was saved last, without the arrays; raises CheckpointError."""
+        wanted = ocp.args.Composite(record=ocp.args.JsonRestore())
+        with self._readable():
+            found = self._manager.restore(self.step, args=wanted)["record"]
+            found["shapes"] = {key: tuple(shape) for key, shape in found["shapes"].items()}
+            return Record(**found)
 
-    def params(self, scope: str = "params/") -> Arrays:
-        """The parameters, or with `average/` their moving average."""
-        return {k.removeprefix(scope): v for k, v in self.arrays.items() if k.startswith(scope)}
+    def restore(
+        self, optimizer: optax.GradientTransformation, record: Record, layout: Layout
+    ) -> Variables:
+        """Everything that a step changes, as it was saved last, on every device of the layout."""
 
-    def variables(self, optimizer: optax.GradientTransformation) -> Variables:
-        """Everything that a step changes, as it was; raises CheckpointError."""
-        params = checkpoint.unflatten(self.params())
-        leaves, structure = jax.tree.flatten(jax.eval_shape(optimizer.init, params))
-        names = [f"optimizer/{index}" for index in range(len(leaves))]
-        if missing := [name for name in names if name not in self.arrays]:
-            raise CheckpointError(f"{self.path}: expected a training state, found no {missing[0]}")
-        restored = jax.tree.unflatten(structure, [self.arrays[name] for name in names])
-        return Variables(params, restored, checkpoint.unflatten(self.params("average/")))
+        def first() -> dict[str, Any]:
+            params = checkpoint.unflatten({k: jnp.zeros(v) for k, v in record.shapes.items()})
+            average = params if record.config["ema_decay"] else {}
+            return {"params": params, "optimizer": optimizer.init(params), "average": average}
+
+        wanted = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout.whole),
+            jax.eval_shape(first),
+        )
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
+        with self._readable():
+            return Variables(**self._manager.restore(self.step, args=arguments)["state"])
+
+    def save(self, step: int, variables: Variables, record: Record, top1: float) -> None:
+        """Begin to save; the arrays may change as soon as this returns."""
+        tree = variables._asdict()
+        if jax.default_backend() == "cpu":
+            # There "copies to the host" are the arrays themselves, which the next step overwrites.
+            tree = jax.tree.map(jnp.copy, tree)
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(dataclasses.asdict(record))
+        )
+        self._manager.save(step, args=arguments, metrics={"accuracy": top1}, force=True)
+
+    def preempted(self, step: int) -> bool:
+        """Whether the machine of one of several processes is to be taken away, as all agree."""
+        return bool(self._manager.reached_preemption(step))
+
+    def close(self) -> None:
+        """Wait until what was saved last is whole."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    @contextlib.contextmanager
+    def _readable(self) -> Any:  # noqa: ANN401  an iterator, which contextmanager hides
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{self.folder}: expected the state of a training run at step {self.step}, "
+                f"found {reason}"
+            ) from error
+
+
+def _accuracy(metrics: dict[str, float] | None) -> float:
+    return (metrics or {}).get("accuracy", NOT_MEASURED)

@@ -5,19 +5,19 @@ compile for devices that are not there.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 from jax.stages import Wrapped
 
-from reference import models
+from reference import losses, models
 from reference.augment import flip_and_crop, mix, normalise
 from reference.config import TrainConfig
 from reference.parallel import Layout
+from reference.teacher import Teacher
 
 
 class Variables(NamedTuple):
@@ -28,31 +28,24 @@ class Variables(NamedTuple):
     average: optax.Params  # moving average of the parameters; empty where there is none
 
 
+class Now(NamedTuple):
+    """What differs between the steps and the seeds of a run; its programs are the same."""
+
+    # Scalars of NumPy, which every process has alike; traced, they are JAX's.
+    number: Any  # int32, of the step, from 0
+    seed: Any  # uint32
+    rate: Any  # float32, the learning rate
+
+
+class Measured(NamedTuple):
+    """What a training step says of itself; float32 scalars."""
+
+    loss: jax.Array
+    gradient_norm: jax.Array  # before clipping
+
+
 # (params, uint8 images [N, H, W, 3], int32 labels [N]) → how many labels were first, in the first 5
 Count = Callable[[optax.Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-
-
-def build_optimizer(config: TrainConfig, total_steps: int) -> optax.GradientTransformation:
-    """AdamW or Muon behind gradient clipping, warmed up, then on a cosine to zero.
-
-    Muon (arXiv 2502.16982) takes matrices only, with updates as large as AdamW's usually are, so
-    that one learning rate does for both. The rest (convolutions, biases, norms) stays with AdamW.
-    """
-    warmup = max(1, round(total_steps * config.warmup_epochs / config.epochs))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, warmup, max(total_steps, warmup + 1)
-    )
-
-    def kernels(params: optax.Params) -> optax.Params:
-        return jax.tree.map(lambda value: value.ndim > 1, params)
-
-    if config.optimizer == "muon":
-        rule = optax.contrib.muon(
-            schedule, weight_decay=config.weight_decay, adam_b2=0.99, consistent_rms=0.2
-        )
-    else:
-        rule = optax.adamw(schedule, b2=0.99, weight_decay=config.weight_decay, mask=kernels)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
 
 
 def first_variables(
@@ -69,41 +62,92 @@ def make_step(
     optimizer: optax.GradientTransformation,
     config: TrainConfig,
     layout: Layout,
+    *,
+    teacher: Teacher | None = None,
 ) -> Wrapped:
     """The training step under `jax.jit`, which takes the place of `variables`.
 
-    (variables, number of the step, uint8 images [N, H, W, 3], int32 labels [N]) →
-    (variables, loss). The number decides the augmentation.
+    (variables, Now, uint8 images [N, H, W, 3], int32 labels [N], parameters of the teacher or {}) →
+    (variables, Measured). Seed and number decide the augmentation.
     """
 
+    def loss(
+        params: optax.Params, inputs: jax.Array, targets: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        logits = models.apply(model, params, inputs, key)
+        if teacher is not None:
+            return losses.distillation(logits, targets, config.temperature)
+        return losses.LOSSES[config.loss](logits, targets)
+
     def step(
-        variables: Variables, number: jax.Array, images: jax.Array, labels: jax.Array
-    ) -> tuple[Variables, jax.Array]:
+        variables: Variables,
+        now: Now,
+        images: jax.Array,
+        labels: jax.Array,
+        teacher_params: optax.Params,
+    ) -> tuple[Variables, Measured]:
         params = variables.params
-        key = jax.random.fold_in(jax.random.key(config.seed), number)
-        inputs = normalise(flip_and_crop(images, key, config.crop_padding))
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), config.label_smoothing)
+        key = jax.random.fold_in(jax.random.key(now.seed), now.number)
+        inputs = normalise(flip_and_crop(images, key, config.crop_padding, flip=config.flip))
+        smoothing = config.label_smoothing or 0.0
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
         mix_key = jax.random.fold_in(key, 1)
         inputs, targets = mix(inputs, targets, mix_key, config.mixup, config.cutmix)
-
-        def loss(params: optax.Params) -> jax.Array:
-            logits = models.apply(model, params, inputs)
-            return jnp.mean(optax.softmax_cross_entropy(logits, targets))
-
-        value, gradients = jax.value_and_grad(loss)(params)
+        if teacher is not None:  # which sees what the student sees
+            targets = teacher.logits(teacher_params, inputs)
+        batch = (inputs, targets, jax.random.fold_in(key, 2))
+        measured, gradients = _gradients(loss, params, batch, config.accumulate)
+        if config.positions == "sincos":
+            gradients = _without_positions(gradients)
         updates, state = optimizer.update(gradients, variables.optimizer, params)
-        params = optax.apply_updates(params, updates)
+        downhill = jax.tree.map(lambda update: -now.rate * update, updates)
+        params = optax.apply_updates(params, downhill)
         # The average follows closely at first, or the initial parameters would stay in it for long.
-        decay = jnp.minimum(config.ema_decay, (1 + number) / (10 + number))
+        decay = jnp.minimum(config.ema_decay, (1 + now.number) / (10 + now.number))
         average = jax.tree.map(
             lambda old, new: decay * old + (1 - decay) * new,
             variables.average,
             params if config.ema_decay else {},
         )
-        return Variables(params, state, average), value
+        return Variables(params, state, average), Measured(measured, optax.tree.norm(gradients))
 
-    places = (layout.whole, layout.whole, layout.divided, layout.divided)
+    places = (layout.whole, layout.whole, layout.divided, layout.divided, layout.whole)
     return jax.jit(step, in_shardings=places, out_shardings=layout.whole, donate_argnums=0)
+
+
+def _gradients(
+    loss: Callable[..., jax.Array],
+    params: optax.Params,
+    batch: tuple[jax.Array, jax.Array, jax.Array],
+    parts: int,
+) -> tuple[jax.Array, optax.Params]:
+    """Loss and gradients, means over the batch, computed in `parts` one after the other."""
+    if parts == 1:
+        return jax.value_and_grad(loss)(params, *batch)
+    inputs, targets, key = batch
+
+    def apart(rows: jax.Array) -> jax.Array:
+        # Every parts-th row, so that each part is divided among the devices as the batch is.
+        return jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0)
+
+    def add(
+        total: tuple[jax.Array, optax.Params], part: tuple[jax.Array, ...]
+    ) -> tuple[tuple[jax.Array, optax.Params], None]:
+        found = jax.value_and_grad(loss)(params, *part)
+        return jax.tree.map(jnp.add, total, found), None
+
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    keys = jax.random.split(key, parts)
+    total, _ = jax.lax.scan(add, zeros, (apart(inputs), apart(targets), keys))
+    value, gradients = jax.tree.map(lambda sums: sums / parts, total)
+    return value, gradients
+
+
+def _without_positions(gradients: optax.Params) -> optax.Params:
+    """The same with zeros for a ViT's positions, which stay what they are."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * (path[-1].key != "pos_embedding"), gradients
+    )
 
 
 def make_count(model: nn.Module, layout: Layout) -> Count:

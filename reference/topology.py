@@ -21,8 +21,9 @@ from jax.stages import Lowered
 from reference import models
 from reference.config import TrainConfig
 from reference.forward import NUM_CLASSES, Forward
+from reference.optimizer import build_optimizer
 from reference.parallel import Layout
-from reference.step import build_optimizer, first_variables, make_step
+from reference.step import Now, first_variables, make_step
 
 EXAMPLES = "v3:2x2, v4:2x2x1, v5e:2x2, v5e:16x16, v5p:2x2x1, v6e:4x4"
 _COLLECTIVE = re.compile(
@@ -151,9 +152,9 @@ def _train(layout: Layout, network: Forward, images: int) -> Lowered:
         precision="float32" if network.precision == "float32" else "bfloat16",
     )
     model = models.build(network.sizes, NUM_CLASSES, network.precision)
-    optimizer = build_optimizer(config, total_steps=1000)
+    optimizer = build_optimizer(config)
     variables = jax.eval_shape(lambda p: first_variables(p, optimizer, config), network.shapes())
     step = make_step(model, NUM_CLASSES, optimizer, config, layout)
-    number = jax.ShapeDtypeStruct((), jnp.int32)
+    number, rate = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
     labels = jax.ShapeDtypeStruct((images,), jnp.int32)
-    return step.lower(variables, number, network.images(images), labels)
+    return step.lower(variables, Now(number, number, rate), network.images(images), labels, {})

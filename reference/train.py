@@ -1,9 +1,10 @@
 """Training from scratch, and fine-tuning, on all devices.
 
 In: images (see `reference.data`) and a `TrainConfig`. Out, beside each other: `NAME.npz`, the
-parameters in the published format; `NAME.state.npz`, all that is needed to go on; `NAME.json`, the
-configuration; `NAME.log.jsonl`, the loss curve; `NAME.labels.txt`, the classes. Every step depends
-on its number and the seed alone, so a run that was stopped and resumed ends in the same parameters.
+parameters in the published format, those that were best on the held-back images or the last;
+`NAME.checkpoints`, all that is needed to go on; `NAME.json`, the configuration; `NAME.log.jsonl`,
+the loss curve; `NAME.labels.txt`, the classes. Every step depends on its number and the seed alone,
+so a run that was stopped and resumed ends in the same parameters.
 """
 
 import dataclasses
@@ -13,95 +14,219 @@ from collections import deque
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from contracts.labels import labels_text
 from reference import checkpoint, data, pipeline, state
-from reference.config import TrainConfig, sizes
+from reference import teacher as teachers
+from reference.checkpoint import write_arrays
+from reference.config import ConfigError, TrainConfig
 from reference.curve import Curve
 from reference.evaluate import Accuracy, evaluate
+from reference.optimizer import build_optimizer
 from reference.parallel import Layout
-from reference.start import start
-from reference.step import Variables, build_optimizer, make_count, make_step
+from reference.recipes import by_hyperrule
+from reference.schedule import learning_rates
+from reference.settle import sizes
+from reference.start import Start, start
+from reference.state import NOT_MEASURED, Record, States
+from reference.step import Measured, Now, make_count, make_step
+from reference.stopping import Stopped, Stopping
+from reference.tracing import Tracing
 
 STEPS_IN_FLIGHT = 2  # queued on the device, so that it never waits for the host
+STEPS_PER_CLOCK = 20  # after which several processes look at the clock of the first
 
 
 def train(
-    config: TrainConfig, source: Path, out: Path, *, resume: bool, refuse_broken: bool
+    config: TrainConfig,
+    source: Path | data.Dataset,
+    out: Path,
+    *,
+    resume: bool = False,
+    refuse_broken: bool = False,
+    profile: bool = False,
 ) -> Accuracy:
-    """Run `config` to its end; returns the accuracy on the held-back training images.
+    """Run `config` to its end; returns the accuracy of what was written, on held-back images.
 
-    Raises ConfigError, LabelsError, data.DataError or CheckpointError before the first step, and
-    KeyboardInterrupt with what to do next.
+    `source` is where the images lie, or these themselves at the image size. Raises ConfigError,
+    LabelsError, data.DataError or CheckpointError before the first step; and Stopped, when a signal
+    ended it, or KeyboardInterrupt at the second, with what to do next.
     """
     files = _Files(out)
+    if not resume and state.exists(files.states):
+        raise ConfigError(
+            f"out: {files.states} exists; go on with --resume, or choose another --out"
+        )
+    if resume and not state.exists(files.states):
+        raise ConfigError(f"resume: there is no {files.states} to go on from")
     try:
-        return _train(config, source, files, resume=resume, refuse_broken=refuse_broken)
+        return _prepare(config, source, files, resume, refuse_broken).run(profile=profile)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(files.what_next()) from None
 
 
-def _train(
-    config: TrainConfig, source: Path, files: "_Files", *, resume: bool, refuse_broken: bool
-) -> Accuracy:
-    begin = start(config, files.state, resume=resume)
+def _prepare(
+    config: TrainConfig,
+    source: Path | data.Dataset,
+    files: "_Files",
+    resume: bool,
+    refuse_broken: bool,
+) -> "_Run":
+    saved = States(files.states) if resume else None
+    if config.hyperrule:
+        config = by_hyperrule(config, *data.survey(source, "train"))
+    begin = start(config, saved)
     layout = Layout.over(jax.devices())
     everything = _read(begin.config, source, refuse_broken, layout)
     # Once more, and for good: files that are no images are left out by now.
     validation, batch_size = sizes(begin.config, len(everything), layout.mesh.size)
     config = dataclasses.replace(begin.config, validation=validation, batch_size=batch_size)
     training, held_back = data.split_validation(everything, validation, config.seed)
-    per_epoch = len(training) // batch_size
-    total_steps, num_classes = per_epoch * config.epochs, len(training.classes)
-    optimizer = build_optimizer(config, total_steps)
-    model = begin.model(num_classes)
-    variables = layout.copy(begin.variables(model, num_classes, optimizer))
-    step = make_step(model, num_classes, optimizer, config, layout)
-    count = make_count(model, layout)
-
-    def measure() -> Accuracy:
-        params = variables.average or variables.params
-        return evaluate(count, layout, params, held_back, config.workers)
-
-    first, done = jax.process_index() == 0, begin.step
-    if first:
-        files.begin(config, training.classes)
-    accuracy = measure() if done == total_steps else Accuracy(0.0, 0.0, len(held_back))
-    batches = pipeline.training(training, config, done, jax.process_index(), jax.process_count())
-    in_flight: deque[jax.Array] = deque()
-    saved_at = time.monotonic()
-    with Curve(files.log if first else None, done, total_steps, batch_size) as curve:
-        for images, labels in curve.count_wait(batches):
-            variables, loss = step(variables, done, layout.divide(images), layout.divide(labels))
-            done += 1
-            in_flight.append(loss)
-            if len(in_flight) > STEPS_IN_FLIGHT:
-                in_flight.popleft().block_until_ready()
-            ended = done % per_epoch == 0
-            # The curve comes first: a run that is killed between the two goes over the step again,
-            # and writes its row anew; else it would have never written it.
-            if ended:
-                accuracy = measure()
-                curve.epoch(done, loss, done // per_epoch, accuracy.top1)
-            else:
-                curve.step(done, loss)
-            if first and (ended or time.monotonic() - saved_at > 60 * config.save_minutes):
-                files.save(done, variables, config)
-                saved_at = time.monotonic()
-    return accuracy
+    training = data.share_of(training, config.train_share, config.seed)
+    return _Run(config, begin, layout, files, (training, held_back))
 
 
-def _read(config: TrainConfig, source: Path, refuse_broken: bool, layout: Layout) -> data.Dataset:
+def _read(
+    config: TrainConfig, source: Path | data.Dataset, refuse_broken: bool, layout: Layout
+) -> data.Dataset:
+    if not isinstance(source, Path):
+        return source
     return data.load(
         source,
         "train",
         config.image_size,
         refuse_broken=refuse_broken,
         memory_gib=config.memory_gib,
-        as_files=config.min_crop_area < 1,  # which is cut out of the whole image
+        # A crop is cut out of the whole image; and of several processes each reads its share.
+        as_files=config.min_crop_area < 1 or config.resize > 0 or jax.process_count() > 1,
         workers=config.workers,
         listed=lambda files: sizes(config, files, layout.mesh.size),
     )
+
+
+class _Run:
+    """A run with nothing left open."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        begin: Start,
+        layout: Layout,
+        files: "_Files",
+        parts: tuple[data.Dataset, data.Dataset],
+    ) -> None:
+        self.config, self.layout, self.files = config, layout, files
+        self.training, self.held_back = parts
+        num_classes = len(self.training.classes)
+        self.per_epoch = len(self.training) // config.batch_size
+        self.rates = learning_rates(config, self.per_epoch)
+        self.steps, self.done = len(self.rates), begin.step
+        optimizer = build_optimizer(config)
+        model = begin.model(num_classes)
+        self.variables = begin.variables(model, num_classes, optimizer, layout)
+        teacher = None
+        if config.teacher:
+            teacher = teachers.read(Path(config.teacher), num_classes, config.precision)
+        self.teacher_params = layout.copy(teacher.params) if teacher else {}
+        self.step = make_step(model, num_classes, optimizer, config, layout, teacher=teacher)
+        self.count = make_count(model, layout)
+        shapes = {
+            key: leaf.shape for key, leaf in checkpoint.flatten_tree(self.variables.params).items()
+        }
+        self.record = begin.record or Record({}, shapes)
+        self.record = dataclasses.replace(self.record, config=dataclasses.asdict(config))
+        self.is_first = jax.process_index() == 0
+        if self.is_first:
+            files.begin(config, self.training.classes)
+        multihost_utils.sync_global_devices("the folder is there")
+        self.states = begin.states or States(files.states)
+
+    def run(self, *, profile: bool = False) -> Accuracy:
+        """Do the steps that are left; returns the accuracy of what is written."""
+        first, processes = jax.process_index(), jax.process_count()
+        batches = pipeline.training(self.training, self.config, self.done, first, processes)
+        in_flight: deque[Measured] = deque()
+        saved_at = time.monotonic()
+        log = self.files.log if self.is_first else None
+        curve = Curve(log, self.done, self.steps, self.config.batch_size)
+        tracing = Tracing(self.files.profile if profile and self.is_first else None, self.done)
+        with Stopping() as stopping, curve, tracing:
+            for images, labels in curve.count_wait(batches):
+                tracing.before(self.done)
+                measured = self._step(images, labels)
+                in_flight.append(measured)
+                if len(in_flight) > STEPS_IN_FLIGHT:
+                    jax.block_until_ready(in_flight.popleft())
+                rate = float(self.rates[self.done - 1])
+                # The curve comes first: a run that is killed between the two goes over the step
+                # again, and writes its row anew; else it would have never written it.
+                if self._is_measured():
+                    top1 = self._measure()
+                    curve.epoch(self.done, measured, rate, self.done / self.per_epoch, top1)
+                    self._save(top1)
+                    saved_at = time.monotonic()
+                else:
+                    curve.step(self.done, measured, rate)
+                    if self._is_due(time.monotonic() - saved_at):
+                        self._save(NOT_MEASURED)
+                        saved_at = time.monotonic()
+                if stopping.number or self.states.preempted(self.done):
+                    self._stop(stopping.number)
+        self.states.close()
+        return Accuracy(self.record.best_top1, self.record.best_top5, len(self.held_back))
+
+    def _step(self, images: pipeline.Images, labels: pipeline.Labels) -> Measured:
+        both = self.layout.divide(images), self.layout.divide(labels)
+        now = Now(np.int32(self.done), np.uint32(self.config.seed), self.rates[self.done])
+        measured: Measured
+        self.variables, measured = self.step(self.variables, now, *both, self.teacher_params)
+        self.done += 1
+        return measured
+
+    def _is_measured(self) -> bool:
+        return (
+            self.done % (self.config.eval_steps or self.per_epoch) == 0 or self.done == self.steps
+        )
+
+    def _is_due(self, seconds: float) -> bool:
+        """Whether it is time to save; all processes must find the same."""
+        due = seconds > 60 * self.config.save_minutes
+        if jax.process_count() == 1:
+            return due
+        if self.done % STEPS_PER_CLOCK:
+            return False
+        return bool(multihost_utils.broadcast_one_to_all(np.asarray(due)))
+
+    def _measure(self) -> float:
+        """Accuracy on the held-back images now; writes `NAME.npz` where it is to be kept."""
+        params = self.variables.average or self.variables.params
+        found = evaluate(self.count, self.layout, params, self.held_back, self.config.workers)
+        if self.config.keep == "last" or found.top1 >= self.record.best_top1:
+            self.record = dataclasses.replace(
+                self.record, best_step=self.done, best_top1=found.top1, best_top5=found.top5
+            )
+            self._write()
+        return found.top1
+
+    def _save(self, top1: float) -> None:
+        if not self.record.best_step:  # so that there is something to look at before the first one
+            self._write()
+        self.states.save(self.done, self.variables, self.record, top1)
+
+    def _write(self) -> None:
+        if self.is_first:
+            params = checkpoint.flatten(self.variables.average or self.variables.params)
+            write_arrays(self.files.out, params)
+
+    def _stop(self, number: int) -> None:
+        """Save what is not saved yet, and end."""
+        if self.states.step != self.done:
+            self._save(NOT_MEASURED)
+        self.states.close()
+        text = f"stopped after step {self.done}, which is saved: go on with --resume"
+        raise Stopped(text, number)
 
 
 class _Files:
@@ -109,26 +234,21 @@ class _Files:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.state = out.with_suffix(".state.npz")
+        self.states = out.with_suffix(".checkpoints")
         self.log = out.with_suffix(".log.jsonl")
+        self.profile = out.with_suffix(".profile")
 
     def begin(self, config: TrainConfig, classes: tuple[str, ...]) -> None:
         labels = labels_text(classes)
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        for file in (self.out, self.state, self.log):
+        for file in (self.out, self.log):
             checkpoint.remove_temporaries(file)
         text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
         checkpoint.write_text(self.out.with_suffix(".json"), text)
         checkpoint.write_text(self.out.with_suffix(".labels.txt"), labels)
 
     def what_next(self) -> str:
-        """What to do after a stop."""
-        if self.state.exists():
+        """What to do after a stop at once."""
+        if state.exists(self.states):
             return "the last checkpoint is whole: go on with --resume"
         return "nothing had been saved yet: start again, without --resume"
-
-    def save(self, done: int, variables: Variables, config: TrainConfig) -> None:
-        # The state comes first: it alone decides where a resumed run goes on.
-        state.save(self.state, done, variables, config)
-        params = checkpoint.flatten(variables.average or variables.params)
-        checkpoint.write_arrays(self.out, params)

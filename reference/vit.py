@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from contracts.variants import ViTSizes
+from reference.regularise import skip_rate, skip_some
 
 LAYER_NORM_EPSILON = 1e-6
+POSITIONS_DEVIATION = 0.02  # of their initial values
 
 
 class MlpBlock(nn.Module):
@@ -22,11 +24,23 @@ class MlpBlock(nn.Module):
 
     mlp_dim: int
     dtype: Any
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.gelu(nn.Dense(self.mlp_dim, dtype=self.dtype)(x))  # the tanh form, as published
-        return nn.Dense(x.shape[-1], dtype=self.dtype)(y)
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = nn.gelu(self._dense(self.mlp_dim)(x))  # the tanh form, as published
+        y = nn.Dropout(self.dropout)(y, deterministic=not train)
+        y = self._dense(x.shape[-1])(y)
+        z: jax.Array = nn.Dropout(self.dropout)(y, deterministic=not train)
+        return z
+
+    def _dense(self, width: int) -> nn.Dense:
+        return nn.Dense(
+            width,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
+            bias_init=nn.initializers.normal(1e-6),
+        )
 
 
 class EncoderBlock(nn.Module):
@@ -34,16 +48,23 @@ class EncoderBlock(nn.Module):
 
     config: ViTSizes
     dtype: Any
+    dropout: float = 0.0
+    skip_rate: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         y = nn.LayerNorm(LAYER_NORM_EPSILON, self.dtype, name="LayerNorm_0")(x)
         attention = nn.MultiHeadDotProductAttention(
-            self.config.num_heads, dtype=self.dtype, name="MultiHeadDotProductAttention_1"
+            self.config.num_heads,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
+            name="MultiHeadDotProductAttention_1",
         )
-        x = x + attention(y, y)
+        y = nn.Dropout(self.dropout)(attention(y, y), deterministic=not train)
+        x = x + skip_some(self, y, self.skip_rate, train=train)
         y = nn.LayerNorm(LAYER_NORM_EPSILON, self.dtype, name="LayerNorm_2")(x)
-        return x + MlpBlock(self.config.mlp_dim, self.dtype, name="MlpBlock_3")(y)
+        mlp = MlpBlock(self.config.mlp_dim, self.dtype, self.dropout, name="MlpBlock_3")
+        return x + skip_some(self, mlp(y, train=train), self.skip_rate, train=train)
 
 
 class PositionEmbedding(nn.Module):
@@ -52,7 +73,7 @@ class PositionEmbedding(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (1, *x.shape[1:])
-        positions = self.param("pos_embedding", nn.initializers.normal(0.02), shape)
+        positions = self.param("pos_embedding", nn.initializers.normal(POSITIONS_DEVIATION), shape)
         y: jax.Array = x + positions.astype(x.dtype)
         return y
 
@@ -62,12 +83,18 @@ class Encoder(nn.Module):
 
     config: ViTSizes
     dtype: Any
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = PositionEmbedding(name="posembed_input")(x)
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
         for index in range(self.config.num_layers):
-            x = EncoderBlock(self.config, self.dtype, name=f"encoderblock_{index}")(x)
+            rate = skip_rate(self.stochastic_depth, index, self.config.num_layers)
+            name = f"encoderblock_{index}"
+            block = EncoderBlock(self.config, self.dtype, self.dropout, rate, name=name)
+            x = block(x, train=train)
         y: jax.Array = nn.LayerNorm(LAYER_NORM_EPSILON, self.dtype, name="encoder_norm")(x)
         return y
 
@@ -78,9 +105,11 @@ class VisionTransformer(nn.Module):
     config: ViTSizes
     num_classes: int
     dtype: Any = jnp.float32
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         sizes, patch = self.config, (self.config.patch_size, self.config.patch_size)
         x = nn.Conv(sizes.hidden_size, patch, patch, dtype=self.dtype, name="embedding")(images)
         x = x.reshape(x.shape[0], -1, x.shape[-1])  # tokens in row-major order
@@ -88,7 +117,10 @@ class VisionTransformer(nn.Module):
             token = self.param("cls", nn.initializers.zeros, (1, 1, sizes.hidden_size))
             token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
             x = jnp.concatenate([token, x], axis=1)
-        x = Encoder(sizes, self.dtype, name="Transformer")(x)
+        encoder = Encoder(
+            sizes, self.dtype, self.dropout, self.stochastic_depth, name="Transformer"
+        )
+        x = encoder(x, train=train)
         x = x[:, 0] if sizes.class_token else jnp.mean(x, axis=1, dtype=jnp.float32)
         x = x.astype(jnp.float32)
         if sizes.representation_size is not None:

@@ -74,6 +74,18 @@ def run(
     return finish(start(*arguments, devices=devices, python_path=python_path))
 
 
+def saved_step(out: Path) -> int:
+    """The step that a run saved last; 0 where it saved none, or none is whole."""
+    states = out.with_suffix(".checkpoints")
+    entries = states.iterdir() if states.is_dir() else ()
+    return max((int(entry.name) for entry in entries if entry.name.isdigit()), default=0)
+
+
+def is_saving(out: Path) -> bool:
+    """Whether a save is being written, or was when its run was killed."""
+    return any("tmp" in entry.name for entry in out.with_suffix(".checkpoints").glob("*"))
+
+
 def curve(out: Path) -> list[tuple[int, float]]:
     """Step and loss at the end of every epoch."""
     log = out.with_suffix(".log.jsonl")

@@ -40,7 +40,11 @@ PARAMETERS = {
     "bit_r152x4": 936_533_224,
     "bit_r200x3": 568_633_000,
 }
-OURS = {"mixer_cifar10", "mixer_testing", "vit_testing", "bit_testing"}
+OURS = {
+    f"{family}_{name}"
+    for family in ("mixer", "vit", "bit")
+    for name in ("cifar10", "nano", "testing")
+}
 CASES = [
     ("mixer_tiny", "checkpoint.npz", 2e-5),
     ("mixer_tiny_hires_k2", "checkpoint.npz", 2e-5),

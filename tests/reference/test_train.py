@@ -9,12 +9,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
-from reference import commands, models
-from reference.config import ConfigError, TrainConfig, sizes
-from tests.reference.runs import CLASSES, FLAGS, arrays, curve, finish, run, start, write_images
+from reference import checkpoint, commands, models, state
+from reference.config import ConfigError, TrainConfig
+from reference.evaluate import Accuracy
+from reference.optimizer import build_optimizer
+from reference.parallel import Layout
+from reference.settle import sizes
+from reference.stopping import Stopping
+from tests.reference.runs import (
+    CLASSES,
+    FLAGS,
+    arrays,
+    curve,
+    finish,
+    is_saving,
+    run,
+    saved_step,
+    start,
+    write_images,
+)
 
 pytestmark = pytest.mark.timeout(400)  # programs are compiled, on however busy a machine
 SMALL = TrainConfig(variant="mixer_testing", batch_size=8, validation=16)
@@ -62,8 +79,7 @@ def test_a_killed_and_resumed_run_ends_in_the_parameters_of_an_unbroken_one(
 ) -> None:
     broken = tmp_path / "model.npz"
     flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", images, "--out", broken]
-    state = broken.with_suffix(".state.npz")
-    stop_when(start("train", *flags), lambda: state.exists() and curve(broken))
+    stop_when(start("train", *flags), lambda: saved_step(broken) and curve(broken))
     assert 0 < len(curve(broken)) < 20
     again = run("train", *flags, "--resume")
     assert again.returncode == 0, again.stderr
@@ -74,34 +90,33 @@ def test_killed_while_a_checkpoint_is_written_a_run_goes_on_from_the_one_before(
     images: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "model.npz"
-    state = broken.with_suffix(".state.npz")
     flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", images, "--out", broken]
 
     def writing_the_second() -> bool:
-        return state.exists() and any(tmp_path.glob(f".{state.name}.*.tmp"))
+        return saved_step(broken) > 0 and is_saving(broken)
 
     stop_when(start("train", *flags), writing_the_second)
     for _ in range(20):
-        if any(tmp_path.glob(f".{state.name}.*.tmp")):
+        if is_saving(broken):
             break
         # The kill came just after the renaming; so once more.
         stop_when(start("train", *flags, "--resume"), writing_the_second)
     else:
-        pytest.fail("never killed while the temporary file was there")
-    assert int(arrays(state)["step"]) % 8 == 0  # whole, and of an epoch's end
+        pytest.fail("never killed while a save was being written")
+    assert saved_step(broken) % 8 == 0  # whole, and of an epoch's end
     again = run("train", *flags, "--resume")
     assert again.returncode == 0, again.stderr
     assert not list(tmp_path.glob(".*.tmp")), "what the killed run left behind is still there"
+    assert not is_saving(broken), "what the killed run left behind is still there"
     assert_equal_runs(broken, unbroken)
 
 
 def test_saved_within_an_epoch_too(images: Path, unbroken: Path, tmp_path: Path) -> None:
     broken = tmp_path / "model.npz"
-    state = broken.with_suffix(".state.npz")
     flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", images, "--out", broken]
     often = ("--save-minutes", "0.000001")
-    stop_when(start("train", *flags, *often), broken.exists)
-    assert int(arrays(state)["step"]) % 8 > 0
+    stop_when(start("train", *flags, *often), lambda: saved_step(broken) % 8)
+    assert saved_step(broken) % 8 > 0
     assert models.read(broken).num_classes == 2
     again = run("train", *flags, "--resume")  # and saves as often as usual from now on
     assert again.returncode == 0, again.stderr
@@ -204,21 +219,75 @@ def test_a_small_folder_trains_without_any_numbers_and_resumes_with_those_it_had
     assert "error: batch_size: this run was started with 32, not 16" in other.stderr
 
 
-def test_a_stop_says_what_to_do_next(images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_saves_the_step_that_it_is_at(
+    images: Path, unbroken: Path, tmp_path: Path, by: signal.Signals
+) -> None:
     out = tmp_path / "model.npz"
-    # Programs of its own, which take a while to compile: it is stopped before the first step.
-    flags: list[str | Path] = ["--variant", "mixer_cifar10", "--batch-size", "8", "--epochs", "200"]
-    flags += ["--validation", "16", "--data", images, "--out", out]
-    log, state = out.with_suffix(".log.jsonl"), out.with_suffix(".state.npz")
-    early = stop_when(start("train", *flags), log.exists, signal.SIGINT)
-    assert not state.exists(), "stopped too late"
+    flags: list[str | Path] = [*FLAGS, "--epochs", "20", "--data", images, "--out", out]
+    done = stop_when(start("train", *flags), lambda: curve(out), by)
+    assert done.returncode == 128 + by
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("stopped after step ")
+    assert last.endswith(", which is saved: go on with --resume")
+    assert saved_step(out) == int(last.split()[3].rstrip(","))
+    again = run("train", *flags, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert_equal_runs(out, unbroken)
+
+
+def test_a_stop_before_the_first_step_says_what_to_do_next(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.npz"
+    # Reading the images takes a while.
+    many = tmp_path / "many/train"
+    for name in CLASSES:
+        (many / name).mkdir(parents=True)
+        for index in range(3000):
+            (many / name / f"{index}.png").symlink_to(images / "train" / name / "0.png")
+    flags: list[str | Path] = [*FLAGS, "--data", tmp_path / "many", "--out", out]
+    process = start("train", *flags)
+    assert process.stderr is not None
+    assert "/many/" in process.stderr.readline()  # it is at the images now
+    process.send_signal(signal.SIGINT)
+    early = finish(process)
     assert early.returncode == 130
     last = early.stderr.splitlines()[-1]
     assert last == "stopped; nothing had been saved yet: start again, without --resume"
-    late = stop_when(start("train", *flags), state.exists, signal.SIGINT)
-    assert late.returncode == 130
-    last = late.stderr.splitlines()[-1]
-    assert last == "stopped; the last checkpoint is whole: go on with --resume"
+    assert not saved_step(out)
+
+
+def test_a_second_interrupt_ends_a_run_at_once() -> None:
+    with Stopping() as stopping:
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_best_parameters_are_written_and_the_last_are_kept_to_go_on(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    falling = iter([0.9, 0.85, 0.83, 0.87])
+    monkeypatch.setattr(
+        "reference.train.evaluate", lambda *_: Accuracy(top1=next(falling), top5=1.0, images=16)
+    )
+    out = tmp_path / "model.npz"
+    written = []
+
+    def write(path: Path, values: checkpoint.Arrays) -> None:
+        written.append(path.name)
+        checkpoint.write_arrays(path, values)
+
+    monkeypatch.setattr("reference.train.write_arrays", write)
+    commands.train(dataclasses.replace(SMALL, epochs=4), data=images, out=out)
+    assert "accuracy 90.00% on 16" in capsys.readouterr().out
+    assert written == ["model.npz"]
+    kept = sorted(int(entry.name) for entry in out.with_suffix(".checkpoints").iterdir())
+    assert kept == [8, 32]
 
 
 def test_a_resumed_run_drops_what_was_logged_after_the_save(images: Path, tmp_path: Path) -> None:
@@ -285,13 +354,18 @@ def test_with_every_augmentation_and_an_average_a_run_resumes_bit_for_bit(
     whole, broken = tmp_path / "whole.npz", tmp_path / "broken.npz"
     done = run("train", *flags, "--out", whole)
     assert done.returncode == 0, done.stderr
-    stop_when(start("train", *flags, "--out", broken), broken.exists)
+    stop_when(start("train", *flags, "--out", broken), lambda: saved_step(broken))
     again = run("train", *flags, "--out", broken, "--resume")
     assert again.returncode == 0, again.stderr
     assert_equal_runs(broken, whole)
-    state = arrays(whole.with_suffix(".state.npz"))
-    assert np.any(state["params/head/kernel"] != state["average/head/kernel"])
-    np.testing.assert_array_equal(arrays(whole)["head/kernel"], state["average/head/kernel"])
+    states = state.States(whole.with_suffix(".checkpoints"))
+    config = TrainConfig(optimizer="muon", ema_decay=0.9)
+    layout = Layout.over(jax.devices())
+    kept = states.restore(build_optimizer(config), states.record(), layout)
+    states.close()
+    params, average = (tree["head"]["kernel"] for tree in (kept.params, kept.average))
+    assert np.any(params != average)
+    np.testing.assert_array_equal(arrays(whole)["head/kernel"], average)
 
 
 def test_fine_tuning_starts_from_a_published_file_at_a_higher_resolution(

@@ -1,0 +1,103 @@
+"""What a configuration leaves open, found out: from the variant, the data, the devices, a record.
+
+In: a `TrainConfig`, and what there is of those. Out: the same with nothing left open.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from contracts.variants import VARIANTS
+from reference import models
+from reference.config import ConfigError, TrainConfig
+
+DEFAULT_VARIANT = "mixer_cifar10"
+# Fields that may change when a run goes on: they decide when and how fast, never what is computed.
+FREE = ("save_minutes", "workers")
+# Fields that a run finds out where they are left open ("", 0, "auto", None).
+FOUND_OUT = ("variant", "image_size", "precision", "batch_size", "validation", "label_smoothing")
+BATCH_SIZE, VALIDATION = 128, 2000  # where they are left open, and the set is not too small
+
+
+def sizes(config: TrainConfig, images: int, devices: int) -> tuple[int, int]:
+    """How many of so many images are held back, and how many make a batch on so many devices.
+
+    Raises ConfigError, which names all that cannot be.
+    """
+    most = images - devices  # each device takes one image a step, or more
+    if most < 1:
+        raise ConfigError(
+            f"data: {images} training images are too few; there must be at least "
+            f"{devices + 1}: one for each device, and one to hold back"
+        )
+    tenth = max(1, min(VALIDATION, images // 10, most))
+    wrong = []
+    held_back = tenth if config.validation is None else config.validation
+    if held_back > most:
+        wrong.append(
+            f"validation: cannot hold back {held_back} of {images} images; choose at most "
+            f"{most}, or leave it out for {tenth}"
+        )
+        held_back = tenth  # which the batch is held against
+    rest = images - held_back
+    fits = devices
+    while 2 * fits <= min(BATCH_SIZE, rest):
+        fits *= 2
+    batch_size = config.batch_size or fits
+    if batch_size % devices:
+        wrong.append(
+            f"batch_size: {batch_size} cannot be divided among {devices} devices; choose a "
+            f"multiple, or leave it out for {fits}"
+        )
+    if batch_size > rest:
+        wrong.append(
+            f"batch_size: {batch_size} is more than {rest} images, which are left to train on; "
+            f"choose at most {rest - rest % devices}, or leave it out for {fits}"
+        )
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    return held_back, batch_size
+
+
+def go_on(config: TrainConfig, before: dict[str, Any]) -> TrainConfig:
+    """The configuration of a run that goes on: what it began with, `before`.
+
+    Raises ConfigError for a field that is set to something else. Fields that were left to be
+    found out are taken from the record.
+    """
+    # What a record of before these fields existed means.
+    old = dataclasses.asdict(TrainConfig(precision="float32")) | before
+    old["stairs"] = tuple(old["stairs"])  # of which JSON makes a list
+    open_ = dataclasses.asdict(TrainConfig())
+    for field, value in dataclasses.asdict(config).items():
+        left_open = field in FOUND_OUT and value == open_[field]
+        if old[field] != value and not left_open and field not in FREE:
+            raise ConfigError(
+                f"{field}: this run was started with {old[field]!r}, not {value!r}; "
+                "resume with the same configuration, or start anew with another --out"
+            )
+    left = {field: old[field] for field in FOUND_OUT}
+    return dataclasses.replace(config, **left)
+
+
+def settle(config: TrainConfig, variant: str, image_size: int) -> TrainConfig:
+    """Variant, image size, precision and smoothing; raises ConfigError."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    image_size = config.image_size or image_size or models.native_image_size(variant)
+    row = VARIANTS.get(variant)
+    patch = getattr(row.sizes, "patch_size", 1) if row else 1
+    if image_size % patch:
+        raise ConfigError(f"image_size: {image_size} is no multiple of the patch size {patch}")
+    smoothing = config.label_smoothing
+    if smoothing is None:
+        smoothing = 0.0 if config.start_from or config.teacher else 0.1
+    return dataclasses.replace(
+        config,
+        variant=variant,
+        image_size=image_size,
+        precision=precision,
+        label_smoothing=smoothing,
+    )

@@ -1,0 +1,51 @@
+"""Signals that end a training run between two steps, so that nothing of it is lost.
+
+In: SIGTERM and SIGINT (Ctrl-C). Out: whether one came. The second SIGINT ends the run at once.
+"""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+
+
+class Stopped(Exception):  # noqa: N818  no error: all went as it should
+    """A run was ended by a signal; its text says what to do next."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.number = number  # of the signal
+
+
+class Stopping:
+    """Notes signals while it is entered; a context manager of the main thread."""
+
+    def __init__(self) -> None:
+        self.number = 0  # of the signal that came; 0: none did
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stopping":
+        signals = [signal.SIGINT]
+        # Of several processes JAX's coordinator hears SIGTERM, so that all stop at one step.
+        if jax.process_count() == 1:
+            signals.append(signal.SIGTERM)
+        for number in signals:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.number:
+            raise KeyboardInterrupt
+        self.number = number
+        if jax.process_count() > 1:
+            signal.raise_signal(signal.SIGTERM)  # which JAX's coordinator passes on to all

@@ -1,0 +1,93 @@
+"""A classifier to learn from: consistent and patient teaching (arXiv 2106.05237).
+
+In: a checkpoint (.npz) of any of the three families, or an exported classifier (.onnx). Out: its
+logits for the very pixels that the student sees: the same crops, mirrored and mixed alike, computed
+anew in every step.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import optax
+
+from reference import models
+from reference.config import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Knows the answers; its parameters are given at every call, so that no program holds them."""
+
+    params: optax.Params  # {} for a teacher that is no network of ours
+    num_classes: int
+    image_size: int | None  # pixels per side; None where it takes any
+    answer: Callable[[optax.Params, jax.Array], jax.Array]
+
+    def logits(self, params: optax.Params, inputs: jax.Array) -> jax.Array:
+        """Float32 logits [N, K] for float32 images [N, H, W, 3] in [-1, 1], at its own size."""
+        count, size = inputs.shape[0], self.image_size or inputs.shape[1]
+        if size != inputs.shape[1]:
+            inputs = jax.image.resize(inputs, (count, size, size, 3), "bilinear", antialias=True)
+        return jax.lax.stop_gradient(self.answer(params, inputs))
+
+
+def read(path: Path, num_classes: int, precision: str) -> Teacher:
+    """Read a teacher. Raises CheckpointError, or ConfigError where it knows other classes."""
+    found = _from_onnx(path) if path.suffix == ".onnx" else _from_checkpoint(path, precision)
+    if found.num_classes != num_classes:
+        raise ConfigError(
+            f"teacher: {path} knows {found.num_classes} classes, the data have {num_classes}"
+        )
+    return found
+
+
+def _from_checkpoint(path: Path, precision: str) -> Teacher:
+    pretrained = models.read(path)
+    model = models.build(pretrained.config, pretrained.num_classes, precision)
+
+    def answer(params: optax.Params, inputs: jax.Array) -> jax.Array:
+        return models.apply(model, params, inputs)
+
+    return Teacher(pretrained.params, pretrained.num_classes, pretrained.image_size, answer)
+
+
+def _from_onnx(path: Path) -> Teacher:
+    """A graph with the input `image` uint8 [N, H, W, 3] and the output `logits` [N, K].
+
+    ONNX Runtime computes on the host; pixels that mixing made fractions of are rounded for it.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415  only for such a teacher
+    except ImportError:
+        raise ConfigError(
+            "teacher: an .onnx file needs onnxruntime: pip install onnxruntime"
+        ) from None
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+        raise ConfigError(f"teacher: {path}: {error}") from None
+    images = {value.name: value for value in session.get_inputs()}.get("image")
+    logits = {value.name: value for value in session.get_outputs()}.get("logits")
+    if images is None or logits is None or images.type != "tensor(uint8)":
+        raise ConfigError(
+            f"teacher: {path}: expected the input image (uint8) and the output logits, as "
+            "`python -m export` writes them"
+        )
+    size, classes = int(images.shape[1]), int(logits.shape[1])
+
+    def run(inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        pixels = np.rint(np.asarray(inputs) * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
+        found: npt.NDArray[np.float32] = session.run(["logits"], {"image": pixels})[0]
+        return found
+
+    def answer(_: optax.Params, inputs: jax.Array) -> jax.Array:
+        shape = jax.ShapeDtypeStruct((inputs.shape[0], classes), jnp.float32)
+        called: jax.Array = jax.pure_callback(run, shape, inputs, vmap_method="sequential")
+        return called
+
+    return Teacher({}, classes, size, answer)
