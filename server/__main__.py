@@ -9,7 +9,6 @@ import asyncio
 import ipaddress
 import logging
 import os
-import socket
 import sys
 
 # gRPC would log a warning whenever a local Triton is started; that child calls no gRPC of ours.
@@ -20,6 +19,7 @@ from server.local_triton.supervisor import LocalTriton, LocalTritonError
 from server.observability import logs
 from server.process import gateway
 from server.process.event_loop import new_event_loop, stop_on_signals
+from server.process.listeners import ListenError, Listeners, listening, url_of
 from server.process.uvicorn_parts import UnsupportedUvicornError, http_protocol
 from server.process.workers import Workers, WorkersError, quiet
 from server.settings import Settings, SettingsError, read
@@ -47,24 +47,17 @@ def main() -> int:
     try:
         http_protocol()  # told here, not by each of several workers
         with (
-            _listen(settings.host, settings.port) as listener,
+            listening(settings) as listeners,
             asyncio.Runner(loop_factory=new_event_loop) as runner,
         ):
-            return runner.run(serve(settings, listener))
-    except UnsupportedUvicornError as error:
+            return runner.run(serve(settings, listeners))
+    except (UnsupportedUvicornError, ListenError) as error:
         print(f"python -m server: {error}", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(
-            f"python -m server: cannot listen on {settings.host} port {settings.port}: "
-            f"{error.strerror or error}; choose others with --host and --port",
-            file=sys.stderr,
-        )
-        return 1
 
 
-async def serve(settings: Settings, listener: socket.socket) -> int:
-    """Serve on `listener` until a signal; the exit status."""
+async def serve(settings: Settings, listeners: Listeners) -> int:
+    """Serve on `listeners` until a signal; the exit status."""
     triton = LocalTriton(settings.repository) if settings.with_triton else None
     triton_url = triton.grpc_url if triton else settings.triton_url
     server = (
@@ -73,8 +66,10 @@ async def serve(settings: Settings, listener: socket.socket) -> int:
         else gateway.make(settings, triton_url)
     )
     stop_on_signals(server.stop)
-    host, port = listener.getsockname()[:2]
-    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    host, port = listeners.main.getsockname()[:2]
+    logger.info("listening on %s", url_of(listeners.main))
+    for name, listener in listeners.others.items():
+        logger.info("--%s: /%s is on %s", name, name, url_of(listener))
     if settings.keys_file is None and not ipaddress.ip_address(host).is_loopback:
         logger.warning(
             "anybody who reaches %s port %d may use this server, since it needs no API key; "
@@ -86,7 +81,7 @@ async def serve(settings: Settings, listener: socket.socket) -> int:
     if supervisor is not None:
         supervisor.add_done_callback(lambda _task: server.stop())
     try:
-        await server.serve_on(listener)
+        await server.serve_on(listeners)
     except WorkersError as error:
         logger.error("%s", error)  # noqa: TRY400 - a trace would say nothing more
         return 1
@@ -103,11 +98,6 @@ async def serve(settings: Settings, listener: socket.socket) -> int:
         if failure is not None:
             raise failure
     return 0
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    return socket.create_server((host, port), family=family, backlog=2048)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsC
 
 PREFIX = "MIXER_"
 CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py
+# An IPv6 address is written in brackets.
+ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -127,6 +129,14 @@ class Settings(BaseSettings):
         description="Origins whose pages may call this server from a browser, with commas between "
         "them: https://example.org,https://example.com; * for all.",
     )
+    metrics: str = Field(
+        "here",
+        description="Where /metrics is served: here, off, or another address HOST:PORT.",
+    )
+    docs: str = Field(
+        "here",
+        description="Where /docs and /openapi.json are served: here, off, or HOST:PORT.",
+    )
     workers: int = Field(
         1, ge=1, le=256, description="Gateway processes that share the port and one Triton."
     )
@@ -152,18 +162,20 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("metrics", "docs")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        found = ADDRESS.fullmatch(value)
+        if value not in {"here", "off"} and not (found and int(found[2]) < 65536):
+            raise ValueError("should be here, off, or HOST:PORT such as 127.0.0.1:9100")
+        return value
+
     @field_validator("triton_url")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         for each in value.split(","):
-            host, _, port = each.rpartition(":")
-            # An IPv6 address is written in brackets.
-            if not (
-                re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+", host)
-                and port.isascii()
-                and port.isdigit()
-                and 0 < int(port) < 65536
-            ):
+            found = ADDRESS.fullmatch(each)
+            if not found or not 0 < int(found[2]) < 65536:
                 raise ValueError(
                     "should be HOST:PORT without a scheme, such as 127.0.0.1:8001, or several "
                     "with commas between them"

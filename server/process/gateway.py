@@ -8,19 +8,20 @@ import asyncio
 import contextlib
 import gc
 import math
-import socket
 from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
 from server.process import memory, open_files
+from server.process.listeners import Listeners
 from server.process.uvicorn_parts import http_protocol
 from server.settings import Settings
 from server.web.app import create_app
 from server.web.connection_limits import ConnectionLimits
 from server.web.connections import KEEP_ALIVE_SECONDS, ClientConnection
 from server.web.edge import Edge
+from server.web.state import state_of
 
 # New objects between two looks for garbage; Python's default of 700 are made by a few requests.
 GARBAGE_THRESHOLD = 10_000
@@ -66,7 +67,7 @@ class Gateway(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(settings.grace - settings.drain_seconds),
             )
         )
-        self._app = app
+        self._state = state_of(app)
         self._drain_seconds = settings.drain_seconds
 
     def stop(self) -> None:
@@ -74,18 +75,19 @@ class Gateway(uvicorn.Server):
 
         Told a second time, it waits for no more clients to notice.
         """
-        if self._app.state.draining or not self._drain_seconds:
+        if self._state.draining or not self._drain_seconds:
             self.should_exit = True
         else:
             asyncio.get_running_loop().call_later(self._drain_seconds, self._stop_accepting)
-        self._app.state.draining = True
+        self._state.draining = True
 
     def _stop_accepting(self) -> None:
         self.should_exit = True
 
-    async def serve_on(self, listener: socket.socket) -> None:
+    async def serve_on(self, listeners: Listeners) -> None:
         """Serve until `stop`."""
         open_files.allow(self.connections.most)
+        self._state.ports.update(listeners.ports())
         # What has been made so far stays to the end: looking through it again and again for
         # garbage took from a tenth to two fifths of the event loop's time under load.
         gc.collect()
@@ -93,7 +95,7 @@ class Gateway(uvicorn.Server):
         gc.set_threshold(GARBAGE_THRESHOLD)
         giving_back = asyncio.create_task(memory.give_back())
         try:
-            await self.serve(sockets=[listener])
+            await self.serve(sockets=listeners.all())
         finally:
             giving_back.cancel()
 

@@ -1,6 +1,6 @@
 """Several gateway processes on one port: started, replaced when one dies, stopped.
 
-In: `Settings` and a listening socket, which all workers share; the kernel gives each connection to
+In: `Settings` and listening sockets, which all workers share; the kernel gives each connection to
 one that waits. Out: `serve_on` returns when told to stop and all have finished. The metrics of the
 workers meet in a temporary folder (server/observability/metrics.py).
 """
@@ -10,7 +10,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import socket
 import tempfile
 import time
 import warnings
@@ -23,6 +22,7 @@ from server.crash_loop import CrashLoop
 from server.observability import logs, metrics
 from server.process import gateway
 from server.process.event_loop import new_event_loop, stop_on_signals
+from server.process.listeners import Listeners
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Workers:
         # Never fork: gRPC and the threads of this process would not survive it.
         self._context = multiprocessing.get_context("spawn")
         self._stopping = asyncio.Event()
-        self._listener: socket.socket | None = None
+        self._listeners: Listeners | None = None
         self._pipes: set[Connection] = set()  # one to each worker
 
     def stop(self) -> None:
@@ -58,31 +58,31 @@ class Workers:
                 with contextlib.suppress(OSError):  # it has ended meanwhile
                     pipe.send_bytes(HURRY)
         self._stopping.set()
-        if self._listener is not None:
-            # The workers have theirs. Were this one open after theirs, connections would go on
-            # being made that nobody takes.
-            self._listener.close()
+        if self._listeners is not None:
+            # The workers have theirs. Were these open after theirs, connections would go on being
+            # made that nobody takes.
+            self._listeners.close()
 
-    async def serve_on(self, listener: socket.socket) -> None:
+    async def serve_on(self, listeners: Listeners) -> None:
         """Run until `stop`. Raises `WorkersError` when a worker cannot stay alive."""
-        self._listener = listener
+        self._listeners = listeners
         with tempfile.TemporaryDirectory(prefix="mixer-serving-metrics-") as folder:
             # The workers read it when they import prometheus_client.
             os.environ[metrics.FOLDER_VARIABLE] = folder
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(self._settings.workers):
-                        group.create_task(self._keep_one(listener))
+                        group.create_task(self._keep_one(listeners))
             except* WorkersError as errors:
                 raise errors.exceptions[0] from None
 
-    async def _keep_one(self, listener: socket.socket) -> None:
+    async def _keep_one(self, listeners: Listeners) -> None:
         crashes = CrashLoop(QUICK_S)
         while not self._stopping.is_set():
             began = time.monotonic()
             theirs, ours = self._context.Pipe(duplex=False)
             process = self._context.Process(
-                target=work, args=(self._settings, listener, self._triton_url, theirs)
+                target=work, args=(self._settings, listeners, self._triton_url, theirs)
             )
             process.start()
             theirs.close()
@@ -131,7 +131,7 @@ class Workers:
             mark_process_dead(process.pid)  # type: ignore[no-untyped-call] # it has no types
 
 
-def work(settings: Settings, listener: socket.socket, triton_url: str, parent: Connection) -> None:
+def work(settings: Settings, listeners: Listeners, triton_url: str, parent: Connection) -> None:
     """What a worker process does: serve until a signal, or until told to hurry or left alone.
 
     Signals only let it begin to stop, however many come: one to the whole process group (Ctrl-C in
@@ -162,7 +162,7 @@ def work(settings: Settings, listener: socket.socket, triton_url: str, parent: C
 
         loop.add_reader(parent.fileno(), hurry)
         stop_on_signals(stop)
-        await this.serve_on(listener)
+        await this.serve_on(listeners)
 
     # Ctrl-C before the signal handlers are there.
     with (

@@ -1,8 +1,8 @@
 """From the bytes of images to predictions: the way every request to /classify takes.
 
-In: encoded images, a `Model` and the seconds they may take. Out: predictions as plain data for
-JSON. What cannot be done in time is refused before anything is done for it. Decoding happens in a
-bounded pool of threads; the rest waits in the event loop, where images for the same model meet.
+In: encoded images, a `Model` and the seconds they may take. Out: predictions. What cannot be done
+in time is refused before anything is done for it. Decoding happens in a bounded pool of threads;
+the rest waits in the event loop, where images for the same model meet.
 """
 
 import asyncio
@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
-import numpy as np
-
 from contracts.resizing import Pixels, ResizeRule
 from server.engines.engine import Engine
-from server.engines.model import Model, Probabilities, check_distribution
+from server.engines.model import Model, check_distribution
 from server.images.decoding import decode, is_quick, open_header
 from server.niceness import give_way
 from server.observability import metrics
@@ -24,13 +22,14 @@ from server.problems import DeadlinePassed, NoImage, Problem
 from server.serving.admission import Ticket
 from server.serving.batching import Batcher
 from server.serving.buffers import Hold
+from server.serving.predictions import Prediction, best
 from server.settings import Settings
 
 # For an image this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
 
-Predictions = list[dict[str, object]]
+Predictions = list[Prediction]
 
 
 class Classifier:
@@ -145,7 +144,7 @@ class Classifier:
             timings.average_batch = self.models.average_batch.get(model.name)
         ticket.done()
         check_distribution(model.name, probabilities)
-        return predictions(model, probabilities, top_k), version
+        return best(model, probabilities, top_k), version
 
     def _batcher(self, model: Model) -> Batcher:
         batcher = self._batchers.get(model.name)
@@ -194,23 +193,6 @@ def _late(seconds: float, timings: Timings) -> DeadlinePassed:
     return DeadlinePassed(
         f"the request was still {where} after {seconds:g} s; try again when the server is less busy"
     )
-
-
-def predictions(model: Model, probabilities: Probabilities, top_k: int) -> Predictions:
-    """The `top_k` most probable of float32[K] classes, best first; of equals the first index."""
-    classes = np.arange(len(probabilities))
-    if top_k < len(classes):
-        classes = np.argpartition(probabilities, -top_k)[-top_k:]
-    best = classes[np.lexsort((classes, -probabilities[classes]))]
-    # Seven digits are what a float32 has; its digits as a float64 would claim more.
-    return [
-        {
-            "label": model.labels[index],
-            "index": index,
-            "probability": float(f"{probabilities[index]:.7g}"),
-        }
-        for index in best.tolist()
-    ]
 
 
 def _add(timings: Timings, *, decode: float, queue: float) -> None:

@@ -6,13 +6,15 @@ hash in hexadecimal; `python -m server key NAME` makes one. A key has 256 random
 plain hash cannot be searched for it, and a slow one would only slow the gateway.
 """
 
+import asyncio
 import hashlib
 import hmac
 import logging
+import os
 import re
 import secrets
+import stat
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +28,15 @@ LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._@-]{0,63})\s+([0-9a-f]{64})")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # How often the file is looked at: a key that is taken away stops working within this time.
 LOOK_SECONDS = 1.0
+MAX_FILE_BYTES = 16 * 2**20
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # not on Windows, which has no FIFOs among its files
 # What works without a key: probes, metrics, the page (it asks for the key), the descriptions.
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/healthz", "/metrics", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset(
+    {
+        *("/", "/livez", "/readyz", "/healthz", "/metrics"),
+        *("/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"),
+    }
+)
 
 
 class KeyFileError(ValueError):
@@ -42,7 +51,7 @@ class KeyFileError(ValueError):
 
 
 class KeyFile:
-    """The keys of one file, never older than `LOOK_SECONDS`."""
+    """The keys of one file; never older than `LOOK_SECONDS`, while `watch` runs."""
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises `KeyFileError`."""
@@ -50,11 +59,9 @@ class KeyFile:
         self._stamp = self._look()
         self._keys = read(path)
         self._failure: object = None  # what was logged last, since the file was last read
-        self._looked = time.monotonic()
 
     def name_of(self, key: bytes) -> str | None:
         """The name of a key, None if there is no such key. Takes the same time for every key."""
-        self._refresh()
         digest = hashlib.sha256(key).hexdigest().encode()
         found = None
         for name, known in self._keys.items():
@@ -62,11 +69,14 @@ class KeyFile:
                 found = name
         return found
 
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
-            return
-        self._looked = now
+    async def watch(self) -> None:
+        """Read the file again when it changes, for ever; off the event loop: a disk may be slow."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.to_thread(self.refresh)
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed."""
         stamp = self._look()
         if stamp == self._stamp:
             return
@@ -133,7 +143,19 @@ def presented(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
 def read(path: Path) -> dict[str, bytes]:
     """The SHA-256 of each key, in hexadecimal, by its name. Raises `KeyFileError`."""
     try:
-        data = path.read_bytes()
+        # Without waiting: a FIFO would, for whoever writes into it.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | NO_WAIT)) as file:
+            kind = os.fstat(file.fileno())
+            if not stat.S_ISREG(kind.st_mode):
+                raise KeyFileError(f"the file of keys {path} is no file, but {_kind(kind.st_mode)}")
+            if kind.st_size > MAX_FILE_BYTES:
+                raise KeyFileError(
+                    f"the file of keys {path} has {kind.st_size} bytes, "
+                    f"at most {MAX_FILE_BYTES} are read"
+                )
+            data = file.read()
+    except IsADirectoryError:
+        raise KeyFileError(f"the file of keys {path} is no file, but a folder") from None
     except OSError as error:
         raise KeyFileError(f"the file of keys {path} cannot be read: {error}") from error
     text = data.decode("utf-8", "replace")
@@ -155,6 +177,16 @@ def read(path: Path) -> dict[str, bytes]:
     if not keys:
         raise KeyFileError(f"{path} holds no key; `python -m server key NAME` makes one", text)
     return keys
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFIFO: "a FIFO (a pipe, such as <(command))",
+        stat.S_IFCHR: "a device",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFDIR: "a folder",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
 
 
 def _content(line: str) -> str:

@@ -11,13 +11,14 @@ from starlette.types import Receive, Scope, Send
 from server.web.connections import connection_of
 from server.web.fast_path import FastPath
 from server.web.load_shedding import LoadShedding
+from server.web.state import state_of
 
 
 class Edge:
     """The outermost ASGI app."""
 
     def __init__(self, app: FastAPI) -> None:
-        self._shedding = LoadShedding(app)
+        self._shedding = LoadShedding(state_of(app))
         self._app = FastPath(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

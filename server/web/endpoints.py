@@ -1,161 +1,173 @@
-"""The endpoints: parameters in, answers out.
+"""The endpoints: parameters in, answers out; what they take and return is their documentation.
 
-In: a request, with its `Timings` in its state. Out: its answer as JSON, or the `Problem` that
-`Envelope` answers instead.
+In: a request, with its `Timings` in its state. Out: its answer as a pydantic model, or the
+`Problem` that `Envelope` answers instead.
 """
 
-import functools
-import json
-import re
 import time
+from typing import Annotated
 
-from fastapi import Request, Response
-from starlette.datastructures import QueryParams
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from server.engines.engine import Engine
 from server.engines.model import Entry, Model
 from server.observability import metrics
 from server.observability.telemetry import refused
-from server.observability.timings import Timings
-from server.problems import (
-    BadParameter,
-    BodyTooLarge,
-    Draining,
-    Problem,
-)
-from server.serving.classify import Classifier
-from server.settings import Settings
+from server.problems import BodyTooLarge, Draining, Problem, Unauthorized, UnknownModel
+from server.web import openapi
 from server.web.bodies import read_image, read_images
 from server.web.deadlines import seconds_for, while_connected
+from server.web.parameters import Asked, Timeout
+from server.web.schemas import (
+    BatchClassification,
+    Classification,
+    Classified,
+    Live,
+    Models,
+    ModelSummary,
+    ProblemSummary,
+    Ready,
+    Refused,
+)
+from server.web.state import State, state_of, timings_of
 
-# Made once: `json.dumps` would make an encoder for every answer.
-to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
+router = APIRouter()
+Wanted = Annotated[Asked, Query()]
 
 
-async def classify(request: Request) -> Response:
-    """POST /classify."""
-    settings, classifier, timings = _context(request)
-    model, top_k = parameters(request)
+@router.post(
+    "/classify",
+    summary="Classify one image",
+    responses=openapi.responses(Classification, *openapi.CLASSIFY),
+    openapi_extra=openapi.IMAGE_BODY | openapi.SECURITY,
+)
+async def classify(request: Request, query: Wanted, patience: Timeout = None) -> Classification:
+    """The image is the body, or the field `image` of a form."""
+    state, timings = state_of(request), timings_of(request.scope)
+    model, top_k = query.resolve(state.models)
     timings.model = model.name
-    seconds = seconds_for(request, settings)
-    classifier.check(model, 1, seconds)
-    with request.app.state.bodies.hold() as hold:
+    seconds = seconds_for(patience, state.settings)
+    state.classifier.check(model, 1, seconds)
+    with state.buffers.hold() as hold:
         began = time.perf_counter()
         data = await read_image(request, hold)
         timings.read = time.perf_counter() - began
         metrics.image_bytes.observe(len(data))
         with while_connected(request):
-            predictions, version = await classifier.one(
+            predictions, version = await state.classifier.one(
                 data, model, top_k, seconds, timings, hold=hold
             )
-    return _json({"model": model.name, "version": version, "predictions": predictions})
+    return Classification(model=model.name, version=version, predictions=predictions)
 
 
-async def classify_batch(request: Request) -> Response:
-    """POST /classify/batch."""
-    settings, classifier, timings = _context(request)
-    model, top_k = parameters(request)
+@router.post(
+    "/classify/batch",
+    summary="Classify several images; one bad image does not spoil the others",
+    responses=openapi.responses(BatchClassification, *openapi.CLASSIFY),
+    openapi_extra=openapi.BATCH_BODY | openapi.SECURITY,
+)
+async def classify_batch(
+    request: Request, query: Wanted, patience: Timeout = None
+) -> BatchClassification:
+    """The images are the fields `image` of a form, and the answers come in their order."""
+    state, timings = state_of(request), timings_of(request.scope)
+    model, top_k = query.resolve(state.models)
     timings.model = model.name
-    seconds = seconds_for(request, settings)
-    classifier.check(model, 1, seconds)
-    with request.app.state.bodies.hold() as hold:
+    seconds = seconds_for(patience, state.settings)
+    state.classifier.check(model, 1, seconds)
+    with state.buffers.hold() as hold:
         began = time.perf_counter()
         uploads = await read_images(request, hold)
         timings.read = time.perf_counter() - began
         for upload in uploads:
             metrics.image_bytes.observe(len(upload.data))
-        if len(uploads) > settings.max_batch_images:
-            raise BodyTooLarge(
-                f"the form has {len(uploads)} images, "
-                f"at most {settings.max_batch_images} are accepted"
-            )
+        most = state.settings.max_batch_images
+        if len(uploads) > most:
+            raise BodyTooLarge(f"the form has {len(uploads)} images, at most {most} are accepted")
         with while_connected(request):
-            answers, version = await classifier.many(
+            answers, version = await state.classifier.many(
                 [upload.data for upload in uploads], model, top_k, seconds, timings, hold=hold
             )
-    for answer in answers:
+    results: list[Classified | Refused] = []
+    for upload, answer in zip(uploads, answers, strict=True):
         if isinstance(answer, Problem):
             refused(answer)
-    results = [
-        {"filename": upload.filename, "error": answer.document()}
-        if isinstance(answer, Problem)
-        else {"filename": upload.filename, "predictions": answer}
-        for upload, answer in zip(uploads, answers, strict=True)
-    ]
-    return _json({"model": model.name, "version": version, "results": results})
+            error = ProblemSummary.model_validate(answer.document())
+            results.append(Refused(filename=upload.filename, error=error))
+        else:
+            results.append(Classified(filename=upload.filename, predictions=answer))
+    return BatchClassification(model=model.name, version=version, results=results)
 
 
-async def list_models(request: Request) -> Response:
-    """GET /models."""
-    models: Engine = request.app.state.models
-    entries = [_summary(models, entry) for entry in models.entries()]
-    return _json({"default": models.default, "models": entries})
+@router.get(
+    "/models",
+    summary="The models that Triton serves",
+    responses=openapi.responses(Models, Unauthorized, *openapi.SERVING),
+    openapi_extra=openapi.SECURITY,
+    response_model_exclude_none=True,
+)
+async def list_models(request: Request) -> Models:
+    """By name, those that cannot be served too."""
+    state = state_of(request)
+    entries = [_summary(state, entry) for entry in state.models.entries()]
+    return Models(default=state.models.default, models=entries)
 
 
-async def show_model(request: Request) -> Response:
-    """GET /models/{name}."""
-    models: Engine = request.app.state.models
-    entry = models.entry(request.path_params["name"])
-    summary = _summary(models, entry)
+@router.get(
+    "/models/{name}",
+    summary="One model: input size, labels, version, provenance, state",
+    responses=openapi.responses(ModelSummary, Unauthorized, UnknownModel, *openapi.SERVING),
+    openapi_extra=openapi.SECURITY,
+    response_model_exclude_none=True,
+)
+async def show_model(request: Request, name: Annotated[str, Path()]) -> ModelSummary:
+    """With its labels, in the order of their indices."""
+    state = state_of(request)
+    entry = state.models.entry(name)
+    summary = _summary(state, entry)
     if isinstance(entry, Model):
-        summary["labels"] = entry.labels
-    return _json(summary)
+        summary.labels = entry.labels
+    return summary
 
 
-async def prometheus(request: Request) -> Response:
-    """GET /metrics."""
-    models: Engine = request.app.state.models
-    return Response(
-        metrics.render(models.average_batch), headers={"content-type": metrics.CONTENT_TYPE_LATEST}
-    )
+@router.get(
+    "/livez",
+    summary="Whether the gateway runs, whatever Triton does",
+    responses=openapi.responses(Live),
+)
+async def live() -> Live:
+    """For a supervisor that starts the process again."""
+    return Live()
 
 
-async def live(_request: Request) -> Response:
-    """GET /livez."""
-    return _json({"status": "live"})
-
-
-async def ready(request: Request) -> Response:
-    """GET /readyz and /healthz."""
-    if request.app.state.draining:
+async def ready(request: Request) -> Ready:
+    """For a load balancer. The answer is good for a second."""
+    state = state_of(request)
+    if state.draining:
         raise Draining("this gateway is about to end; send new requests to another")
-    model = await request.app.state.readiness.check()
-    return _json({"status": "ready", "model": model.name, "version": model.version})
+    model = await state.readiness.check()
+    return Ready(model=model.name, version=model.version)
 
 
-def _context(request: Request) -> tuple[Settings, Classifier, Timings]:
-    state = request.app.state
-    return state.settings, state.classifier, request.scope["state"]["timings"]
+for path in ("/readyz", "/healthz"):
+    router.get(
+        path,
+        summary="Whether every model answers a real inference as it did when loaded",
+        responses=openapi.responses(Ready, *openapi.READINESS),
+    )(ready)
 
 
-def parameters(request: Request) -> tuple[Model, int]:
-    """The model and top_k that the query asks for. Raises `BadParameter`, or as `Engine.get`."""
-    models: Engine = request.app.state.models
-    name, top_k = _asked(request.scope["query_string"])
-    model = models.get(models.default if name is None else name)
-    return model, model.top_k(top_k)
+@router.get(
+    "/metrics",
+    summary="Counts and times for Prometheus",
+    response_class=Response,
+    responses={200: openapi.PROMETHEUS},
+)
+async def prometheus(request: Request) -> Response:
+    """Of all workers together; made at most once a second."""
+    text = await state_of(request).metrics.latest()
+    return Response(text, headers={"content-type": metrics.CONTENT_TYPE_LATEST})
 
 
-@functools.lru_cache(maxsize=64)
-def _asked(query: bytes) -> tuple[str | None, int | None]:
-    """`model` and `top_k` of a query, None for what it lacks. Raises `BadParameter`."""
-    asked: dict[str, str] = {}
-    for name, value in QueryParams(query).multi_items():
-        if name not in {"model", "top_k"}:
-            raise BadParameter(f"there is no parameter {name!r}; there are: model, top_k")
-        if name in asked:
-            raise BadParameter(f"{name} is given twice, once is expected")
-        asked[name] = value
-    top_k = asked.get("top_k")
-    if top_k is not None and not WHOLE_NUMBER.fullmatch(top_k):
-        raise BadParameter(f"top_k is {top_k[:20]!r}, expected a whole number from 1")
-    return asked.get("model"), None if top_k is None else int(top_k)
-
-
-def _summary(models: Engine, entry: Entry) -> dict[str, object]:
-    return {**entry.summary(), "default": entry.name == models.default}
-
-
-def _json(content: object) -> Response:
-    return Response(to_json(content).encode(), media_type="application/json")
+def _summary(state: State, entry: Entry) -> ModelSummary:
+    default = entry.name == state.models.default
+    return ModelSummary.model_validate({**entry.summary(), "default": default})

@@ -10,8 +10,7 @@ import logging
 import time
 from urllib.parse import quote
 
-from fastapi import FastAPI
-from starlette.requests import Request
+from starlette.datastructures import Headers
 from starlette.types import Message, Scope
 
 from server.observability import telemetry, tracing
@@ -20,17 +19,18 @@ from server.problems import ModelNotReady, Problem, TooBusy
 from server.web.api_keys import presented
 from server.web.connections import ClientConnection
 from server.web.deadlines import seconds_for
-from server.web.endpoints import parameters
 from server.web.middleware import request_id_of
+from server.web.parameters import TIMEOUT, asked, timeout
+from server.web.state import State
 
 logger = logging.getLogger(__name__)
 
 
 class LoadShedding:
-    """Stands before `app`, in whose state are the settings, the keys and the gates."""
+    """Stands before the app that has this state."""
 
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._tracing = tracing.wanted()
 
     def refusal(self, scope: Scope, connection: ClientConnection) -> tuple[Message, Message] | None:
@@ -38,7 +38,7 @@ class LoadShedding:
         if (
             scope["path"] not in telemetry.CLASSIFYING
             or scope["method"] != "POST"
-            or self._app.state.draining
+            or self._state.draining
             or self._tracing
         ):
             return None
@@ -53,14 +53,13 @@ class LoadShedding:
         self, scope: Scope, connection: ClientConnection
     ) -> tuple[Message, Message] | None:
         began = time.perf_counter()
-        state = self._app.state
-        scope["app"] = self._app
-        request = Request(scope)
-        if state.settings.cors_origins and "origin" in request.headers:
+        state = self._state
+        headers = Headers(scope=scope)
+        if state.settings.cors_origins and "origin" in headers:
             return None
         try:
-            model, _ = parameters(request)
-            seconds = seconds_for(request, state.settings)
+            model, _ = asked(scope["query_string"]).resolve(state.models)
+            seconds = seconds_for(timeout(headers.get(TIMEOUT)), state.settings)
         except Problem:
             return None
         try:
@@ -81,7 +80,7 @@ class LoadShedding:
             if state.settings.access_log:
                 telemetry.log(scope, status, time.perf_counter() - began)
             body = problem.body(timings.request_id)
-            headers = [
+            answer = [
                 *problem.headers(),
                 (b"content-length", b"%d" % len(body)),
                 (b"x-request-id", request_id),
@@ -89,7 +88,7 @@ class LoadShedding:
                 *connection.headers(close=not connection.keeps(refused=True)),
             ]
             return (
-                {"type": "http.response.start", "status": status, "headers": headers},
+                {"type": "http.response.start", "status": status, "headers": answer},
                 {"type": "http.response.body", "body": body},
             )
         return None

@@ -17,6 +17,7 @@ from server.observability import logs
 from server.observability.timings import Timings
 from server.problems import InternalError, Problem
 from server.web.connections import connection_of
+from server.web.state import state_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Envelope:
         logs.request_id.set(timings.request_id)
         scope["state"]["timings"] = timings
         started = False
+        state = state_of(scope["app"])
         connection = connection_of(scope)
         connection.request_id = timings.request_id
         problem: Problem | None = None
@@ -53,7 +55,7 @@ class Envelope:
                     (b"server-timing", timings.header()),
                 ]
                 close = (
-                    scope["app"].state.draining
+                    state.draining
                     or (problem is not None and problem.closes)
                     or not connection.keeps(refused=problem is not None)
                 )

@@ -1,13 +1,17 @@
-"""The parts of the OpenAPI document that FastAPI cannot see in the routes.
+"""The parts of the OpenAPI document that FastAPI cannot see in the endpoints.
 
-In: nothing. Out: bodies, parameters, answers and problems of each operation, with examples. The
-requests are read by hand (bodies.py, endpoints.py), so they are described by hand.
+In: the app. Out: its document. Parameters and answers come from the endpoints' own types; bodies
+are read by hand (bodies.py) and problems are raised, so these two are described here.
 """
 
 from typing import Any
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
 from server.problems import (
-    CLASSES,
     MEDIA_TYPE,
     BadParameter,
     BodyTooLarge,
@@ -26,152 +30,41 @@ from server.problems import (
     Unauthorized,
     UnknownModel,
     UnreadableImage,
+    UnsupportedEncoding,
     UnsupportedType,
 )
+from server.web.schemas import ProblemDocument
 
 Fragment = dict[str, Any]
 
 TEXT: Fragment = {"type": "string"}
-COUNT: Fragment = {"type": "integer", "minimum": 1}
-
-
-def _object(**properties: Fragment) -> Fragment:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _ref(name: str) -> Fragment:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _list_of(item: Fragment) -> Fragment:
-    return {"type": "array", "items": item}
-
-
-SCHEMAS: Fragment = {
-    "Problem": {
-        **_object(
-            type={**TEXT, "enum": sorted(c.type_uri() for c in CLASSES)},
-            title=TEXT,
-            status={"type": "integer"},
-            detail=TEXT,
-            request_id=TEXT,
-        ),
-        "description": "An error as RFC 9457 defines it. `type` tells the problems apart.",
-    },
-    "Prediction": _object(
-        label=TEXT,
-        index={"type": "integer", "minimum": 0, "description": "Of the class, from 0."},
-        probability={"type": "number", "minimum": 0, "maximum": 1},
-    ),
-    "Classification": _object(model=TEXT, version=TEXT, predictions=_list_of(_ref("Prediction"))),
-    "BatchClassification": _object(
-        model=TEXT,
-        version=TEXT,
-        results=_list_of(
-            {
-                "type": "object",
-                "required": ["filename"],
-                "properties": {
-                    "filename": {"type": ["string", "null"]},
-                    "predictions": _list_of(_ref("Prediction")),
-                    "error": _object(type=TEXT, title=TEXT, status=COUNT, detail=TEXT),
-                },
-                "description": "In the order sent; each with `predictions` or an `error`.",
-            }
-        ),
-    ),
-    "Model": {
-        "type": "object",
-        "required": ["name", "version", "state", "default"],
-        "properties": {
-            "name": TEXT,
-            "version": TEXT,
-            "state": {**TEXT, "enum": ["ready", "unavailable"]},
-            "default": {"type": "boolean", "description": "Serves requests that name no model."},
-            "reason": {**TEXT, "description": "Why it is unavailable."},
-            "input": _object(height=COUNT, width=COUNT),
-            "classes": COUNT,
-            "max_batch_size": {"type": "integer"},
-            "provenance": {"type": "object", "additionalProperties": TEXT},
-            "labels": {**_list_of(TEXT), "description": "Only for a single model."},
-        },
-    },
-    "Models": _object(default=TEXT, models=_list_of(_ref("Model"))),
-    "Status": _object(status=TEXT),
-}
-
-PREDICTIONS_EXAMPLE = [
-    {"label": "cat", "index": 3, "probability": 0.9700001},
-    {"label": "dog", "index": 5, "probability": 0.0210042},
-]
-MODEL_EXAMPLE: Fragment = {
-    "name": "mixer_cifar10",
-    "version": "1",
-    "state": "ready",
-    "input": {"height": 32, "width": 32},
-    "classes": 10,
-    "max_batch_size": 32,
-    "provenance": {"family": "mixer", "precision": "fp32"},
-    "default": True,
-}
-EXAMPLES: Fragment = {
-    "Classification": {
-        "model": "mixer_cifar10",
-        "version": "1",
-        "predictions": PREDICTIONS_EXAMPLE,
-    },
-    "BatchClassification": {
-        "model": "mixer_cifar10",
-        "version": "1",
-        "results": [
-            {"filename": "cat.jpg", "predictions": PREDICTIONS_EXAMPLE},
-            {
-                "filename": "notes.txt",
-                "error": UnsupportedType("the bytes begin like no image").document(),
-            },
-        ],
-    },
-    "Models": {"default": "mixer_cifar10", "models": [MODEL_EXAMPLE]},
-    "Model": {**MODEL_EXAMPLE, "labels": ["airplane", "automobile"]},
-    "Status": {"status": "ready"},
-}
-
-PARAMETERS: list[Fragment] = [
-    {
-        "name": "model",
-        "in": "query",
-        "schema": TEXT,
-        "description": "Name of the model; the server's default if absent. GET /models lists them.",
-    },
-    {
-        "name": "top_k",
-        "in": "query",
-        "schema": COUNT,
-        "description": "How many classes to answer with, 1 to all; 5 if absent (all if fewer).",
-    },
-    {
-        "name": "X-Request-Timeout",
-        "in": "header",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
-        "description": "Seconds after which the answer is of no use any more; the server's default "
-        "if absent, at most its maximum. A request that cannot be answered in time gets 429 at "
-        "once, one that was not answered in time 504.",
-    },
-]
 BINARY: Fragment = {"schema": {"type": "string", "format": "binary"}}
+PROBLEM: Fragment = {"$ref": "#/components/schemas/Problem"}
+
+
+def _form(image: Fragment) -> Fragment:
+    return {
+        "multipart/form-data": {
+            "schema": {"type": "object", "required": ["image"], "properties": {"image": image}}
+        }
+    }
+
+
 IMAGE_BODY: Fragment = {
-    "required": True,
-    "content": {
-        "image/*": BINARY,
-        "application/octet-stream": BINARY,
-        "multipart/form-data": {"schema": _object(image=BINARY["schema"])},
-    },
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": BINARY,
+            "application/octet-stream": BINARY,
+            **_form(BINARY["schema"]),
+        },
+    }
 }
 BATCH_BODY: Fragment = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {"schema": _object(image=_list_of(BINARY["schema"]))},
-    },
+    "requestBody": {
+        "required": True,
+        "content": _form({"type": "array", "items": BINARY["schema"]}),
+    }
 }
 
 SECURITY_SCHEMES: Fragment = {
@@ -179,7 +72,7 @@ SECURITY_SCHEMES: Fragment = {
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 # The empty one: a server without --keys-file asks for no key.
-SECURITY: list[Fragment] = [{"bearer": []}, {"header": []}, {}]
+SECURITY: Fragment = {"security": [{"bearer": []}, {"header": []}, {}]}
 
 PROMETHEUS: Fragment = {
     "description": "Prometheus' text format",
@@ -195,6 +88,7 @@ CLASSIFY: tuple[type[Problem], ...] = (
     BodyTooLarge,
     TooManyPixels,
     UnsupportedType,
+    UnsupportedEncoding,
     UnreadableImage,
     BadParameter,
     TooBusy,
@@ -207,14 +101,14 @@ HEADERS: Fragment = {
 }
 
 
-def responses(schema: str, *problems: type[Problem]) -> dict[int | str, Fragment]:
-    """The `responses` of an operation: 200 with `schema`, and the statuses of `problems`.
+def responses(answer: type[BaseModel], *problems: type[Problem]) -> dict[int | str, Fragment]:
+    """The `responses` of an operation: 200, and the statuses of `problems` and `EVERYWHERE`.
 
-    Those of `EVERYWHERE` are added.
+    The schema of 200 is that of the endpoint; the example is the one in `answer`'s own schema.
     """
-    ok: Fragment = {"schema": _ref(schema), "example": EXAMPLES[schema]}
+    example = {"example": answer.model_json_schema()["example"]}
     answers: dict[int | str, Fragment] = {
-        200: {"description": "OK", "headers": HEADERS, "content": {"application/json": ok}}
+        200: {"description": "OK", "headers": HEADERS, "content": {"application/json": example}}
     }
     by_status: dict[int, list[type[Problem]]] = {}
     for problem in (*problems, *EVERYWHERE):
@@ -225,14 +119,17 @@ def responses(schema: str, *problems: type[Problem]) -> dict[int | str, Fragment
             "headers": HEADERS,
             "content": {
                 MEDIA_TYPE: {
-                    "schema": _ref("Problem"),
+                    "schema": PROBLEM,
                     "examples": {c.name: {"value": _example(c)} for c in classes},
                 }
             },
         }
         if any(c.retry_after is not None for c in classes):
             answers[status]["headers"] = HEADERS | {
-                "Retry-After": {"schema": COUNT, "description": "Seconds to wait."}
+                "Retry-After": {
+                    "schema": {"type": "integer", "minimum": 1},
+                    "description": "Seconds to wait.",
+                }
             }
     return answers
 
@@ -240,3 +137,25 @@ def responses(schema: str, *problems: type[Problem]) -> dict[int | str, Fragment
 def _example(problem: type[Problem]) -> Fragment:
     detail = (problem.__doc__ or "").splitlines()[0]
     return {**problem(detail).document(), "request_id": "6f1c2b7e5d3a4c4f9b1e8a7d2c3f4e5a"}
+
+
+def document(app: FastAPI) -> Fragment:
+    """The whole document of an app."""
+    made = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    _, problem = models_json_schema(
+        [(ProblemDocument, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    components = made["components"]
+    components["schemas"] |= {"Problem": problem["$defs"]["ProblemDocument"]}
+    components["securitySchemes"] = SECURITY_SCHEMES
+    # FastAPI expects that a parameter may be refused in its own words. Nothing is.
+    for name in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(name, None)
+    for path in made["paths"].values():
+        for operation in path.values():
+            content = operation["responses"].get("422", {}).get("content", {})
+            if "application/json" in content:
+                del operation["responses"]["422"]
+    return made

@@ -131,7 +131,7 @@ def test_of_several_images_it_says_that_one_was_taken(gateway: Gateway, page: Pa
 def test_the_camera_takes_an_image(gateway: Gateway, page: Page, problems: list[str]) -> None:
     page.goto(gateway.url)
     page.get_by_role("button", name="Use the camera").click()
-    page.get_by_role("button", name="Take the image").click()
+    page.get_by_role("button", name="Take a photo").click()
     expect(page.locator("#labels li")).to_have_count(5)
     assert problems == []
 
@@ -179,4 +179,27 @@ def test_the_page_allows_itself_alone(gateway: Gateway) -> None:
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "frame-ancestors 'none'" in policy
     for part in ("src=", "@import", "url("):
-        assert part not in response.text.replace("image.src =", "")
+        assert part not in response.text.replace("shown.src =", "")
+
+
+def test_the_documentation_works_without_any_other_server(
+    gateway: Gateway, page: Page, problems: list[str]
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{gateway.url}/docs")
+    expect(page.locator(".opblock")).to_have_count(8)
+    expect(page.get_by_text("Classify one image", exact=True)).to_be_visible()
+    # A call made from it, whose answer is shown.
+    models = page.locator("#operations-default-list_models_models_get")
+    models.locator("button.opblock-summary-control").click()
+    models.get_by_role("button", name="Try it out").click()
+    models.get_by_role("button", name="Execute").click()
+    expect(models.locator(".live-responses-table")).to_contain_text(DEFAULT_MODEL)
+    assert problems == []
+    assert {url.startswith(f"{gateway.url}/") or url.startswith("data:") for url in asked} == {True}
+    files = {f"{gateway.url}/docs/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css")}
+    assert files <= set(asked)
+    policy = httpx.get(f"{gateway.url}/docs", trust_env=False).headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "http" not in policy

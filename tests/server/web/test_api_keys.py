@@ -1,10 +1,13 @@
 """server/web/api_keys.py: the file, and what a gateway with one lets pass."""
 
+import asyncio
 import hashlib
 import logging
+import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -56,34 +59,41 @@ def test_a_wrong_file_is_refused_without_telling_it(
 
 
 def test_a_file_that_was_spoilt_keeps_the_keys_that_stand_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
     file = tmp_path / "keys"
     file.write_text(f"alice {HASH}\n")
     found = keys.KeyFile(file)
+
+    def name() -> str | None:
+        found.refresh()
+        return found.name_of(b"secret")
+
     with caplog.at_level(logging.ERROR):
         file.write_text(f"alice {HASH}\nbob\n")
-        assert found.name_of(b"secret") == "alice"
+        assert name() == "alice"
         file.unlink()
-        assert found.name_of(b"secret") == "alice"
+        assert name() == "alice"
     assert "1 keys that were read before stay" in caplog.text
     file.write_text(f"bob {HASH}\n")
-    assert found.name_of(b"secret") == "bob"
+    assert name() == "bob"
     for without in (b"carol\n", b"", b"# nobody\n", f"# bob {HASH}\ncarol\n".encode(), b"\xff\n"):
         file.write_text(f"bob {HASH}\n")
-        assert found.name_of(b"secret") == "bob"
+        assert name() == "bob"
         file.write_bytes(without)
-        assert found.name_of(b"secret") is None
+        assert name() is None
 
 
 def test_a_file_that_could_not_be_read_for_a_while_is_read_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
     file = tmp_path / "keys"
     file.write_text(f"alice {HASH}\n")
     found = keys.KeyFile(file)
+
+    def name() -> str | None:
+        found.refresh()
+        return found.name_of(b"secret")
 
     def denied(path: Path) -> dict[str, bytes]:  # not by chmod: root reads everything
         raise keys.KeyFileError(f"the file of keys {path} cannot be read: Permission denied")
@@ -92,10 +102,66 @@ def test_a_file_that_could_not_be_read_for_a_while_is_read_after_it(
     with monkeypatch.context() as unreadable, caplog.at_level(logging.ERROR):
         unreadable.setattr(keys, "read", denied)
         for _ in range(3):
-            assert found.name_of(b"secret") == "alice"
+            assert name() == "alice"
     assert caplog.text.count("keys that were read before stay") == 1
     # Nothing of what stat(2) tells of it has changed: not by chmod either.
-    assert found.name_of(b"secret") is None
+    assert name() is None
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "device", "folder by a link"])
+def test_what_is_no_file_is_refused_at_the_start(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path if "link" in kind else "/dev/zero")
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "--port", "0", "--keys-file", str(path)],
+        cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{path} is no file, but a {kind.split(maxsplit=1)[0]}" in done.stderr
+
+
+def test_a_file_that_becomes_a_fifo_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"alice {HASH}\n")
+    found = keys.KeyFile(path)
+    path.unlink()
+    os.mkfifo(path)
+    found.refresh()
+    assert found.name_of(b"secret") == "alice"
+    assert "is no file, but a FIFO" in caplog.text
+
+
+def test_a_slow_disk_does_not_stop_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"alice {HASH}\n")
+    found = keys.KeyFile(path)
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        began.set()
+        assert go_on.wait(60)
+
+    async def run() -> None:
+        watching = asyncio.create_task(found.watch())
+        async with asyncio.timeout(60):
+            while not began.is_set():  # noqa: ASYNC110 - a thread tells it
+                await asyncio.sleep(0.001)
+        assert found.name_of(b"secret") == "alice"  # the loop goes on meanwhile
+        go_on.set()
+        watching.cancel()
+
+    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(found, "refresh", slow)
+    asyncio.run(run())
 
 
 def classify(guarded: Guarded, headers: dict[str, str]) -> httpx.Response:

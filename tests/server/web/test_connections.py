@@ -18,11 +18,13 @@ import uvloop
 from server.problems import TooBusy
 from server.process import gateway
 from server.process.gateway import Gateway
+from server.process.listeners import Listeners
 from server.serving.classify import Classifier
 from server.settings import Settings
 from server.web import connections, load_shedding
 from server.web.connections import ClientConnection
 from server.web.framing import MAX_HEAD_BYTES, Framing
+from server.web.parameters import Asked
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
@@ -43,10 +45,10 @@ async def serving(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
         patch.setattr(connections, "KEEP_ALIVE_SECONDS", patience)
         if full:
-            patch.setattr(load_shedding, "parameters", lambda _: (SimpleNamespace(name="any"), 1))
+            patch.setattr(Asked, "resolve", lambda *_: (SimpleNamespace(name="any"), 1))
             patch.setattr(Classifier, "check", refuse)
         made = gateway.make(given, "127.0.0.1:1")
-        serve = asyncio.create_task(made.serve_on(listener))
+        serve = asyncio.create_task(made.serve_on(Listeners(listener)))
         port = listener.getsockname()[1]
 
         def connect() -> asyncio.Future[Opened]:
@@ -336,12 +338,12 @@ def test_zeros_without_end_are_zero(head: bytes, status: bytes) -> None:
 def test_load_shedding_that_fails_lets_in(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(**_: object) -> None:
         raise ZeroDivisionError
 
     async def run() -> None:
-        async with serving(full=True) as (_, connect):
-            monkeypatch.setattr(load_shedding, "parameters", fail)
+        async with serving() as (_, connect):
+            monkeypatch.setattr(load_shedding, "Headers", fail)
             reader, writer = await connect()
             writer.write(POST + b"Content-Length: 0\r\n\r\n")
             assert b" 503 " in await one_answer(reader)

@@ -1,0 +1,37 @@
+"""What is costly to make is made at most once a second, however many ask for it.
+
+In: a function. Out: for each who asks, what it gave after the question: never anything old.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+SECONDS = 1.0
+
+
+class Paced:
+    """Calls `make` at most once in `SECONDS`; who asks earlier waits, and all get the same."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make = make
+        self._made = float("-inf")
+        self._next: asyncio.Task[bytes] | None = None
+
+    async def latest(self) -> bytes:
+        """As it is now, or up to a second later."""
+        if self._next is None:
+            wait = self._made + SECONDS - time.monotonic()
+            if wait <= 0:
+                return self._now()
+            self._next = asyncio.create_task(self._later(wait))
+        return await asyncio.shield(self._next)  # one who gives up does not end it for others
+
+    async def _later(self, seconds: float) -> bytes:
+        await asyncio.sleep(seconds)
+        self._next = None
+        return self._now()
+
+    def _now(self) -> bytes:
+        self._made = time.monotonic()
+        return self._make()

@@ -1,0 +1,52 @@
+"""What the app of one gateway process holds, typed; Starlette's own `app.state` has no types.
+
+In: the settings, and from the start of serving on the engine. Out: one object for every request.
+"""
+
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import Scope
+
+from server.engines.engine import Engine
+from server.observability.timings import Timings
+from server.serving.buffers import Buffers
+from server.serving.classify import Classifier
+from server.serving.readiness import Readiness
+from server.settings import Settings
+from server.web.api_keys import KeyFile
+from server.web.paced import Paced
+
+
+@dataclass
+class State:
+    """What requests share. The last four are there while the app serves."""
+
+    settings: Settings
+    buffers: Buffers
+    keys: KeyFile | None
+    draining: bool = False
+    ports: dict[str, int] = field(default_factory=dict)  # of what has an address of its own
+    models: Engine = field(init=False)
+    readiness: Readiness = field(init=False)
+    classifier: Classifier = field(init=False)
+    metrics: Paced = field(init=False)
+
+
+def put_state(app: Starlette, state: State) -> None:
+    """Give it to the app."""
+    app.state.gateway = state
+
+
+def state_of(source: Starlette | Request) -> State:
+    """That of an app, or of the app that a request has come to."""
+    app = source.app if isinstance(source, Request) else source
+    state: State = app.state.gateway
+    return state
+
+
+def timings_of(scope: Scope) -> Timings:
+    """Where the time of a request went so far; `Envelope` has put it there."""
+    timings: Timings = scope["state"]["timings"]
+    return timings
