@@ -24,6 +24,8 @@ def main() -> None:
     app.command(name="train")(commands.train_by(_recipe(RECIPES)))
     app.command(name="evaluate")(commands.evaluate)
     app.command(name="study")(commands.study)
+    app.command(name="study-report")(commands.study_report)
+    app.command(name="serialize")(commands.serialize)
     app.command(name="plot")(commands.plot)
     app.command(name="throughput")(commands.throughput)
     app.command(name="compile")(commands.compile_)

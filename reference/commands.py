@@ -1,6 +1,7 @@
 """The commands of `python -m reference`: what each flag means, and what is printed."""
 
 import importlib.metadata
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,8 @@ from contracts.published import CheckpointError
 from reference import checkpoint, compile_report, data, models, parallel, topology
 from reference import evaluate as evaluation
 from reference import plot as plotting
+from reference import serialize as serialization
+from reference import study_report as reporting
 from reference import throughput as timing
 from reference import train as training
 from reference.config import ConfigError, TrainConfig
@@ -29,6 +32,7 @@ UserError = (
     models.UnknownVariantError,
     topology.TopologyError,
     plotting.PlotError,
+    reporting.ReportError,
 )
 
 
@@ -131,6 +135,58 @@ def study(
         out: The folder of the runs; study.json in it has what they came to.
     """
     Study(plan, data, out).run()
+
+
+def serialize(
+    checkpoint_file: Annotated[Path, tyro.conf.arg(name="checkpoint")],
+    *,
+    name: str,
+    labels: Path | None = None,
+    image_size: int | None = None,
+    max_batch_size: int = 32,
+    repository: Path = Path("model_repository"),
+    onnx: Path | None = None,
+) -> None:
+    """Write a checkpoint as a program of XLA that a Triton serves with its backend `jax`.
+
+    Args:
+        checkpoint_file: An .npz file in the published format.
+        name: Of the model in the repository.
+        labels: One class a line, in the order of the logits.
+        image_size: Pixels per side, for BiT, which takes any; its default is 224.
+        max_batch_size: The largest batch.
+        repository: Where NAME is written.
+        onnx: The same classifier as `python -m export` writes it; nothing is written unless both
+            give the same probabilities.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ConfigError(f"name: {name!r} is not letters, digits, '_', '.' and '-' alone")
+    if max_batch_size < 1:
+        raise ConfigError(f"max_batch_size: {max_batch_size} is not above zero")
+    done = serialization.serialize(
+        checkpoint_file,
+        name,
+        repository,
+        labels=labels,
+        image_size=image_size,
+        max_batch_size=max_batch_size,
+        onnx=onnx,
+    )
+    same = done.largest_difference
+    beside = "" if same is None else f", probabilities within {same:.1e} of {onnx}"
+    print(f"{done.folder}: {done.bytes / 1e6:.1f} MB{beside}")
+
+
+def study_report(study_file: Annotated[Path, tyro.conf.arg(name="study")], figure: Path) -> None:
+    """Print what a study came to as Markdown, and draw it.
+
+    Args:
+        study_file: The study.json of a study, of a whole one or of one that still runs.
+        figure: The image to write: .svg or .png.
+    """
+    study, points = reporting.read(study_file)
+    reporting.draw(study, points, figure)
+    print(reporting.markdown(study, points), end="")
 
 
 def plot(log: tuple[Path, ...], out: Path) -> None:

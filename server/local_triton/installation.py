@@ -17,7 +17,8 @@ from pathlib import Path
 BACKENDS = Path(__file__).resolve().parent / "backends"
 ELSEWHERE = "`docker compose up` runs Triton in a container instead"
 # Nothing else of the caller's environment reaches Triton: no secrets, no PYTHON*, no LD_PRELOAD.
-PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
+PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAX_PLATFORMS", "MIXER_JAX_PYTHON")
+OWN_BACKENDS = ("onnxruntime", "jax")
 
 
 class LocalTritonError(RuntimeError):
@@ -37,11 +38,16 @@ class Installation:
     def variables(self) -> dict[str, str]:
         """The environment variables of tritonserver and of its stubs."""
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return passed_on | {
-            "PATH": f"{self.bin}:/usr/bin:/bin",
-            "LD_LIBRARY_PATH": ":".join(map(str, self.libraries)),
-            "ORT_DISABLE_TELEMETRY": "1",
-        }
+        # Where the launcher has JAX, so has its backend.
+        return (
+            {"MIXER_JAX_PYTHON": sys.executable}
+            | passed_on
+            | {
+                "PATH": f"{self.bin}:/usr/bin:/bin",
+                "LD_LIBRARY_PATH": ":".join(map(str, self.libraries)),
+                "ORT_DISABLE_TELEMETRY": "1",
+            }
+        )
 
 
 def find(environment: Path) -> Installation:
@@ -86,7 +92,7 @@ def find(environment: Path) -> Installation:
 
 
 def make_backends(found: Installation, folder: Path) -> None:
-    """Lay out Triton's backend folder: the wheel's Python backend, and on it our `onnxruntime`.
+    """Lay out Triton's backend folder: the wheel's Python backend, and on it ours.
 
     Copies, since Triton refuses a library that lies, links followed, outside its backend's folder.
 
@@ -97,9 +103,8 @@ def make_backends(found: Installation, folder: Path) -> None:
     shutil.copytree(found.python_backend, python)
     stub = Path(shutil.copy(found.stub, python))
     stub.chmod(0o755)
-    onnxruntime = folder / "onnxruntime"
-    onnxruntime.mkdir()
-    shutil.copy(BACKENDS / "onnxruntime/model.py", onnxruntime)
+    for name in OWN_BACKENDS:
+        shutil.copytree(BACKENDS / name, folder / name, ignore=shutil.ignore_patterns("__*"))
     try:
         # Without arguments the stub only complains of that: exit status 1. The loader's own
         # failures, a missing libpython above all, are 127.

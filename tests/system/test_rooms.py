@@ -12,7 +12,18 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What each room may import besides Python's own library and itself, by the import's first name.
 ALLOWED = {
-    "reference": {"flax", "jax", "matplotlib", "numpy", "optax", "PIL", "rich", "tyro"},
+    "reference": {
+        "flax",
+        "jax",
+        "matplotlib",
+        "numpy",
+        "onnxruntime",
+        "optax",
+        "orbax",
+        "PIL",
+        "rich",
+        "tyro",
+    },
     "export": {
         "numpy",
         "onnx",
@@ -44,7 +55,7 @@ ALLOWED = {
         "uvloop",
     },
     # Runs inside Triton, in an environment of its own.
-    "server/local_triton/backends": {"numpy", "onnxruntime", "triton_python_backend_utils"},
+    "server/local_triton/backends": {"jax", "numpy", "onnxruntime", "triton_python_backend_utils"},
     # A leaf, which no room's name is in.
     "contracts": {"google", "numpy", "PIL", "pillow_heif", "tritonclient"},
     "loadtest": {
