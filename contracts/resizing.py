@@ -4,6 +4,7 @@ In: an RGB image of any size and a `ResizeRule`, which a model states in the `pa
 config.pbtxt. Out: uint8[H, W, 3] of the model's input size.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -119,25 +120,59 @@ class ResizeRule:
         if image.size == (to_width, to_height):
             image = image.crop((left, top, left + self.width, top + self.height))
         else:
-            # Only the crop is computed, of which a very long image is a tiny part. The filter
-            # still sees beyond the box, so this is what resizing all and cropping gives.
+            # Only the cut is computed, of which a very long image is a tiny part. The filter still
+            # sees beyond the box, so this is what resizing all and cutting gives.
             across, down = width / to_width, height / to_height
-            image = image.resize(
-                (self.width, self.height),
-                FILTERS[self.interpolation],
-                (
-                    x + left * across,
-                    y + top * down,
-                    # Rounding must not carry the box over the edge.
-                    min(x + (left + self.width) * across, right),
-                    min(y + (top + self.height) * down, bottom),
-                ),
+            part = (
+                x + left * across,
+                y + top * down,
+                # Rounding must not carry the box over the edge.
+                min(x + (left + self.width) * across, right),
+                min(y + (top + self.height) * down, bottom),
             )
+            whole, cut = (to_width, to_height), (self.width, self.height)
+            image = _resized(image, part, whole, cut, FILTERS[self.interpolation])
         return np.ascontiguousarray(image, dtype=np.uint8)
 
     def _start(self, gap: int) -> int:
         """Where the cut begins, on a side that is `gap` longer than what is kept of it."""
         return round(gap / 2) if self.rounding == "torchvision" else gap // 2
+
+
+def _resized(
+    image: Image.Image,
+    part: Box,
+    whole: tuple[int, int],
+    cut: tuple[int, int],
+    filter_: Image.Resampling,
+) -> Image.Image:
+    """`part` of the image at the size `cut`, as it lies in the image at the size `whole`.
+
+    Pillow rounds to whole levels between its two passes, so their order has to be that of the whole
+    resize, or a quarter of a level is lost in the mean.
+    """
+    vertical = _is_vertical_first(image.size, whole)
+    if vertical == _is_vertical_first(image.size, cut):
+        return image.resize(cut, filter_, part)
+    left, top, right, bottom = part
+    # The filters reach over two source pixels, or over two of the result's where they shrink.
+    reach_x = 2 + 2 * math.ceil(max(1.0, (right - left) / cut[0]))
+    reach_y = 2 + 2 * math.ceil(max(1.0, (bottom - top) / cut[1]))
+    x, y = max(0, math.floor(left) - reach_x), max(0, math.floor(top) - reach_y)
+    far_x = min(image.width, math.ceil(right) + reach_x)
+    far_y = min(image.height, math.ceil(bottom) + reach_y)
+    if vertical:
+        strip = image.crop((x, 0, far_x, image.height))
+        strip = strip.resize((strip.width, cut[1]), filter_, (0, top, strip.width, bottom))
+        return strip.resize(cut, filter_, (left - x, 0, right - x, cut[1]))
+    strip = image.crop((0, y, image.width, far_y))
+    strip = strip.resize((cut[0], strip.height), filter_, (left, 0, right, strip.height))
+    return strip.resize(cut, filter_, (0, top - y, cut[0], bottom - y))
+
+
+def _is_vertical_first(size: tuple[int, int], to: tuple[int, int]) -> bool:
+    """Which pass Pillow 13 begins with, by widths and heights; older ones with the horizontal."""
+    return size[1] - to[1] > max(0, 2 * (size[0] - to[0]))
 
 
 def _sample(

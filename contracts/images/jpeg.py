@@ -6,11 +6,11 @@ metadata, so it cannot make one fail.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from contracts.images import exif
 from contracts.images.errors import UnreadableImageError
-from contracts.images.limits import MAX_GAP, check_segments
+from contracts.images.limits import MAX_GAP, check_scans, check_segments
 
 # T.81, table B.1: the markers with a length after them, by the rules of both Pillow (before the
 # first scan) and libjpeg. After another (FF 01, say) the next marker may follow at once.
@@ -24,6 +24,7 @@ COLOUR_SEGMENTS = {JFIF: (b"JFIF\0", 14), ADOBE: (b"Adobe", 12)}
 # Tables: Huffman, arithmetic, quantisation, restart interval.
 TABLES = {0xC4, 0xCC, 0xDB, 0xDD}
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+DECODED = TABLES | FRAMES
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 # T.81, B.1.1.3: frames that no decoder of photographs reads.
 STRANGE_FRAMES = {
@@ -32,65 +33,84 @@ STRANGE_FRAMES = {
 }
 JPEG_LS = b"\xff\xf7"  # ITU-T T.87, the marker of its frame
 COEFFICIENTS = 64  # of a block
+CHECKED_EVERY = 32  # segments
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """What is known of a JPEG before it is decoded."""
 
     data: bytes  # without metadata
     orientation: int
     progressive: bool
     frame: bytes  # the frame's header without its length: T.81, B.2.2
-    scans: tuple[bytes, ...]  # the scans' headers without their length: T.81, B.2.3
+    scans: list[bytes]  # the scans' headers without their length: T.81, B.2.3
     ended: bool  # whether an end of image follows
 
 
 def read_layout(data: bytes) -> Layout:
     """The layout of a JPEG. Raises `UnreadableImageError` where it is none, or costs too much."""
-    head, scans = [data[:2]], list[bytes]()
-    frame, frame_code, orientation, ended = b"", 0, exif.UPRIGHT, False
-    at, first = 2, 0
-    segments = costly = gap = 0
+    head, first, orientation = _read_head(data)
+    frame_code, frame = next(((p[1], p[4:]) for p in head if p[1] in FRAMES), (0, b""))
+    _check_frame(frame_code, frame, data)
+    progressive = frame_code in PROGRESSIVE
+    scan = data[first + 4 : first + 2 + _length(data, first + 2)]
+    scans = [scan]
+    if progressive or scan[:1] != frame[5:6]:
+        ended = _read_scans(data, first + 4 + len(scan), scans)
+    else:  # the first scan has all components, so that it is the only one
+        ended = data.rfind(END, first) >= 0
+    kept = 2 + sum(map(len, head))
+    whole = data if kept == first else b"".join((data[:2], *head, memoryview(data)[first:]))
+    return Layout(whole, orientation, progressive, frame, scans, ended)
+
+
+def _read_head(data: bytes) -> tuple[list[bytes], int, int]:
+    """The segments that decoders need, where the first scan begins, and the orientation."""
+    head, orientation = list[bytes](), exif.UPRIGHT
+    at, segments, tables, gap = 2, 0, 0, 0
     while gap <= MAX_GAP and (found := SEGMENT.search(data, at)):
-        start, payload = found.start(), found.end() + 2
+        start = found.start()
         code = data[start + 1]
-        if not scans:
-            gap += start - at
-        if code == END_OF_IMAGE:
-            ended = True
-            break
-        at = max(payload, found.end() + int.from_bytes(data[payload - 2 : payload], "big"))
+        gap += start - at
         if code == START_OF_SCAN:
-            first = first or start
-            scans.append(data[payload:at])
-        elif not scans:
-            segments += 1
-            if code in TABLES or code in FRAMES:
-                costly += 1
+            check_segments(segments, tables, gap)
+            return head, start, orientation
+        if code == END_OF_IMAGE:
+            break
+        segments += 1
+        if segments % CHECKED_EVERY == 0:
+            check_segments(segments, tables, gap)
+        at = start + 2 + _length(data, start + 2)
+        if code in DECODED:
+            tables += 1
+            head.append(data[start:at])
+        elif code in COLOUR_SEGMENTS:
+            name, length = COLOUR_SEGMENTS[code]
+            if at - start - 4 >= length and data.startswith(name, start + 4):
                 head.append(data[start:at])
-                if code in FRAMES and not frame:
-                    frame, frame_code = data[payload:at], code
-            elif code in COLOUR_SEGMENTS:
-                name, length = COLOUR_SEGMENTS[code]
-                if at - payload >= length and data.startswith(name, payload):
-                    head.append(data[start:at])
-            elif (
-                code == EXIF
-                and orientation == exif.UPRIGHT
-                and data.startswith(exif.PREFIX, payload)
-            ):
-                orientation = exif.orientation(data[payload:at])
-        check_segments(len(scans), segments, costly, gap)
-    if not scans:
-        check_segments(0, segments, costly, gap + max(0, len(data) - at))
-        raise UnreadableImageError("the JPEG header cannot be read: it ends before its pixels")
-    if not frame and data[2:4] == JPEG_LS:
-        raise UnreadableImageError("the file is a JPEG-LS image, which is not read; save it anew")
-    _check_frame(frame_code, frame)
-    kept = sum(map(len, head))
-    whole = data if kept == first else b"".join((*head, memoryview(data)[first:]))
-    return Layout(whole, orientation, frame_code in PROGRESSIVE, frame, tuple(scans), ended)
+        elif code == EXIF and orientation == exif.UPRIGHT:  # the first block that says something
+            block = data[start + 4 : at]
+            orientation = exif.orientation(block) if block.startswith(exif.PREFIX) else orientation
+    check_segments(segments, tables, gap + max(0, len(data) - at))
+    raise UnreadableImageError("the JPEG header cannot be read: it ends before its pixels")
+
+
+def _read_scans(data: bytes, at: int, scans: list[bytes]) -> bool:
+    """Add the headers of all further scans; whether an end of image follows them."""
+    while found := SEGMENT.search(data, at):
+        start = found.start()
+        at = start + 2 + _length(data, start + 2)
+        if data[start + 1] == END_OF_IMAGE:
+            return True
+        if data[start + 1] == START_OF_SCAN:
+            scans.append(data[start + 4 : at])
+            check_scans(len(scans))
+    return False
+
+
+def _length(data: bytes, at: int) -> int:
+    """Of a segment, itself included; what is less than that is passed over, as libjpeg does."""
+    return max(2, int.from_bytes(data[at : at + 2], "big"))
 
 
 def is_complete(layout: Layout) -> bool:
@@ -113,7 +133,9 @@ def is_complete(layout: Layout) -> bool:
     return not any(any(coefficients) for coefficients in missing.values())
 
 
-def _check_frame(code: int, frame: bytes) -> None:
+def _check_frame(code: int, frame: bytes, data: bytes) -> None:
+    if data[2:4] == JPEG_LS:
+        raise UnreadableImageError("the file is a JPEG-LS image, which is not read; save it anew")
     if len(frame) < 6:
         raise UnreadableImageError("the JPEG header cannot be read: it has no frame header")
     if code in STRANGE_FRAMES:

@@ -49,16 +49,20 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def check_segments(scans: int, segments: int, tables: int, gap: int) -> None:
-    """Refuse a JPEG whose first image takes far more time or memory than its size tells.
-
-    Counts: all scans; segments, those of tables and frame headers among them, and bytes in no
-    segment before the first scan.
-    """
-    if scans > MAX_SCANS:
+def check_scans(count: int) -> None:
+    """Refuse a JPEG of too many scans."""
+    if count > MAX_SCANS:
         raise UnreadableImageError(
             f"the JPEG has more than the {MAX_SCANS} scans that are accepted"
         )
+
+
+def check_segments(segments: int, tables: int, gap: int) -> None:
+    """Refuse a JPEG whose head takes far more time or memory than its size tells.
+
+    Counts of what is before the first scan: segments, those of tables and frame headers among them,
+    and bytes in no segment.
+    """
     if segments > MAX_SEGMENTS:
         raise UnreadableImageError(
             f"the JPEG has more than {MAX_SEGMENTS} segments before its pixels; save it anew"

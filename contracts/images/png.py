@@ -6,7 +6,7 @@ pixels is ever inflated.
 """
 
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from contracts.images import exif
 from contracts.images.errors import UnreadableImageError
@@ -19,8 +19,7 @@ END_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
 GREY, COLOUR, INDEXED = 0, 2, 3  # colour types, 11.2.1
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """What is known of a PNG before it is decoded."""
 
     data: bytes  # without metadata

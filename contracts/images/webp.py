@@ -4,7 +4,7 @@ In: the bytes of a file. Out: a `Layout`: a WebP of the first frame alone, witho
 XMP, and the orientation that EXIF states.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from contracts.images import exif
 from contracts.images.errors import UnreadableImageError
@@ -16,8 +16,7 @@ PIXELS = {EXTENDED, b"ANIM", b"ALPH", b"VP8 ", b"VP8L"}
 ANIMATION, ALPHA = 0x02, 0x10
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """What is known of a WebP before it is decoded."""
 
     data: bytes  # without metadata
