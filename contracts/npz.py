@@ -7,7 +7,7 @@ for, so that memory holds one array at a time. Nothing is ever unpickled.
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +30,10 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, Valu
 class Arrays(Protocol):
     """The arrays of one checkpoint. Shapes are known at once, values are read one at a time."""
 
-    shapes: dict[str, Shape]
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shape of each array."""
+        ...
 
     def read(self, key: str) -> Array:
         """The values of one array, float32; raises CheckpointError where that cannot be done."""

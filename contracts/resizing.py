@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 # Left, top, right, bottom of a part of an image, in its pixels.
 Box = tuple[float, float, float, float]
 
-ROUNDINGS = ("tensorflow", "torchvision")
+ROUNDINGS = ("tensorflow", "torchvision", "transformers")
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -35,7 +35,7 @@ class ResizeRule:
     rounding: whose arithmetic gives the long side and the place of the cut where they are no whole
         numbers. "tensorflow" rounds the long side to the nearest and begins the cut at the half,
         rounded down; "torchvision", which timm uses, cuts the fraction of the long side off and
-        rounds the half to the nearest, of two to the even number.
+        rounds the half to the nearest, of two to the even number. "transformers" cuts both off.
     """
 
     height: int
@@ -86,7 +86,7 @@ class ResizeRule:
         to_height = round(self.height / self.crop_fraction)
         if self.resize == "squash":
             return to_width, to_height
-        if self.rounding == "torchvision":
+        if self.rounding != "tensorflow":
             if to_width * height >= to_height * width:
                 return to_width, max(to_height, int(to_width * height / width))
             return max(to_width, int(to_height * width / height)), to_height

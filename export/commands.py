@@ -16,10 +16,12 @@ from contracts.labels import (
 )
 from contracts.published import CheckpointError
 from contracts.repository import CONFIG_NAME, LABELS_NAME, ONNX_PATH, TENSORRT_CONFIG
-from export.checkpoint import Classifier, load_classifier, random_classifier
+from export.checkpoint import load_classifier
+from export.classifier import Classifier
 from export.config import ModelSpec, onnxruntime_config, tensorrt_config
 from export.engines import publish_engine
 from export.flops import count_flops, variant_costs
+from export.formats.interpretation import Stated
 from export.graph import EXTERNAL_DATA_NAME, build_graph, open_graph, save_graph
 from export.half import HalfRangeError
 from export.options import Options, Precision, UsageError
@@ -33,10 +35,11 @@ from export.precision import (
     judge,
     reduce_precision,
 )
-from export.preprocessing import Preprocessing
+from export.preprocessing import Normalization, Preprocessing
 from export.progress import note, step
 from export.publish import PublishError, check_name, check_target, publishing
 from export.quantization import put_weights_right
+from export.random_weights import random_classifier
 from export.to_tensorrt import TensorRTError
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -92,7 +95,7 @@ def _publish(options: Options, precision: Precision) -> None:
     check_target(options.repository, name)
     with step("reading the weights"):
         classifier = _read(options)
-    labels = _labels(options, classifier.num_classes)
+    labels = _labels(options, classifier)
     rule = _preprocessing(classifier, options)
     samples = None
     if precision != "fp32":
@@ -162,7 +165,11 @@ def _write_graph(
     return parity, judgement
 
 
-def _labels(options: Options, num_classes: int) -> list[str]:
+def _labels(options: Options, classifier: Classifier) -> list[str]:
+    num_classes = classifier.num_classes
+    if options.labels is None and classifier.labels is not None:
+        note(f"the classes' names came along with the weights: {', '.join(classifier.labels[:3])}…")
+        return classifier.labels
     if options.labels is None:
         labels = numbered_labels(num_classes)
         note(f"no --labels: the classes are called {labels[0]} to {labels[-1]}")
@@ -178,7 +185,11 @@ def _labels(options: Options, num_classes: int) -> list[str]:
 
 def _read(options: Options) -> Classifier:
     if options.checkpoint is not None:
-        return load_classifier(options.checkpoint, options.image_size, options.gelu)
+        normalization = None
+        if options.mean is not None and options.std is not None:
+            normalization = Normalization(options.mean, options.std)
+        stated = Stated(options.gelu, options.heads, normalization)
+        return load_classifier(options.checkpoint, options.image_size, stated)
     return random_classifier(
         options.model or "", options.image_size, options.num_classes, options.seed
     )
@@ -201,6 +212,9 @@ def _parameters(
         "checkpoint": classifier.source,
         "checkpoint_sha256": classifier.sha256,
         "exported_with": packages,
+        "activation": classifier.activation,
+        "mean": " ".join(map(repr, classifier.normalization.mean)),
+        "std": " ".join(map(repr, classifier.normalization.std)),
         "parity_max_abs_logit_diff": f"{parity:.2e}",
         **rule.at(classifier.image_size).parameters(),
         "flops_per_image": str(count_flops(classifier.module, classifier.image_size)),

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
-from export.checkpoint import Classifier
+from export.classifier import Classifier
+from export.preprocessing import Channels
 
 # The first with a native Gelu; LayerNormalization is native since 17. ONNX Runtime has all of it
 # since 1.17, TensorRT since 10.
@@ -36,15 +37,22 @@ EXTERNAL_DATA_NAME = "model.onnx.data"
 class WholeClassifier(nn.Module):
     """uint8 [N, H, W, 3] -> float32 logits [N, K] and probabilities [N, K]."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.classifier = module
+        self.classifier = classifier.module
+        self.sigmoid = classifier.activation == "sigmoid"
+        self.mean, self.std = (_scalar(each) for each in classifier.normalization.constants())
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         # The cast comes first: TensorRT takes UINT8 inputs only where nothing else reads them.
         # 1/127.5 is not exact in binary, the quotient is: divide, as the reference does.
-        logits = self.classifier((image.to(torch.float32) - 127.5) / 127.5)
-        return logits, torch.softmax(logits, dim=-1)
+        logits = self.classifier((image.to(torch.float32) - self.mean) / self.std)
+        return logits, torch.sigmoid(logits) if self.sigmoid else torch.softmax(logits, dim=-1)
+
+
+def _scalar(values: Channels) -> float | Tensor:
+    """One number where all channels have the same, which is one constant less in the graph."""
+    return values[0] if len(set(values)) == 1 else torch.tensor(values)
 
 
 def build_graph(classifier: Classifier) -> ir.Model:
@@ -53,7 +61,7 @@ def build_graph(classifier: Classifier) -> ir.Model:
     example = torch.zeros(TRACED_BATCH, size, size, 3, dtype=torch.uint8)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            WholeClassifier(classifier.module).eval(),
+            WholeClassifier(classifier).eval(),
             (example,),
             dynamo=True,
             opset_version=OPSET,

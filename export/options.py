@@ -28,7 +28,8 @@ class Options:
 
     checkpoint: Path | None = None
     """A checkpoint to publish: an .npz in Google's format for Mixer, ViT or BiT, or a .safetensors
-    of timm's models of the same kind."""
+    of timm's or Hugging Face transformers' models of the same kind, with its config.json beside it;
+    or the folder that holds these."""
     model: str | None = None
     """A variant to publish with random weights, seeded: for measuring throughput only. --list
     shows the names."""
@@ -41,7 +42,8 @@ class Options:
     name: str | None = None
     """What Triton and the gateway will call the model. A model of that name is replaced."""
     labels: Path | None = None
-    """The names of the classes, one per line; class_000 and so on without it."""
+    """The names of the classes, one per line. Without it those that came along with the weights,
+    else class_000 and so on."""
     image_size: int | None = None
     """Pixels per side, where it is not that of the weights: whole multiples for a Mixer, multiples
     of the patch size for a ViT, anything for a BiT."""
@@ -66,6 +68,14 @@ class Options:
     gelu: Literal["tanh", "erf"] | None = None
     """The form of GELU the weights were trained with, where it is not that of the file's format:
     tanh for .npz, erf for .safetensors."""
+    heads: int | None = None
+    """The number of heads of a ViT in a .safetensors that has no config.json."""
+    mean: tuple[float, float, float] | None = None
+    """What the weights want pixels normalised with, as torchvision and timm write it: of red, green
+    and blue divided by 255, as 0.485 0.456 0.406. A property of the weights, and with --std; the
+    default is what their configuration says, else 0.5."""
+    std: tuple[float, float, float] | None = None
+    """What the difference to --mean is divided by, as 0.229 0.224 0.225."""
 
     resize: Literal["squash", "shortest"] | None = None
     """Straight to a square, or the short side with the aspect kept and a central cut. This and the
@@ -76,7 +86,7 @@ class Options:
     """Do not average over all pixels when shrinking, as TensorFlow does not by default."""
     crop_fraction: float | None = None
     """The share of the resized side that the central cut keeps, as 0.875; 0.1 at the least."""
-    rounding: Literal["tensorflow", "torchvision"] | None = None
+    rounding: Literal["tensorflow", "torchvision", "transformers"] | None = None
     """Whose arithmetic gives a long side and a cut that are no whole pixels: TensorFlow's, which is
     the default of .npz, or torchvision's and timm's, that of .safetensors."""
 
@@ -104,6 +114,7 @@ class Options:
             raise UsageError(f"--crop-fraction {self.crop_fraction}: expected 0.1 to 1")
         if self.num_classes is not None and (self.model is None or self.num_classes < 1):
             raise UsageError("--num-classes is for --model only, and at least 1")
+        self._check_weights()
         if self.precision == "int8" and self.calibration is None:
             raise UsageError("--precision int8 needs --calibration: a folder of typical images")
         if self.calibration is not None:
@@ -111,3 +122,16 @@ class Options:
                 raise UsageError("--calibration is for --precision auto, int8 and fp16")
             if not self.calibration.is_dir():
                 raise UsageError(f"--calibration {self.calibration}: no such folder")
+
+    def _check_weights(self) -> None:
+        """Raises UsageError for what cannot be said of weights."""
+        if (self.mean is None) != (self.std is None):
+            raise UsageError("--mean and --std: expected both or neither")
+        if self.heads is not None and not 1 <= self.heads <= 256:
+            raise UsageError(f"--heads {self.heads}: expected 1 to 256")
+        if self.std is not None and min(self.std) <= 0:
+            raise UsageError(f"--std {' '.join(map(str, self.std))}: expected numbers above 0")
+        given = {"--heads": self.heads, "--mean": self.mean, "--gelu": self.gelu}
+        if self.model is not None and any(value is not None for value in given.values()):
+            flag = next(flag for flag, value in given.items() if value is not None)
+            raise UsageError(f"{flag} is not for --model, whose weights are random")

@@ -10,8 +10,9 @@ import onnxruntime
 import torch
 
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
-from export.checkpoint import Classifier
+from export.classifier import Classifier
 from export.graph import TRACED_BATCH, WholeClassifier
+from export.preprocessing import Activation
 
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -47,8 +48,10 @@ def check_parity(classifier: Classifier, session: onnxruntime.InferenceSession) 
                 f"the graph's logits differ from PyTorch's by {difference:.2g} at batch size "
                 f"{batch}, allowed is {tolerance:.2g}; nothing was published"
             )
-        if not np.abs(probabilities - softmax(logits)).max() <= 1e-5:
-            raise ParityError(f"the graph's probabilities at batch size {batch} are no softmax")
+        if not np.abs(probabilities - activated(logits, classifier.activation)).max() <= 1e-5:
+            raise ParityError(
+                f"the graph's probabilities at batch size {batch} are no {classifier.activation}"
+            )
         worst = max(worst, difference)
     return worst
 
@@ -56,13 +59,16 @@ def check_parity(classifier: Classifier, session: onnxruntime.InferenceSession) 
 def torch_logits(classifier: Classifier, images: Pixels) -> Logits:
     """What PyTorch computes for uint8 [N, H, W, 3]: float32 [N, K]."""
     with torch.inference_mode():
-        logits, _ = WholeClassifier(classifier.module)(torch.from_numpy(images))
+        logits, _ = WholeClassifier(classifier)(torch.from_numpy(images))
     array: Logits = logits.numpy()
     return array
 
 
-def softmax(logits: Logits) -> Logits:
-    """Along the last axis, in float64."""
+def activated(logits: Logits, activation: Activation) -> Logits:
+    """Probabilities: a softmax along the last axis, or a sigmoid of each, in float64."""
+    if activation == "sigmoid":
+        probabilities: Logits = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+        return probabilities
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     result: Logits = (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
     return result

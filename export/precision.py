@@ -13,7 +13,7 @@ import onnxruntime
 
 from contracts.repository import INPUT, LOGITS
 from export.calibration import calibrate
-from export.checkpoint import Classifier
+from export.classifier import Classifier
 from export.half import to_half
 from export.image_files import find_images, read_image
 from export.options import Precision, UsageError

@@ -20,8 +20,8 @@ import torch
 import tyro
 
 from contracts.variants import VARIANTS
-from export.checkpoint import random_classifier
 from export.progress import console, track
+from export.random_weights import random_classifier
 
 
 @dataclasses.dataclass(frozen=True)

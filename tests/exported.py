@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.checkpoint import Classifier, load_classifier, random_classifier
+from export.checkpoint import load_classifier
+from export.classifier import Classifier
 from export.graph import build_graph, save_graph
+from export.random_weights import random_classifier
 
 GOLDEN = Path(__file__).parent / "golden"
 # Every golden case: the families, and what else a graph can look like.

@@ -5,10 +5,10 @@ from torch import nn
 from contracts.variants import BiTSizes, MixerSizes, ViTSizes
 from export.models.bit import BiT
 from export.models.mixer import MlpMixer
-from export.models.network import Flavour, Gelu, Network, network_of
+from export.models.network import Flavour, Gelu, Grid, Network, network_of
 from export.models.vit import VisionTransformer
 
-__all__ = ["Flavour", "Gelu", "Network", "build", "network_of"]
+__all__ = ["Flavour", "Gelu", "Grid", "Network", "build", "network_of"]
 
 
 def build(network: Network, image_size: int) -> nn.Module:

@@ -1,5 +1,7 @@
 """Parts of the ViT's encoder; attention in the form that inference engines recognise and fuse."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -7,8 +9,9 @@ from torch.nn import functional
 
 from contracts.npz import Array
 from contracts.published import Shape
+from contracts.variants import ViTSizes
 from export.models.layers import LayerNorm, MlpBlock, ReshapedDense
-from export.models.network import Gelu
+from export.models.network import Flavour, Grid
 from export.models.parameters import PublishedLayer
 
 
@@ -39,12 +42,13 @@ class Attention(nn.Module):
 class EncoderBlock(nn.Module):
     """Self-attention, then an MLP, each behind a LayerNorm and a skip connection."""
 
-    def __init__(self, width: int, heads: int, mlp_dim: int, gelu_form: Gelu) -> None:
+    def __init__(self, sizes: ViTSizes, flavour: Flavour) -> None:
         super().__init__()
-        self.LayerNorm_0 = LayerNorm(width)
-        self.MultiHeadDotProductAttention_1 = Attention(width, heads)
-        self.LayerNorm_2 = LayerNorm(width)
-        self.MlpBlock_3 = MlpBlock(width, mlp_dim, gelu_form)
+        width = sizes.hidden_size
+        self.LayerNorm_0 = LayerNorm(width, flavour.layer_norm_epsilon)
+        self.MultiHeadDotProductAttention_1 = Attention(width, sizes.num_heads)
+        self.LayerNorm_2 = LayerNorm(width, flavour.layer_norm_epsilon)
+        self.MlpBlock_3 = MlpBlock(width, sizes.mlp_dim, flavour.gelu)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.MultiHeadDotProductAttention_1(self.LayerNorm_0(x))
@@ -55,9 +59,9 @@ class EncoderBlock(nn.Module):
 class PositionEmbedding(PublishedLayer):
     """Adds a learned vector to each token; the grid is resized to the image when it is loaded."""
 
-    def __init__(self, width: int, extra: int, published_grid: int, grid: int) -> None:
+    def __init__(self, width: int, extra: int, published_grid: int, grid: int, way: Grid) -> None:
         super().__init__()
-        self.extra, self.published_grid, self.grid = extra, published_grid, grid
+        self.extra, self.published_grid, self.grid, self.way = extra, published_grid, grid, way
         self.pos_embedding = nn.Parameter(torch.empty(1, extra + grid * grid, width))
 
     def published_shapes(self) -> dict[str, Shape]:
@@ -71,14 +75,16 @@ class PositionEmbedding(PublishedLayer):
         del name  # it has only one
         if self.grid == self.published_grid:
             return array
-        # As scipy.ndimage.zoom(order=1), which the official code resizes with: bilinear, the
-        # corners of both grids on each other.
         old = self.published_grid
         positions = torch.from_numpy(array[0, self.extra :].reshape(1, old, old, -1)).double()
+        # In the order of `Grid`: with the corners of both grids on each other, or with pixels.
+        ways: dict[Grid, dict[str, Any]] = {
+            "corners": {"mode": "bilinear", "align_corners": True},
+            "bicubic": {"mode": "bicubic", "align_corners": False},
+            "smooth": {"mode": "bicubic", "align_corners": False, "antialias": True},
+        }
         size = (self.grid, self.grid)
-        resized = functional.interpolate(
-            positions.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=True
-        )
+        resized = functional.interpolate(positions.permute(0, 3, 1, 2), size, **ways[self.way])
         grid: Array = resized.permute(0, 2, 3, 1).reshape(1, -1, self.width).float().numpy()
         return np.concatenate([array[:, : self.extra], grid], axis=1)
 

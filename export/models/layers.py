@@ -15,11 +15,11 @@ from contracts.published import Shape
 from export.models.network import Gelu
 from export.models.parameters import PublishedLayer
 
-LAYER_NORM_EPSILON = 1e-6
-
 
 def gelu(x: Tensor, form: Gelu) -> Tensor:
-    """GELU: "tanh" as in the published JAX code, "erf" as in PyTorch's default (and timm)."""
+    """GELU: "tanh" as in the published JAX code, "erf" as in timm, "quick" as in CLIP."""
+    if form == "quick":
+        return x * torch.sigmoid(1.702 * x)
     return functional.gelu(x, approximate="tanh" if form == "tanh" else "none")
 
 
@@ -50,13 +50,14 @@ class ReshapedDense(Dense):
 class LayerNorm(PublishedLayer):
     """Layer normalisation over the last axis."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.scale = nn.Parameter(torch.empty(width))
         self.bias = nn.Parameter(torch.empty(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self.scale.shape, self.scale, self.bias, LAYER_NORM_EPSILON)
+        return functional.layer_norm(x, self.scale.shape, self.scale, self.bias, self.epsilon)
 
 
 class MlpBlock(nn.Module):

@@ -24,9 +24,10 @@ class MixerBlock(nn.Module):
     def __init__(self, sizes: MixerSizes, network: Network) -> None:
         super().__init__()
         tokens, gelu = (network.image_size // sizes.patch_size) ** 2, network.flavour.gelu
-        self.LayerNorm_0 = LayerNorm(sizes.hidden_dim)
+        epsilon = network.flavour.layer_norm_epsilon
+        self.LayerNorm_0 = LayerNorm(sizes.hidden_dim, epsilon)
         self.token_mixing = TokenMlpBlock(tokens, sizes.tokens_mlp_dim, gelu)
-        self.LayerNorm_1 = LayerNorm(sizes.hidden_dim)
+        self.LayerNorm_1 = LayerNorm(sizes.hidden_dim, epsilon)
         self.channel_mixing = MlpBlock(sizes.hidden_dim, sizes.channels_mlp_dim, gelu)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class MlpMixer(nn.Module):
         self.blocks = [f"MixerBlock_{index}" for index in range(sizes.num_blocks)]
         for block in self.blocks:
             self.add_module(block, MixerBlock(sizes, network))
-        self.pre_head_layer_norm = LayerNorm(sizes.hidden_dim)
+        self.pre_head_layer_norm = LayerNorm(sizes.hidden_dim, network.flavour.layer_norm_epsilon)
         self.head = Dense(sizes.hidden_dim, network.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -16,28 +16,31 @@ from export.models.parameters import PublishedLayer
 
 
 class Encoder(nn.Module):
-    """Position embedding, the blocks, a last LayerNorm."""
+    """Position embedding and the blocks; its last LayerNorm is applied by whoever pools."""
 
     def __init__(self, sizes: ViTSizes, network: Network, image_size: int) -> None:
         super().__init__()
-        width, gelu = sizes.hidden_size, network.flavour.gelu
+        width, flavour = sizes.hidden_size, network.flavour
         grids = network.image_size // sizes.patch_size, image_size // sizes.patch_size
-        self.posembed_input = PositionEmbedding(width, int(sizes.class_token), *grids)
+        prefix = prefix_tokens(sizes, network)
+        self.posembed_input = PositionEmbedding(width, prefix, *grids, flavour.grid)
+        self.norm_pre = LayerNorm(width, flavour.layer_norm_epsilon) if flavour.pre_norm else None
         self.blocks = [f"encoderblock_{index}" for index in range(sizes.num_layers)]
         for block in self.blocks:
-            self.add_module(block, EncoderBlock(width, sizes.num_heads, sizes.mlp_dim, gelu))
-        self.encoder_norm = LayerNorm(width)
+            self.add_module(block, EncoderBlock(sizes, flavour))
+        self.encoder_norm = LayerNorm(width, flavour.layer_norm_epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.posembed_input(x)
+        if self.norm_pre is not None:
+            x = self.norm_pre(x)
         for block in self.blocks:
             x = self.get_submodule(block)(x)
-        y: Tensor = self.encoder_norm(x)
-        return y
+        return x
 
 
 class VisionTransformer(PublishedLayer):
-    """Patch embedding, the encoder, the class token or the mean of all tokens, head."""
+    """Patch embedding, the encoder, the class token or the mean of all patches' tokens, head."""
 
     def __init__(self, sizes: ViTSizes, network: Network, image_size: int) -> None:
         super().__init__()
@@ -47,8 +50,13 @@ class VisionTransformer(PublishedLayer):
             raise CheckpointError(
                 f"image size {image_size}: this ViT needs a multiple of {patch}, as {near}"
             )
+        flavour = network.flavour
+        self.pool = flavour.pool or ("token" if sizes.class_token else "mean")
+        self.norm_after_pooling = flavour.norm_after_pooling
+        self.prefix = prefix_tokens(sizes, network)
         self.embedding = PatchEmbedding(patch, width)
-        self.cls = nn.Parameter(torch.empty(1, 1, width)) if sizes.class_token else None
+        # The class token, and behind it the registers of a ViT that has some.
+        self.cls = nn.Parameter(torch.empty(1, self.prefix, width)) if self.prefix else None
         self.Transformer = Encoder(sizes, network, image_size)
         represented = sizes.representation_size or width
         self.pre_logits = Dense(width, represented) if sizes.representation_size else None
@@ -59,8 +67,18 @@ class VisionTransformer(PublishedLayer):
         if self.cls is not None:
             x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.Transformer(x)
-        x = x.mean(dim=1) if self.cls is None else x[:, 0]
+        if not self.norm_after_pooling:
+            x = self.Transformer.encoder_norm(x)
+        x = x[:, 0] if self.pool == "token" else x[:, self.prefix :].mean(dim=1)
+        if self.norm_after_pooling:
+            x = self.Transformer.encoder_norm(x)
         if self.pre_logits is not None:
             x = torch.tanh(self.pre_logits(x))
         y: Tensor = self.head(x)
         return y
+
+
+def prefix_tokens(sizes: ViTSizes, network: Network) -> int:
+    """How many tokens come before those of the patches."""
+    prefix = network.flavour.prefix_tokens
+    return int(sizes.class_token) if prefix is None else prefix

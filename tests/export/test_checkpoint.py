@@ -16,14 +16,13 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from contracts.published import CheckpointError
 from contracts.variants import VARIANTS
-from export.checkpoint import (
-    CheckpointError,
-    Classifier,
-    Preprocessing,
-    load_classifier,
-    random_classifier,
-)
+from export.checkpoint import load_classifier
+from export.classifier import Classifier
+from export.formats.interpretation import Stated
+from export.preprocessing import Preprocessing
+from export.random_weights import random_classifier
 from tests import numpy_models
 from tests.numpy_models import MixerSizes, ViTSizes, save
 
@@ -170,11 +169,15 @@ def test_gelu_can_be_chosen(tmp_path: Path) -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
     for form in ("tanh", "erf"):
         with torch.no_grad():
-            found = load_classifier(path, gelu=form).module(torch.from_numpy(images)).numpy()
+            found = (
+                load_classifier(path, stated=Stated(gelu=form))
+                .module(torch.from_numpy(images))
+                .numpy()
+            )
         expected = numpy_models.vit(arrays, images.astype(np.float64), form)
         np.testing.assert_allclose(found, expected, atol=1e-5)
     with pytest.raises(CheckpointError, match="BiT has no GELU"):
-        load_classifier(BIT, gelu="erf")
+        load_classifier(BIT, stated=Stated(gelu="erf"))
 
 
 def changed(path: Path, change: Callable[[Arrays], object]) -> Arrays:
@@ -316,7 +319,7 @@ def test_files_that_are_no_checkpoint(
 def test_paths_that_are_no_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         load_classifier(tmp_path / "missing.npz")
-    with pytest.raises(CheckpointError, match="expected a file, found a directory"):
+    with pytest.raises(CheckpointError, match=r"expected a folder with model\.safetensors"):
         load_classifier(tmp_path)
 
 

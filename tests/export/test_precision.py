@@ -11,7 +11,6 @@ from onnx import TensorProto
 from PIL import Image
 
 from export.calibration import LEVELS, Magnitudes
-from export.checkpoint import random_classifier
 from export.graph import build_graph, open_graph, save_graph
 from export.half import HalfRangeError, to_half
 from export.image_files import find_images, read_image
@@ -28,6 +27,7 @@ from export.precision import (
 )
 from export.preprocessing import Preprocessing
 from export.quantization import put_weights_right
+from export.random_weights import random_classifier
 from tests import exported
 from tests.photos import photo
 

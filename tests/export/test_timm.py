@@ -11,13 +11,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.checkpoint import CheckpointError, Preprocessing, load_classifier
+from contracts.published import CheckpointError
+from export.checkpoint import load_classifier
+from export.classifier import Classifier
+from export.formats.interpretation import Stated
+from export.parity import torch_logits
+from export.preprocessing import Preprocessing
 from tests import numpy_models
 from tests.numpy_models import Checkpoint, MixerSizes, ViTSizes
 
 Images = npt.NDArray[np.float32]
 MIXER = numpy_models.mixer_checkpoint(MixerSizes(2, 12, 2, 10, 9, 3, 4))
-# The sizes of the table's `vit_testing`: the number of heads is not in the file.
+# The number of heads is not in a file of timm.
+HEADS = 3
 VIT = numpy_models.vit_checkpoint(ViTSizes(8, 24, 2, 3, 48, 4))
 BIT = numpy_models.bit_checkpoint((1, 2), 32, 5)
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -91,20 +97,25 @@ def to_timm(arrays: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def save_timm(folder: Path, arrays: Checkpoint, **pretrained_cfg: object) -> Path:
+    """The file, with timm's configuration beside it: a ViT has to have one."""
     path = folder / "model.safetensors"
     save_file(to_timm(arrays), path, metadata={"format": "pt"})
-    if pretrained_cfg:
-        names = {"stem/kernel": "mixer_x", "cls": "vit_x"}
-        architecture = next((v for k, v in names.items() if k in arrays), "resnetv2_x")
-        config = {"architecture": architecture, "pretrained_cfg": pretrained_cfg}
-        (folder / "config.json").write_text(json.dumps(config))
+    names = {"stem/kernel": "mixer_b16_224", "cls": "vit_tiny_patch16_224"}
+    architecture = next((v for k, v in names.items() if k in arrays), "resnetv2_50x1_bit")
+    model_args = {"num_heads": HEADS} if "cls" in arrays else {}
+    config = {"architecture": architecture, "model_args": model_args}
+    (folder / "config.json").write_text(json.dumps(config | {"pretrained_cfg": pretrained_cfg}))
     return path
 
 
-def logits(path: Path, images: Images, **options: Any) -> Images:  # noqa: ANN401 - passed on
-    classifier = load_classifier(path, image_size=images.shape[1], **options)
+def load(path: Path, images: Images, stated: Stated | None = None) -> Classifier:
+    return load_classifier(path, images.shape[1], *([stated] if stated else []))
+
+
+def logits(path: Path, images: Images, stated: Stated | None = None) -> Images:
     with torch.no_grad():
-        values: Images = classifier.module(torch.from_numpy(images)).numpy()
+        found = load(path, images, stated).module(torch.from_numpy(images))
+    values: Images = found.numpy()
     return values
 
 
@@ -156,7 +167,7 @@ def test_timms_models_compute_as_timm_does(tmp_path: Path) -> None:
 
 def test_the_gelu_of_the_published_code_can_be_had(tmp_path: Path) -> None:
     images = images_for(MIXER)
-    found = logits(save_timm(tmp_path, MIXER), images, gelu="tanh")
+    found = logits(save_timm(tmp_path, MIXER), images, Stated(gelu="tanh"))
     expected = numpy_models.mixer(MIXER, images.astype(np.float64), "tanh")
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
@@ -168,21 +179,24 @@ def test_pre_logits_and_half_precision(tmp_path: Path) -> None:
     for dtype, tolerance in ((torch.float32, 2e-5), (torch.float16, 2e-2), (torch.bfloat16, 0.2)):
         save_file({name: t.to(dtype) for name, t in to_timm(arrays).items()}, path)
         expected = numpy_models.vit(arrays, images.astype(np.float64), "erf")
-        np.testing.assert_allclose(logits(path, images), expected, atol=tolerance)
+        found = logits(path, images, Stated(heads=HEADS))
+        np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
-def test_another_normalisation_is_folded_into_the_stem(tmp_path: Path) -> None:
-    for arrays, model in ((MIXER, numpy_models.mixer), (VIT, numpy_models.vit)):
-        images = images_for(arrays)
-        as_timm_feeds = ((images.astype(np.float64) + 1) / 2 - IMAGENET["mean"]) / IMAGENET["std"]
-        found = logits(save_timm(tmp_path, arrays, **IMAGENET), images)
-        np.testing.assert_allclose(found, model(arrays, as_timm_feeds, "erf"), atol=1e-4)
-
-
-def test_another_normalisation_does_not_fit_into_a_bit(tmp_path: Path) -> None:
-    path = save_timm(tmp_path, BIT, **IMAGENET)
-    with pytest.raises(CheckpointError, match=r"expected mean and std of 0.5.*root cannot take up"):
-        load_classifier(path)
+def test_another_normalisation_is_in_the_graph(tmp_path: Path) -> None:
+    for arrays in (MIXER, VIT, BIT):
+        shape = images_for(arrays).shape
+        pixels = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
+        as_timm_feeds = (pixels / 255.0 - IMAGENET["mean"]) / IMAGENET["std"]
+        found = torch_logits(
+            load(save_timm(tmp_path, arrays, **IMAGENET), images_for(arrays)), pixels
+        )
+        if arrays is BIT:
+            expected = numpy_models.bit(BIT, as_timm_feeds, epsilon=1e-8)
+        else:
+            model = numpy_models.mixer if arrays is MIXER else numpy_models.vit
+            expected = model(arrays, as_timm_feeds, "erf")
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -223,11 +237,16 @@ def test_the_files_own_metadata_comes_first(tmp_path: Path) -> None:
     assert load_classifier(path).preprocessing.crop_fraction == 1.0
 
 
-def test_the_configuration_of_another_model_is_not_taken(tmp_path: Path) -> None:
+def test_the_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
     path = save_timm(tmp_path, VIT)
-    config = {"architecture": "resnet50", "pretrained_cfg": {"crop_pct": 0.5}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_classifier(path).preprocessing.crop_fraction == 32 / 35
+    for architecture, message in {
+        "resnet50": "does not know how timm's 'resnet50' computes",
+        "mixer_b16_224": "it says 'mixer_b16_224', but the arrays are those of a vit",
+    }.items():
+        config = {"architecture": architecture, "pretrained_cfg": {"crop_pct": 0.5}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match=message):
+            load_classifier(path)
 
 
 @pytest.mark.parametrize(
@@ -251,23 +270,30 @@ def test_configurations_that_cannot_be_served(
         load_classifier(path)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"architecture": "vit_x", "pretrained_cfg": 3}'])
+CONFIG = '{"architecture": "vit_tiny_patch16_224", "model_args": {"num_heads": 3}'
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", CONFIG, CONFIG + ', "pretrained_cfg": 3}'])
 def test_a_broken_configuration(tmp_path: Path, text: str) -> None:
     path = save_timm(tmp_path, VIT)
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"expected (timm's JSON|a JSON object)"):
+    with pytest.raises(CheckpointError, match="expected a JSON object"):
         load_classifier(path)
 
 
 def test_models_that_only_look_alike_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     state = to_timm(VIT)
+    heads = Stated(heads=HEADS)
     save_file(state | {"blocks.0.ls1.gamma": torch.zeros(24)}, path)
-    with pytest.raises(CheckpointError, match=r"blocks.0.ls1.gamma: expected no such key"):
-        load_classifier(path)
+    with pytest.raises(CheckpointError, match=r"do not tell how they are computed with: put timm"):
+        load_classifier(path, stated=heads)
+    save_file(state | {"blocks.0.ls3.gamma": torch.zeros(24)}, path)
+    with pytest.raises(CheckpointError, match=r"blocks.0.ls3.gamma: expected no such key"):
+        load_classifier(path, stated=heads)
     save_file({k: v for k, v in state.items() if k != "norm.bias"}, path)
     with pytest.raises(CheckpointError, match=r"encoder_norm/bias: .* found no such key .the file"):
-        load_classifier(path)
-    save_file({k: v for k, v in state.items() if not k.startswith("blocks.1")}, path)
-    with pytest.raises(CheckpointError, match=r"number of heads.*found .24, 1."):
-        load_classifier(path)
+        load_classifier(path, stated=heads)
+    save_file({k: v for k, v in state.items() if not k.startswith("blocks.0")}, path)
+    with pytest.raises(CheckpointError, match="do not tell how they are computed"):
+        load_classifier(path, stated=heads)
