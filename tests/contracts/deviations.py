@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from contracts.images.decoding import read
 from contracts.images.folders import find_images
 from contracts.resizing import ResizeRule
-from export.preprocessing import timm_preprocessing
+from export.formats.timm_preprocessing import preprocessing
 from tests.contracts import oracles
 from tests.contracts.oracles import Levels
 
@@ -38,7 +38,7 @@ class Line:
 def timm(name: str, family: str, size: int, crop: float, interpolation: str) -> Line:
     """A model of timm by its configuration."""
     config = {"crop_pct": crop, "interpolation": interpolation}
-    rule = timm_preprocessing(config, family, size, size).at(size)
+    rule = preprocessing(config, family, size, size).at(size)
     return Line(
         f"timm, {name}: {size} at {crop:g}, {interpolation}",
         rule,
