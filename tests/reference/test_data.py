@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import struct
 import tarfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from reference import data
+from tests.contracts.images.corpus.writers import exif, saved, scene
 from tests.reference.runs import write_images
 
 
@@ -84,6 +86,31 @@ def test_broken_images_are_named_and_skipped_or_refused(
     }
     with pytest.raises(data.DataError, match=r"(cut\.png|text\.jpg): not an image"):
         data.load(tmp_path, "train", 32, refuse_broken=True)
+
+
+def test_folders_as_people_have_them_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """EXIF that Pillow cannot write anew, other suffixes, folders below and hidden ones."""
+    folder = tmp_path / "train"
+    for name in ("cat/2023", "dog", ".ipynb_checkpoints", "@eaDir/cat"):
+        (folder / name).mkdir(parents=True)
+    stored = scene(40, 32)
+    fraction = (0x0111, 11, 1, struct.pack("<f", 1.5))
+    block = b"Exif\0\0" + exif((0x0112, 3, 1, struct.pack("<H", 6)), fraction)
+    (folder / "cat/2023/odd.JFIF").write_bytes(saved(stored, "JPEG", quality=95, exif=block))
+    (folder / "dog/new.avif").write_bytes(saved(stored, "AVIF"))
+    (folder / "dog/notes.txt").write_text("not even called an image")
+    (folder / "@eaDir/cat/thumb.jpg").write_bytes(saved(stored, "JPEG"))
+    with caplog.at_level("INFO"):
+        dataset = data.load(tmp_path, "train", 32)
+    assert isinstance(dataset, data.Memory)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.labels.tolist() == [0, 1]
+    upright = Image.fromarray(np.rot90(stored, -1)).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(dataset.images[0].astype(int) - np.asarray(upright)).mean() < 4
+    assert f"{folder}: 2 images of 2 classes: cat (1), dog (1)" in caplog.messages
+    assert any("1 × .txt" in message and "@eaDir" in message for message in caplog.messages)
 
 
 def test_the_published_cifar10_archive_is_read(tmp_path: Path) -> None:
