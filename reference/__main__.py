@@ -19,7 +19,8 @@ def main() -> None:
 
     handler = logging.StreamHandler()
     handler.addFilter(_is_wanted)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    # By force, since a library of ours has set up handlers of its own by now.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     app = tyro.extras.SubcommandApp()
     app.command(name="train")(commands.train_by(_recipe(RECIPES)))
     app.command(name="evaluate")(commands.evaluate)

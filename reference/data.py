@@ -1,15 +1,16 @@
 """Images for training and evaluation: all in memory, or decoded as they are needed.
 
-In: a folder tree `SPLIT/<class>/*.jpg` (at any depth, any format that the gateway reads), or the
-archive `cifar-10-python.tar.gz`. Out: a `Memory` of uint8 images [N, H, W, 3] with int32 labels
-[N], or, for sets larger than memory, `Files`, which opens an image when it is asked for. Files that
-are no images are named and skipped, or refused.
+In: a folder tree `SPLIT/<class>/*.jpg` (at any depth, any format that the gateway reads),
+WebDataset's tar files, or the archive of CIFAR-10 or CIFAR-100. Out: a `Memory` of uint8 images
+[N, H, W, 3] with int32 labels [N], or, for sets larger than memory, `Files`, which opens an image
+when it is asked for. Files that are no images are named and skipped or replaced, or refused.
 """
 
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -20,17 +21,18 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from contracts.images.decoding import OWN_MAX_PIXELS, decode, open_header, probe_file, read_file
+from contracts.images.decoding import OWN_MAX_PIXELS, decode, open_header, read
 from contracts.images.errors import ImageError
 from contracts.images.folders import find_classes
 from contracts.resizing import ResizeRule
-from reference import cifar10
+from reference import cifar, webdataset
 
 GIB = 1 << 30
 # Files that are no images, or only half of one, or that cannot be read.
 BROKEN = (ImageError, OSError)
 
 Read = TypeVar("Read")
+Item = Path | webdataset.Member  # a file, or a part of a tar file
 
 _log = logging.getLogger(__name__)
 
@@ -69,18 +71,39 @@ class Memory:
         return image
 
 
+class Decoded:
+    """How many images were decoded, and those that are kept; safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.kept: dict[Item, npt.NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """Count one."""
+        with self._lock:
+            self.count += 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Files:
     """Images of one split, decoded when they are asked for; safe to ask from many threads."""
 
-    files: tuple[Path, ...]
+    files: tuple[Item, ...]
     labels: npt.NDArray[np.int32]  # [N]
     classes: tuple[str, ...]
-    image_size: int
-    broken: set[Path] = dataclasses.field(default_factory=set)  # found so far, and named
+    rule: ResizeRule
+    keep: bool = False  # whether images at the image size are kept once they were decoded
+    broken: set[Item] = dataclasses.field(default_factory=set)  # found so far, and named
+    decoded: Decoded = dataclasses.field(default_factory=Decoded)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side."""
+        return self.rule.height
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Files":
         """The images at these places, in this order."""
@@ -93,9 +116,14 @@ class Files:
 
     def square(self, row: int) -> npt.NDArray[np.uint8]:
         """One image at the image size."""
-        return self._first(row, lambda file: read_image(file, self.image_size))
+        kept = self.decoded.kept.get(self.files[row])
+        if kept is None:
+            kept = self._first(row, lambda file: read(file.read_bytes(), self.rule))
+            if self.keep:
+                self.decoded.kept[self.files[row]] = kept
+        return kept
 
-    def _first(self, row: int, read: Callable[[Path], Read]) -> Read:
+    def _first(self, row: int, open_: Callable[[Item], Read]) -> Read:
         # One that turns out to be broken is named, and the class's next is taken. Which one that is
         # depends on the files alone, so a resumed run reads the same.
         for step in range(len(self.files)):
@@ -104,10 +132,13 @@ class Files:
             if self.labels[other] != self.labels[row] or file in self.broken:
                 continue
             try:
-                return read(file)
+                found = open_(file)
             except BROKEN as error:
                 self.broken.add(file)
                 _log.warning("%s: replaced by another, not an image: %s", file, error)
+            else:
+                self.decoded.add()
+                return found
         raise DataError(f"{self.files[row].parent}: no image in it can be read any more")
 
 
@@ -119,43 +150,43 @@ def load(
     split: str,
     image_size: int,
     *,
+    rule: ResizeRule | None = None,
     refuse_broken: bool = False,
     memory_gib: float = 4.0,
     as_files: bool = False,
     workers: int = 0,
     listed: Callable[[int], object] = lambda _: None,
 ) -> Dataset:
-    """Read `split` ("train" or "test") of a folder tree or of the CIFAR-10 archive.
+    """Read `split` ("train" or "test") of a folder tree, of tar files, or of CIFAR's archive.
 
-    A folder of more than `memory_gib` (decoded), or any with `as_files`, comes as `Files`. Before
-    the first file of a folder is opened, `listed` is told how many there are; it may raise. Raises
+    Images are resized by `rule`, or else straight to a square. A folder of more than `memory_gib`
+    (decoded), or any with `as_files`, comes as `Files`, of which none is opened yet. Before the
+    first file of a folder is opened, `listed` is told how many there are; it may raise. Raises
     DataError where there is nothing to read, or (with `refuse_broken`) for the first file that is
-    no image; otherwise such files are logged by name and left out.
+    no image; otherwise such files are logged by name and left out, or replaced when their turn
+    comes.
     """
+    rule = rule or ResizeRule(image_size, image_size)
     if source.is_file():
         try:
-            images, labels, classes = cifar10.read(source, split)
-        except cifar10.ArchiveError as error:
+            images, labels, classes = cifar.read(source, split)
+        except cifar.ArchiveError as error:
             raise DataError(str(error)) from error
-        if image_size != images.shape[1]:
-            images = np.stack(
-                [np.asarray(shrink(Image.fromarray(image), image_size)) for image in images]
-            )
+        if rule != ResizeRule(images.shape[1], images.shape[1]):
+            images = np.stack([rule.apply(Image.fromarray(image)) for image in images])
         return Memory(images, labels, classes)
-    files, labels, classes = find(source / split)
+    files, labels, classes = find_split(source, split)
     listed(len(files))
-    lazy = as_files or len(files) * image_size**2 * 3 > memory_gib * GIB
+    fits = len(files) * image_size**2 * 3 <= memory_gib * GIB
+    lazy = as_files or not fits
     images = np.empty((0 if lazy else len(files), image_size, image_size, 3), np.uint8)
     good = np.ones(len(files), bool)
 
-    def read(index: int) -> None:
+    def open_(index: int) -> None:
         try:
+            pixels = read(files[index].read_bytes(), rule)
             if not lazy:
-                images[index] = read_image(files[index], image_size)
-            elif refuse_broken:  # which takes as long as one epoch's reading
-                read_image(files[index], image_size)
-            else:
-                probe_file(files[index])
+                images[index] = pixels
         except BROKEN as error:
             what = f"{files[index]}: not an image that can be read: {error}"
             if refuse_broken:
@@ -163,17 +194,38 @@ def load(
             _log.warning("skipped %s", what)
             good[index] = False
 
-    _for_all(read, range(len(files)), f"reading {source / split}", workers)
+    if not lazy or refuse_broken:  # of a large set this takes as long as one epoch's reading
+        _for_all(open_, range(len(files)), f"reading {source / split}", workers)
     if not good.any():
         raise DataError(f"{source / split}: not one of {len(files)} files is an image")
     if lazy:
-        whole = Files(tuple(files), labels, classes, image_size)
-        return whole if good.all() else whole.take(np.flatnonzero(good))
+        return Files(tuple(files), labels, classes, rule, keep=fits)
     return (
         Memory(images, labels, classes)
         if good.all()
         else Memory(images[good], labels[good], classes)
     )
+
+
+def measured_by(dataset: Dataset, rule: ResizeRule) -> Dataset:
+    """The same images, resized by this rule and counted anew; those in memory stay as they are."""
+    if isinstance(dataset, Memory):
+        return dataset
+    return dataclasses.replace(dataset, rule=rule, decoded=Decoded())
+
+
+def find_split(
+    source: Path, split: str
+) -> tuple[Sequence[Item], npt.NDArray[np.int32], tuple[str, ...]]:
+    """The images of a split, in tar files or in folders; raises DataError."""
+    if tars := webdataset.tar_files(source, split):
+        try:
+            members, labels, classes = webdataset.find(tars)
+        except webdataset.TarError as error:
+            raise DataError(str(error)) from error
+        _log.info("%s: %d images in %d tar files", source, len(members), len(tars))
+        return members, np.array(labels, np.int32), classes
+    return find(source / split)
 
 
 def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ...]]:
@@ -198,7 +250,7 @@ def survey(source: "Path | Dataset", split: str) -> tuple[int, int]:
     if source.is_file():
         images = load(source, split, 32)
         return len(images), 32 * 32
-    files, _, _ = find(source / split)
+    files, _, _ = find_split(source, split)
     try:
         header = open_header(files[0].read_bytes(), OWN_MAX_PIXELS).image
     except BROKEN as error:
@@ -225,7 +277,7 @@ def share_of(dataset: Dataset, share: float, seed: int) -> Dataset:
     return dataset.take(np.sort(np.concatenate(kept)))
 
 
-def open_upright(file: Path, at_least: int) -> Image.Image:
+def open_upright(file: Item, at_least: int) -> Image.Image:
     """One image, turned as its EXIF data say, RGB; large JPEGs are decoded at a fraction of their
     size that leaves both sides at least `at_least` pixels long."""
     return decode(open_header(file.read_bytes(), OWN_MAX_PIXELS), at_least).image
@@ -236,12 +288,6 @@ def shrink(image: Image.Image, image_size: int) -> Image.Image:
     if image.size == (image_size, image_size):
         return image
     return Image.fromarray(ResizeRule(image_size, image_size).apply(image))
-
-
-def read_image(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
-    """One image as RGB, upright, resized to a square; uint8 [H, W, 3]: what the gateway makes of
-    the file for a model with the default rule."""
-    return read_file(file, ResizeRule(image_size, image_size))
 
 
 def _for_all(work: Callable[[int], None], rows: Iterable[int], title: str, workers: int) -> None:

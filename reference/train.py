@@ -9,6 +9,7 @@ so a run that was stopped and resumed ends in the same parameters.
 
 import dataclasses
 import json
+import logging
 import time
 from collections import deque
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from contracts.labels import labels_text
+from contracts.resizing import ResizeRule
 from reference import checkpoint, data, pipeline, state
 from reference import teacher as teachers
 from reference.checkpoint import write_arrays
@@ -34,6 +36,8 @@ from reference.state import NOT_MEASURED, Record, States
 from reference.step import Measured, Now, make_count, make_step
 from reference.stopping import Stopped, Stopping
 from reference.tracing import Tracing
+
+_log = logging.getLogger(__name__)
 
 STEPS_IN_FLIGHT = 2  # queued on the device, so that it never waits for the host
 STEPS_PER_CLOCK = 20  # after which several processes look at the clock of the first
@@ -85,6 +89,7 @@ def _prepare(
     config = dataclasses.replace(begin.config, validation=validation, batch_size=batch_size)
     training, held_back = data.split_validation(everything, validation, config.seed)
     training = data.share_of(training, config.train_share, config.seed)
+    held_back = data.measured_by(held_back, evaluation_rule(config))
     return _Run(config, begin, layout, files, (training, held_back))
 
 
@@ -100,9 +105,20 @@ def _read(
         refuse_broken=refuse_broken,
         memory_gib=config.memory_gib,
         # A crop is cut out of the whole image; and of several processes each reads its share.
-        as_files=config.min_crop_area < 1 or config.resize > 0 or jax.process_count() > 1,
+        as_files=config.min_crop_area < 1
+        or config.resize > 0
+        or jax.process_count() > 1
+        or evaluation_rule(config) != ResizeRule(config.image_size, config.image_size),
         workers=config.workers,
         listed=lambda files: sizes(config, files, layout.mesh.size),
+    )
+
+
+def evaluation_rule(config: TrainConfig) -> ResizeRule:
+    """How images are resized where accuracy is measured."""
+    side = config.image_size
+    return ResizeRule(
+        side, side, resize=config.eval_resize, crop_fraction=config.eval_crop_fraction
     )
 
 
@@ -175,6 +191,11 @@ class _Run:
                 if stopping.number or self.states.preempted(self.done):
                     self._stop(stopping.number)
         self.states.close()
+        for dataset in (self.training, self.held_back):
+            if isinstance(dataset, data.Files) and processes > 1:
+                part = "training" if dataset is self.training else "held-back"
+                what = f"{dataset.decoded.count} {part} images"
+                _log.info("process %d of %d decoded %s", first, processes, what)
         return Accuracy(self.record.best_top1, self.record.best_top5, len(self.held_back))
 
     def _step(self, images: pipeline.Images, labels: pipeline.Labels) -> Measured:

@@ -17,7 +17,7 @@ from pathlib import Path
 BACKENDS = Path(__file__).resolve().parent / "backends"
 ELSEWHERE = "`docker compose up` runs Triton in a container instead"
 # Nothing else of the caller's environment reaches Triton: no secrets, no PYTHON*, no LD_PRELOAD.
-PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAX_PLATFORMS", "MIXER_JAX_PYTHON")
+PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAX_PLATFORMS", "JAX_PYTHON")
 OWN_BACKENDS = ("onnxruntime", "jax")
 
 
@@ -40,7 +40,7 @@ class Installation:
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         # Where the launcher has JAX, so has its backend.
         return (
-            {"MIXER_JAX_PYTHON": sys.executable}
+            {"JAX_PYTHON": sys.executable}
             | passed_on
             | {
                 "PATH": f"{self.bin}:/usr/bin:/bin",

@@ -128,6 +128,99 @@ def test_the_published_cifar10_archive_is_read(tmp_path: Path) -> None:
     assert len(data.load(path, "test", 32)) == 2
 
 
+def test_the_published_cifar100_archive_is_read_with_its_fine_classes(tmp_path: Path) -> None:
+    path = tmp_path / "cifar-100-python.tar.gz"
+    planes = np.random.default_rng(0).integers(0, 256, (3, 3072), np.uint8)
+    with tarfile.open(path, "w:gz") as archive:
+        both = {b"data": planes[:2], b"fine_labels": [1, 0], b"coarse_labels": [0, 0]}
+        add(archive, "train", both)
+        add(archive, "test", {b"data": planes[2:], b"fine_labels": [1], b"coarse_labels": [0]})
+        names = {b"fine_label_names": [b"apple", b"bee"], b"coarse_label_names": [b"things"]}
+        add(archive, "meta", names)
+    training = data.load(path, "train", 32)
+    assert isinstance(training, data.Memory)
+    assert training.classes == ("apple", "bee")
+    assert training.labels.tolist() == [1, 0]
+    assert data.load(path, "test", 32).labels.tolist() == [1]
+
+
+def write_tars(images: Path, folder: Path) -> None:
+    """The same images in two tar files of WebDataset's kind."""
+    folder.mkdir()
+    (folder / "classes.txt").write_text("dark\nlight\n")
+    files = sorted((images / "train").glob("*/*.png"))
+    for part in range(2):
+        with tarfile.open(folder / f"train-00000{part}.tar", "w") as tar:
+            for index, file in enumerate(files[part::2]):
+                for suffix, content in (
+                    ("png", file.read_bytes()),
+                    ("cls", str(("dark", "light").index(file.parent.name)).encode()),
+                    ("json", b"{}"),
+                ):
+                    entry = tarfile.TarInfo(f"part{part}/{index:06d}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+
+
+def test_images_in_tar_files_are_those_of_the_folder(images: Path, tmp_path: Path) -> None:
+    write_tars(images, tmp_path / "tars")
+    folder = data.load(images, "train", 32)
+    tars = data.load(tmp_path / "tars", "train", 32)
+    lazy = data.load(tmp_path / "tars", "train", 32, memory_gib=0)
+    assert isinstance(folder, data.Memory)
+    assert isinstance(tars, data.Memory)
+    assert tars.classes == folder.classes == ("dark", "light")
+
+    def sums(dataset: data.Memory, label: int) -> list[int]:
+        return sorted(dataset.images[dataset.labels == label].sum(axis=(1, 2, 3)).tolist())
+
+    assert [sums(tars, label) for label in (0, 1)] == [sums(folder, label) for label in (0, 1)]
+    for row in range(len(lazy)):
+        np.testing.assert_array_equal(lazy.square(row), tars.images[row])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("cls", b"cat", r"expected the number of a class, found 'cat'"),
+        ("cls", b"2", r"classes.txt: has 2 classes, the tar files 3"),
+        (None, b"", r"expected an uncompressed tar file"),
+    ],
+)
+def test_tar_files_that_cannot_be_used_are_named(
+    images: Path, tmp_path: Path, name: str | None, content: bytes, says: str
+) -> None:
+    write_tars(images, tmp_path / "tars")
+    broken = tmp_path / "tars/train-000001.tar"
+    if name is None:
+        broken.write_bytes(b"no tar file")
+    else:
+        with tarfile.open(broken, "a") as tar:
+            for suffix, body in (("png", b"x"), (name, content)):
+                entry = tarfile.TarInfo(f"new.{suffix}")
+                entry.size = len(body)
+                tar.addfile(entry, io.BytesIO(body))
+    with pytest.raises(data.DataError, match=says):
+        data.load(tmp_path / "tars", "train", 32)
+
+
+def test_a_large_set_is_not_opened_before_its_images_are_asked_for(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    real = Path.read_bytes
+
+    def spy(path: Path) -> bytes:
+        opened.append(path)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", spy)
+    dataset = data.load(images, "train", 32, memory_gib=0)
+    assert opened == []
+    dataset.square(3)
+    assert len(opened) == 1
+
+
 def test_an_archive_with_code_inside_is_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:

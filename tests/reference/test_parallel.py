@@ -54,10 +54,15 @@ def test_two_processes_with_four_devices_each_draw_the_curve_of_one(
     out = tmp_path / "model.npz"
     together = ["--coordinator", address, "--processes", "2", "--process"]
     flags: list[str | Path] = ["train", *FLAGS, "--data", images, "--out", out]
+    flags += ["--memory-gib", "0"]  # so that an image is decoded each time that it is needed
     both = [start(*flags, *together, str(process), devices=4) for process in range(2)]
-    for process in both:
+    for index, process in enumerate(both):
         done = finish(process)
         assert done.returncode == 0, done.stderr
+        # Half of the 64 that are trained on, and half of the 16 held back, once an epoch.
+        decoded = f"process {index} of 2 decoded "
+        assert f"{decoded}{STEPS * 32} training images" in done.stderr
+        assert f"{decoded}{STEPS * 8} held-back images" in done.stderr
     assert_same_curve(out, one_device)
     assert arrays(out).keys() == arrays(one_device).keys()
 

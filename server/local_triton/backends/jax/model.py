@@ -6,7 +6,7 @@ from which logits and probabilities come back. In: the requests of one dynamic b
 tensor `image` uint8 [N, H, W, 3]. Out: one response per request with the outputs that it asked for.
 
 The Python with JAX is the parameter `python` of the model's config.pbtxt, or else the environment
-variable MIXER_JAX_PYTHON. JAX_PLATFORMS says which device it computes on; JAX chooses where it is
+variable JAX_PYTHON. JAX_PLATFORMS says which device it computes on; JAX chooses where it is
 not set.
 """
 
@@ -55,11 +55,11 @@ class TritonPythonModel:
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
-        python = parameters.get("python") or os.environ.get("MIXER_JAX_PYTHON")
+        python = parameters.get("python") or os.environ.get("JAX_PYTHON")
         if not python:
             raise pb_utils.TritonModelException(
                 "which Python has JAX? Say so in the parameter python of config.pbtxt, or in the "
-                "environment variable MIXER_JAX_PYTHON"
+                "environment variable JAX_PYTHON"
             )
         most = str(max(config.get("max_batch_size", 1), 1))
         # Of Triton's own libraries JAX's Python must see none.

@@ -1,0 +1,101 @@
+"""CIFAR-10 and CIFAR-100 as their authors publish them.
+
+In: the file `cifar-10-python.tar.gz` or `cifar-100-python.tar.gz`. Out: uint8 images
+[N, 32, 32, 3], int32 labels [N], the names of the classes. Of the pickles inside, nothing but
+arrays is ever loaded.
+"""
+
+import dataclasses
+import io
+import pickle
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ArchiveError(ValueError):
+    """The file is not that archive; the message says what it is."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles what CIFAR's batches hold, and no other class: a pickle can run any code."""
+
+    _allowed = frozenset(
+        {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
+    )
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in self._allowed:
+            raise pickle.UnpicklingError(f"refused to load {module}.{name}")
+        # NumPy 2 renamed the module that the published files name.
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """How one of the two archives names its parts."""
+
+    archive: str
+    splits: dict[str, str]  # what the names of a split's batches begin with
+    meta: str
+    labels: bytes
+    names: bytes
+
+
+_LAYOUTS = (
+    _Layout(
+        "cifar-10-python.tar.gz",
+        {"train": "data_batch_", "test": "test_batch"},
+        "batches.meta",
+        b"labels",
+        b"label_names",
+    ),
+    _Layout(
+        "cifar-100-python.tar.gz",
+        {"train": "train", "test": "test"},
+        "meta",
+        b"fine_labels",
+        b"fine_label_names",
+    ),
+)
+EXPECTED = " or ".join(layout.archive for layout in _LAYOUTS)
+
+
+def read(
+    path: Path, split: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], tuple[str, ...]]:
+    """Images, labels and classes of `split` ("train" or "test"); raises ArchiveError."""
+    if split not in ("train", "test"):
+        raise ArchiveError(f"{path}: has the splits train and test, not {split!r}")
+    try:
+        with tarfile.open(path) as archive:
+            batches = dict(_batches(archive))
+    except (tarfile.TarError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ArchiveError(f"{path}: expected {EXPECTED}, found {error}") from error
+    for layout in _LAYOUTS:
+        prefix = layout.splits[split]
+        wanted = [batch for name, batch in sorted(batches.items()) if name.startswith(prefix)]
+        if wanted and layout.meta in batches:
+            classes = tuple(name.decode() for name in batches[layout.meta][layout.names])
+            planes = np.concatenate([batch[b"data"] for batch in wanted]).reshape(-1, 3, 32, 32)
+            labels = np.concatenate([batch[layout.labels] for batch in wanted]).astype(np.int32)
+            return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels, classes
+    raise ArchiveError(
+        f"{path}: expected {EXPECTED} with the batches of {split} inside; a folder tree in an "
+        "archive must be unpacked first"
+    )
+
+
+def _batches(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[bytes, Any]]]:
+    for member in archive:
+        name = Path(member.name).name
+        file = archive.extractfile(member) if member.isfile() else None
+        known = name.startswith(("data_batch_", "test_batch")) or name in (
+            *("batches.meta", "meta", "train", "test"),
+        )
+        if file and known:
+            yield name, _ArraysOnly(io.BytesIO(file.read()), encoding="bytes").load()
