@@ -44,6 +44,8 @@ def read_layout(data: bytes) -> Layout:
         elif kind == EXIF and orientation == exif.UPRIGHT:
             orientation = exif.orientation(data[at + 8 : at + 8 + length])
         at = after
+    if not parts or len(parts[0]) < 18:
+        raise UnreadableImageError("the WEBP header cannot be read: its length is not that of it")
     head = bytearray(parts[0])
     # What a frame does not cover is transparent, even where no frame has any alpha.
     head[8] = head[8] & (ANIMATION | ALPHA) | (ALPHA if framed else 0)

@@ -104,8 +104,9 @@ def verdict(data: bytes, rule: ResizeRule) -> str:
         found = type(error).__name__
         cause = error.__cause__
         frames = traceback.extract_tb(cause.__traceback__) if cause else []
-        # struct.error is how a TIFF that ends early is told.
-        if frames and frames[-1].filename.startswith(OWN_CODE) and type(cause) is not struct.error:
+        # This is how a TIFF is told whose directory lies beyond its end.
+        meant = isinstance(cause, struct.error | OverflowError)
+        if frames and frames[-1].filename.startswith(OWN_CODE) and not meant:
             found = f"!own code: {cause!r}"
     except Exception as error:
         found = f"!foreign: {error!r}"
