@@ -23,13 +23,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 FROM build AS gateway-build
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null
-# `--build-arg TRACING=1` adds OpenTelemetry.
+# `--build-arg TRACING=1` adds OpenTelemetry, HEIC=1 the reader of HEIC.
 ARG TRACING=
-COPY requirements/locked/serve.txt requirements/locked/tracing.txt requirements/locked/
+ARG HEIC=
+COPY requirements/locked/serve.txt requirements/locked/tracing.txt requirements/locked/heic.txt \
+     requirements/locked/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip .venv \
     && pip --python .venv/bin/python install --quiet --require-hashes \
        -r requirements/locked/serve.txt ${TRACING:+-r requirements/locked/tracing.txt} \
+       ${HEIC:+-r requirements/locked/heic.txt} \
     # Tests, type stubs and sources of compiled modules are of no use to a server.
     && find .venv \( -type d -name tests -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \
        -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -prune -exec rm -rf {} + \

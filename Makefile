@@ -107,7 +107,7 @@ look:
 	@touch $@
 
 # What serves is held to the hashes of its lock.
-.venv/.serve .venv/.onnxruntime: .venv/.%: requirements/locked/%.txt .venv/bin/python
+.venv/.serve .venv/.heic .venv/.onnxruntime: .venv/.%: requirements/locked/%.txt .venv/bin/python
 	$(BIN)/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 

@@ -19,7 +19,7 @@ compile() {
 }
 
 mkdir -p requirements/locked
-for name in serve tracing onnxruntime loadtest; do
+for name in serve tracing heic onnxruntime loadtest; do
   compile "$name" --constraints requirements/constraints.txt
 done
 compile triton --no-deps

@@ -298,6 +298,7 @@ print((peak() - before) * 1024 / 4000**2)
         ("PNG", "LA", {}, 13),
         ("PNG", "RGBA", {}, 10),
         ("JPEG", "CMYK", {"progressive": True, "subsampling": 0}, 12),
+        ("AVIF", "RGBA", {"speed": 10}, 12),
     ],
 )
 def test_decoding_takes_the_memory_that_docs_serving_md_tells(
