@@ -57,6 +57,16 @@ def small(size: int, scale: int, interpolation: str, *, antialias: bool) -> Line
     )
 
 
+def transformers(name: str, size: int, scale: int, interpolation: str) -> Line:
+    """A model of transformers whose processor brings the short side to a length and cuts."""
+    rule = ResizeRule(size, size, "shortest", interpolation, True, size / scale, "transformers")
+    return Line(
+        f"transformers, {name}: short side to {scale}, crop {size}, {interpolation}",
+        rule,
+        lambda image: oracles.transformers_eval(image, size, scale, interpolation),
+    )
+
+
 def square(size: int, *, antialias: bool) -> Line:
     """The default of `.npz`."""
     how = "antialiased" if antialias else "not antialiased"
@@ -75,6 +85,8 @@ LINES = (
     timm("BiT", "bit", 448, 1.0, "bilinear"),
     timm("BiT distilled", "bit", 160, 0.875, "bilinear"),
     timm("of 0.95", "vit", 224, 0.95, "bicubic"),
+    transformers("BiT", 448, 448, "bilinear"),
+    transformers("others", 224, 256, "bicubic"),
     square(224, antialias=True),
     square(224, antialias=False),
     small(224, 256, "bilinear", antialias=False),

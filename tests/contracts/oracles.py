@@ -2,8 +2,9 @@
 
 In: an RGB image of Pillow. Out: the pixels that each library gives its model, before it normalises
 them. Nothing of `contracts` is used. Sources: timm 1.0.31, `data/transforms_factory.py`;
-torchvision 0.28, `transforms/functional.py`; TensorFlow's `image_ops_impl.py` and
-`scale_and_translate_op.cc`. Each resizes everything and then cuts.
+torchvision 0.28, `transforms/functional.py`; transformers 5.24, `image_transforms.py`;
+TensorFlow's `image_ops_impl.py` and `scale_and_translate_op.cc`. Each resizes everything and then
+cuts.
 """
 
 import math
@@ -36,6 +37,13 @@ def timm_eval(image: Image.Image, size: int, crop_pct: float, interpolation: str
     """timm's transform for evaluation with `crop_mode` center; [size, size, 3] levels."""
     resized = torchvision_resize(image, math.floor(size / crop_pct), interpolation)
     return np.asarray(torchvision_center_crop(resized, size), np.float64)
+
+
+def transformers_eval(image: Image.Image, size: int, scale: int, interpolation: str) -> Levels:
+    """transformers' image processors with `shortest_edge` and a centre crop, which both cut off."""
+    resized = torchvision_resize(image, scale, interpolation)
+    left, top = (resized.width - size) // 2, (resized.height - size) // 2
+    return np.asarray(resized.crop((left, top, left + size, top + size)), np.float64)
 
 
 def tensorflow_resize(
