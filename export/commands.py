@@ -4,6 +4,7 @@ In: checked options. Out: a published model, or an exception that `__main__` tur
 """
 
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,15 +18,16 @@ from contracts.labels import (
 from contracts.published import CheckpointError
 from contracts.repository import CONFIG_NAME, LABELS_NAME, ONNX_PATH, TENSORRT_CONFIG
 from export.checkpoint import load_classifier
-from export.classifier import Classifier
 from export.config import ModelSpec, onnxruntime_config, tensorrt_config
 from export.engines import publish_engine
-from export.flops import count_flops, variant_costs
+from export.flops import variant_costs
+from export.foreign.classifier import read_onnx
+from export.foreign.reading import Asked, GraphError
 from export.formats.interpretation import Stated
-from export.graph import EXTERNAL_DATA_NAME, build_graph, open_graph, save_graph
+from export.graph import EXTERNAL_DATA_NAME, open_graph, save_graph
 from export.half import HalfRangeError
 from export.options import Options, Precision, UsageError
-from export.parity import ParityError, check_parity
+from export.parity import ParityError
 from export.precision import (
     GateError,
     Images,
@@ -38,12 +40,12 @@ from export.precision import (
 from export.preprocessing import Normalization, Preprocessing
 from export.progress import note, step
 from export.publish import PublishError, check_name, check_target, publishing
-from export.quantization import put_weights_right
 from export.random_weights import random_classifier
+from export.sources import Source, flops, parity, right_logits, trace
 from export.to_tensorrt import TensorRTError
 
 CPU_INFO = Path("/proc/cpuinfo")
-USER_MISTAKES = (UsageError, CheckpointError, LabelsError, PublishError)
+USER_MISTAKES = (UsageError, CheckpointError, GraphError, LabelsError, PublishError)
 FAILURES = (ParityError, GateError, HalfRangeError, TensorRTError, OSError, MemoryError)
 
 
@@ -106,13 +108,15 @@ def _publish(options: Options, precision: Precision) -> None:
     with publishing(options.repository, name) as folder:
         path = folder / ONNX_PATH
         path.parent.mkdir()
-        parity, judgement = _write_graph(classifier, precision, samples, path, may_miss=may_miss)
+        difference, judgement = _write_graph(
+            classifier, precision, samples, path, may_miss=may_miss
+        )
         spec = ModelSpec(
             name=name,
             image_size=classifier.image_size,
             num_classes=classifier.num_classes,
             max_batch_size=options.max_batch_size,
-            parameters=_parameters(classifier, precision, rule, parity, judgement),
+            parameters=_parameters(classifier, precision, rule, difference, judgement),
         )
         (folder / LABELS_NAME).write_text(labels_text(labels), encoding="utf-8")
         (folder / CONFIG_NAME).write_text(onnxruntime_config(spec), encoding="utf-8")
@@ -124,7 +128,7 @@ def _publish(options: Options, precision: Precision) -> None:
     print(
         f"{'replaced' if replaced else 'published'} {options.repository / name}: "
         f"{classifier.family}, {size} pixels, {classifier.num_classes} classes, "
-        f"{precision}; ONNX within {parity:.1e} of PyTorch's logits"
+        f"{precision}; ONNX within {difference:.1e} of {_origin(classifier)}'s logits"
     )
     note("a Triton that runs serves it after a restart, in containers by `make reload`")
     if judgement is not None:
@@ -134,7 +138,7 @@ def _publish(options: Options, precision: Precision) -> None:
 
 
 def _write_graph(
-    classifier: Classifier,
+    classifier: Source,
     precision: Precision,
     samples: Images | None,
     path: Path,
@@ -142,30 +146,30 @@ def _write_graph(
     may_miss: bool,
 ) -> tuple[float, Judgement | None]:
     """Write `path`, having compared it with PyTorch; the parity in FP32, and the gate's numbers."""
-    if precision == "int8":
-        put_weights_right(classifier.module)
     with step("tracing the graph"):
-        model = build_graph(classifier)
+        model = trace(classifier, for_int8=precision == "int8")
         save_graph(model, path)
-    with step("comparing with PyTorch"):
-        parity = check_parity(classifier, open_graph(path))
+    full = open_graph(path)
+    with step(f"comparing with {_origin(classifier)}"):
+        difference = parity(classifier, full)
     if samples is None:
-        return parity, None
+        return difference, None
     with step(f"reducing to {precision}"):
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             reduce_precision(model, precision, samples, Path(scratch))
         (path.parent / EXTERNAL_DATA_NAME).unlink(missing_ok=True)
         save_graph(model, path)
     with step("judging it against FP32"):
-        judgement = judge(classifier, open_graph(path), precision, samples.held_back)
+        right = partial(right_logits, classifier, full)
+        judgement = judge(right, open_graph(path), precision, samples.held_back)
     if not judgement.passed:
         if not may_miss:
             raise GateError(str(judgement))
         note("it misses its gate, and is published all the same")
-    return parity, judgement
+    return difference, judgement
 
 
-def _labels(options: Options, classifier: Classifier) -> list[str]:
+def _labels(options: Options, classifier: Source) -> list[str]:
     num_classes = classifier.num_classes
     if options.labels is None and classifier.labels is not None:
         note(f"the classes' names came along with the weights: {', '.join(classifier.labels[:3])}…")
@@ -183,23 +187,52 @@ def _labels(options: Options, classifier: Classifier) -> list[str]:
     return labels
 
 
-def _read(options: Options) -> Classifier:
+def _origin(classifier: Source) -> str:
+    return "the original" if classifier.family == "onnx" else "PyTorch"
+
+
+def _read(options: Options) -> Source:
+    if options.onnx is not None:
+        return read_onnx(options.onnx, _asked(options), _foreign_preprocessing(options))
     if options.checkpoint is not None:
-        normalization = None
-        if options.mean is not None and options.std is not None:
-            normalization = Normalization(options.mean, options.std)
-        stated = Stated(options.gelu, options.heads, normalization)
+        stated = Stated(options.gelu, options.heads, _normalization(options))
         return load_classifier(options.checkpoint, options.image_size, stated)
     return random_classifier(
         options.model or "", options.image_size, options.num_classes, options.seed
     )
 
 
+def _normalization(options: Options) -> Normalization | None:
+    if options.mean is None or options.std is None:
+        return None
+    return Normalization(options.mean, options.std)
+
+
+def _asked(options: Options) -> Asked:
+    return Asked(
+        _normalization(options),
+        options.layout,
+        options.channel_order,
+        options.activation,
+        options.output,
+        options.image_size,
+    )
+
+
+def _foreign_preprocessing(options: Options) -> Preprocessing:
+    if options.resize is None:
+        note(
+            "no --resize: images are squashed to the square; torchvision's models mostly want "
+            "--resize shortest --crop-fraction 0.875"
+        )
+    return Preprocessing(rounding="torchvision")
+
+
 def _parameters(
-    classifier: Classifier,
+    classifier: Source,
     precision: Precision,
     rule: Preprocessing,
-    parity: float,
+    difference: float,
     judgement: Judgement | None,
 ) -> dict[str, str]:
     """What the gateway must know of the images, and where the model came from."""
@@ -215,9 +248,9 @@ def _parameters(
         "activation": classifier.activation,
         "mean": " ".join(map(repr, classifier.normalization.mean)),
         "std": " ".join(map(repr, classifier.normalization.std)),
-        "parity_max_abs_logit_diff": f"{parity:.2e}",
+        "parity_max_abs_logit_diff": f"{difference:.2e}",
         **rule.at(classifier.image_size).parameters(),
-        "flops_per_image": str(count_flops(classifier.module, classifier.image_size)),
+        "flops_per_image": str(flops(classifier)),
     }
     if judgement is not None:
         parameters |= {
@@ -229,7 +262,7 @@ def _parameters(
     return parameters
 
 
-def _preprocessing(classifier: Classifier, options: Options) -> Preprocessing:
+def _preprocessing(classifier: Source, options: Options) -> Preprocessing:
     own = classifier.preprocessing
     rule = Preprocessing(
         resize=options.resize or own.resize,

@@ -5,7 +5,10 @@ modules are on PyTorch's meta device.
 """
 
 import dataclasses
+import math
 
+import onnx
+import onnx_ir as ir
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -45,3 +48,36 @@ def count_flops(module: nn.Module, image_size: int) -> int:
         functional_call(module, shapes, (image,))
     flops: int = counter.get_total_flops()
     return flops
+
+
+def graph_flops(model: ir.Model) -> int:
+    """Of the matrix products and convolutions of an ONNX graph for one image, as far as its shapes
+    are known: nodes within an If, a Loop or a Scan are counted as if they ran once."""
+    proto = ir.to_proto(model)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    known = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    return sum(_node_flops(node) for node in known.graph.all_nodes())
+
+
+def _node_flops(node: ir.Node) -> int:
+    if node.op_type not in ("Conv", "MatMul", "Gemm") or len(node.inputs) < 2:
+        return 0
+    outputs, weights = _sizes(node.outputs[0]), _sizes(node.inputs[1])
+    if not outputs or not weights:
+        return 0
+    if node.op_type == "Conv":
+        return 2 * math.prod(outputs) * math.prod(weights[1:])
+    inner = weights[1] if node.op_type == "Gemm" and _transposed(node) else weights[-2]
+    return 2 * math.prod(outputs) * inner
+
+
+def _sizes(value: ir.Value | None) -> list[int]:
+    """Of a tensor; empty where they are not known. An unknown batch is one image."""
+    if value is None or value.shape is None or len(value.shape) < 2:
+        return []
+    sizes = [size if isinstance(size, int) else 1 for size in value.shape]
+    return [max(size, 1) for size in sizes]
+
+
+def _transposed(node: ir.Node) -> bool:
+    return "transB" in node.attributes and node.attributes["transB"].as_int() == 1

@@ -64,6 +64,8 @@ class _Casts:
                         else self._cast(node, value, ir.DataType.FLOAT16)
                     )
                 node.replace_input_with(index, self._halves[value])
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == int(ir.DataType.FLOAT):
+            node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT16))
         for output in node.outputs:
             if output.dtype == ir.DataType.FLOAT:
                 output.dtype = ir.DataType.FLOAT16

@@ -17,7 +17,7 @@ class UsageError(ValueError):
 class Options:
     """Publish a trained image classifier into Triton's model repository.
 
-    One of --checkpoint, --model, --list and --tensorrt says what to do.
+    One of --checkpoint, --onnx, --model, --list and --tensorrt says what to do.
 
     python -m export --checkpoint Mixer-B_16.npz --name mixer_b16 --labels labels.txt
 
@@ -30,6 +30,9 @@ class Options:
     """A checkpoint to publish: an .npz in Google's format for Mixer, ViT or BiT, or a .safetensors
     of timm's or Hugging Face transformers' models of the same kind, with its config.json beside it;
     or the folder that holds these."""
+    onnx: Path | None = None
+    """An ONNX classifier that others made: one image in (float32 or uint8, channels first or last),
+    the scores of the classes out. What the graph does not say is asked for by its flag."""
     model: str | None = None
     """A variant to publish with random weights, seeded: for measuring throughput only. --list
     shows the names."""
@@ -77,6 +80,17 @@ class Options:
     std: tuple[float, float, float] | None = None
     """What the difference to --mean is divided by, as 0.229 0.224 0.225."""
 
+    layout: Literal["nchw", "nhwc"] | None = None
+    """Of an --onnx graph's input: channels first or last, where its shape does not say."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    """Of an --onnx graph's input. OpenCV's users have bgr; --mean and --std are of rgb all the
+    same."""
+    activation: Literal["softmax", "sigmoid", "none"] | None = None
+    """What makes probabilities of an --onnx graph's scores, where it does not end in it: softmax
+    chooses one class, with sigmoid each class is a yes or no; none: they are probabilities."""
+    output: str | None = None
+    """Which of an --onnx graph's outputs has the scores, where there are several."""
+
     resize: Literal["squash", "shortest"] | None = None
     """Straight to a square, or the short side with the aspect kept and a central cut. This and the
     next four are properties of the weights; the default is that of the file's format."""
@@ -94,6 +108,7 @@ class Options:
         """Raises UsageError for contradictions, before anything slow begins."""
         modes = {
             "--checkpoint": self.checkpoint is not None,
+            "--onnx": self.onnx is not None,
             "--model": self.model is not None,
             "--list": self.list,
             "--tensorrt": self.tensorrt is not None,
@@ -131,6 +146,16 @@ class Options:
             raise UsageError(f"--heads {self.heads}: expected 1 to 256")
         if self.std is not None and min(self.std) <= 0:
             raise UsageError(f"--std {' '.join(map(str, self.std))}: expected numbers above 0")
+        foreign = {
+            "--layout": self.layout,
+            "--activation": self.activation,
+            "--output": self.output,
+        }
+        if self.onnx is None and any(value is not None for value in foreign.values()):
+            flag = next(flag for flag, value in foreign.items() if value is not None)
+            raise UsageError(f"{flag} is for --onnx alone")
+        if self.onnx is not None and (self.heads is not None or self.gelu is not None):
+            raise UsageError("--heads and --gelu are not for --onnx, whose graph computes as it is")
         given = {"--heads": self.heads, "--mean": self.mean, "--gelu": self.gelu}
         if self.model is not None and any(value is not None for value in given.values()):
             flag = next(flag for flag, value in given.items() if value is not None)

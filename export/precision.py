@@ -5,6 +5,7 @@ In: the traced FP32 graph, its classifier, typical images. Out: the graph in FP1
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,10 @@ import onnxruntime
 
 from contracts.repository import INPUT, LOGITS
 from export.calibration import calibrate
-from export.classifier import Classifier
 from export.half import to_half
 from export.image_files import find_images, read_image
 from export.options import Precision, UsageError
-from export.parity import Logits, Pixels, probe_images, torch_logits
+from export.parity import Logits, Pixels, probe_images
 from export.preprocessing import Preprocessing
 from export.progress import track
 from export.quantization import activations, quantize
@@ -103,7 +103,15 @@ def gather_images(folder: Path | None, rule: Preprocessing, image_size: int) -> 
 
 
 def reduce_precision(model: ir.Model, precision: Precision, samples: Images, scratch: Path) -> None:
-    """Change the graph in place; `scratch` is a folder for temporary files."""
+    """Change the graph in place; `scratch` is a folder for temporary files.
+
+    Raises UsageError for a graph that has other graphs within.
+    """
+    if any(node.graph is not model.graph for node in model.graph.all_nodes()):
+        raise UsageError(
+            f"--precision {precision}: the graph has an If, a Loop or a Scan, whose insides stay "
+            "in FP32 here; publish it with --precision fp32, or export it with a dynamic batch"
+        )
     if precision == "fp16":
         to_half(model)
     elif precision == "int8":
@@ -112,15 +120,15 @@ def reduce_precision(model: ir.Model, precision: Precision, samples: Images, scr
 
 
 def judge(
-    classifier: Classifier,
+    right: Callable[[Pixels], Logits],
     session: onnxruntime.InferenceSession,
     precision: Precision,
     images: Pixels,
 ) -> Judgement:
-    """Compare a published graph with the FP32 classifier on uint8 [N, H, W, 3]."""
+    """Compare a graph with the FP32 classifier, which gives `right`, on uint8 [N, H, W, 3]."""
     same, worst = 0, 0.0
     for batch in track(_batches(images), "judging"):
-        expected = torch_logits(classifier, batch)
+        expected = right(batch)
         logits: Logits = session.run([LOGITS], {INPUT: batch})[0]
         same += int((logits.argmax(axis=1) == expected.argmax(axis=1)).sum())
         worst = float(np.maximum(worst, np.abs(logits - expected).max()))

@@ -81,6 +81,7 @@ def quantize(model: ir.Model, limits: dict[str, float]) -> None:
     """Change the graph in place; `limits` are the magnitudes that 127 stands for, by name."""
     quantized: dict[str, ir.Value] = {}
     for node in layers(model):
+        _part_bias(model, node)
         name, source = _named(node.inputs[0])
         if name not in quantized:
             down, up = _pair(model, source, limits[name])
@@ -92,6 +93,26 @@ def quantize(model: ir.Model, limits: dict[str, float]) -> None:
             # Integer convolutions exist only with integer outputs.
             _requantize_output(model, node, limits)
     remove_unused(model)
+
+
+def _part_bias(model: ir.Model, node: ir.Node) -> None:
+    """Let a convolution's bias be added behind it: integer convolutions have none in FP32."""
+    if node.op_type != "Conv" or len(node.inputs) < 3 or (bias := node.inputs[2]) is None:
+        return
+    name, output = _named(node.outputs[0])
+    axes = (1, -1, *[1] * (initializer_array(_named(node.inputs[1])[1]).ndim - 2))
+    column = _constant(model, f"{name}/bias", initializer_array(bias).reshape(axes[1:]))
+    users = list(output.uses())
+    added = ir.node("Add", [output, column], name=f"{name}/add_bias")
+    added.outputs[0].name = f"{name}/with_bias"
+    added.outputs[0].type, added.outputs[0].shape = output.type, output.shape
+    for user, index in users:
+        user.replace_input_with(index, added.outputs[0])
+    for index, value in enumerate(model.graph.outputs):
+        if value is output:
+            model.graph.outputs[index] = added.outputs[0]
+    model.graph.insert_after(node, [added])
+    node.resize_inputs(2)
 
 
 def _is_weight(value: ir.Value | None) -> bool:

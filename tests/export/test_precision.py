@@ -1,6 +1,7 @@
 """FP16 and INT8: what changes in the graph, what must not, and the gate that judges them."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from export.graph import build_graph, open_graph, save_graph
 from export.half import HalfRangeError, to_half
 from export.image_files import find_images, read_image
 from export.options import Precision, UsageError
-from export.parity import probe_images
+from export.parity import probe_images, torch_logits
 from export.precision import (
     GATES,
     MOST_IMAGES,
@@ -181,9 +182,10 @@ def test_the_gate() -> None:
     classifier = exported.classifier("mixer_tiny")
     session = open_graph(exported.graph("mixer_tiny"))
     images = probe_images(32, 30)
-    same = judge(classifier, session, "int8", images)
+    same = judge(partial(torch_logits, classifier), session, "int8", images)
     assert (same.images, same.same_class, same.passed) == (30, 30, True)
-    other = judge(classifier, open_graph(exported.graph("mixer_testing")), "int8", images)
+    other_graph = open_graph(exported.graph("mixer_testing"))
+    other = judge(partial(torch_logits, classifier), other_graph, "int8", images)
     assert not other.passed
     assert "of 30 images" in str(other)
 

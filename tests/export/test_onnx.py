@@ -1,0 +1,362 @@
+"""`python -m export --onnx`: what others made is published as it computes, or refused."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contracts.model_config import parameters, read_config
+from contracts.resizing import Pixels
+from export import __main__
+from export.parity import probe_images
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALIZED = ("--mean", *map(str, MEAN), "--std", *map(str, STD))
+SIZE, CLASSES = 32, 6
+
+
+class ResNetLike(nn.Module):
+    """Convolutions with BatchNorm, a skip connection, pooling, a dense head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.middle = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.last = nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False)
+        self.head = nn.Linear(24, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.stem(x)))
+        x = x + functional.relu(self.middle(x))
+        x = functional.relu(self.last(x)).mean((2, 3))
+        y: Tensor = self.head(x)
+        return y
+
+
+class Wrapped(nn.Module):
+    """Something before and after a network."""
+
+    def __init__(self, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.before, self.network, self.after = before, ResNetLike(), after
+
+    def forward(self, x: Tensor) -> Any:  # noqa: ANN401 - a tensor or several
+        return self.after(self.network(self.before(x)))
+
+
+class Attentive(nn.Module):
+    """A class token is put before the tokens, which a fixed batch of one makes a constant of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 8, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+        y: Tensor = self.head(self.block(x)[:, 0])
+        return y
+
+
+def same(x: Tensor) -> Tensor:
+    return x
+
+
+def from_bytes(x: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] to what the network wants."""
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    return ((x.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def save(
+    path: Path, module: nn.Module, example: Tensor, *, opset: int = 18, batch: bool = True
+) -> Path:
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0.0, max(1, parameter[0].numel()) ** -0.5)
+    torch.onnx.export(
+        module.eval(),
+        (example,),
+        path,
+        dynamo=False,
+        opset_version=opset,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes={"x": {0: "n"}} if batch else None,
+    )
+    return path
+
+
+NCHW = torch.zeros(1, 3, SIZE, SIZE)
+NHWC = torch.zeros(1, SIZE, SIZE, 3)
+BYTES = torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)
+# What is made, and the flags that publish it.
+GOOD: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, Any], tuple[str, ...]]] = {
+    "NCHW": (ResNetLike, NCHW, {}, (*NORMALIZED, "--activation", "softmax")),
+    "opset 13": (ResNetLike, NCHW, {"opset": 13}, (*NORMALIZED, "--activation", "softmax")),
+    "opset 20": (ResNetLike, NCHW, {"opset": 20}, (*NORMALIZED, "--activation", "softmax")),
+    "opset 11": (ResNetLike, NCHW, {"opset": 11}, (*NORMALIZED, "--activation", "softmax")),
+    "NHWC": (
+        lambda: Wrapped(lambda x: x.permute(0, 3, 1, 2), same),
+        NHWC,
+        {},
+        (*NORMALIZED, "--activation", "softmax"),
+    ),
+    "BGR": (
+        ResNetLike,
+        NCHW,
+        {},
+        (*NORMALIZED, "--activation", "softmax", "--channel-order", "bgr"),
+    ),
+    "bytes": (lambda: Wrapped(from_bytes, same), BYTES, {}, ("--activation", "softmax")),
+    "one image": (
+        ResNetLike,
+        NCHW,
+        {"batch": False},
+        (*NORMALIZED, "--activation", "softmax"),
+    ),
+    "one image with a class token": (
+        Attentive,
+        NCHW,
+        {"batch": False},
+        (*NORMALIZED, "--activation", "softmax"),
+    ),
+    "softmax inside": (
+        lambda: Wrapped(same, lambda y: y.softmax(1)),
+        NCHW,
+        {},
+        NORMALIZED,
+    ),
+    "several labels": (ResNetLike, NCHW, {}, (*NORMALIZED, "--activation", "sigmoid")),
+    "sigmoid inside": (
+        lambda: Wrapped(same, lambda y: y.sigmoid()),
+        NCHW,
+        {},
+        NORMALIZED,
+    ),
+    "probabilities": (
+        lambda: Wrapped(same, lambda y: (z := y.exp()) / z.sum(1, keepdim=True)),
+        NCHW,
+        {},
+        (*NORMALIZED, "--activation", "none"),
+    ),
+    "a map of one pixel": (
+        lambda: Wrapped(same, lambda y: y[:, :, None, None]),
+        NCHW,
+        {},
+        (*NORMALIZED, "--activation", "softmax"),
+    ),
+    "two outputs": (
+        lambda: Wrapped(same, lambda y: (y, y.relu())),
+        NCHW,
+        {},
+        (*NORMALIZED, "--activation", "softmax", "--output", "y"),
+    ),
+}
+
+
+@pytest.fixture
+def export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Runs the command line; the exit status, and what it prints."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        flags = [*arguments, "--repository", str(tmp_path / "repository")]
+        monkeypatch.setattr(sys, "argv", ["export", *flags])
+        status = __main__.main()
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    return run
+
+
+def own_answers(path: Path, images: Pixels, flags: tuple[str, ...]) -> Any:  # noqa: ANN401
+    """What its users get of ONNX Runtime: probabilities, written without this program's code."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    wanted = session.get_inputs()[0]
+    rows = []
+    for image in images:
+        fed: Any = image
+        if wanted.type != "tensor(uint8)":
+            fed = ((image / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
+        if "bgr" in flags:
+            fed = fed[..., ::-1]
+        if wanted.shape[1] == 3:
+            fed = fed.transpose(2, 0, 1)
+        rows.append(session.run(["y"], {"x": np.ascontiguousarray(fed[None])})[0].reshape(-1))
+    scores = np.stack(rows).astype(np.float64)
+    if "softmax" in flags:
+        exponentials = np.exp(scores - scores.max(1, keepdims=True))
+        return exponentials / exponentials.sum(1, keepdims=True)
+    return 1 / (1 + np.exp(-scores)) if "sigmoid" in flags else scores
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the older of PyTorch's exporters
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("case", GOOD)
+def test_a_foreign_classifier_answers_as_its_own_graph_does(
+    case: str, tmp_path: Path, export: Callable[..., tuple[int, str]]
+) -> None:
+    make, example, how, flags = GOOD[case]
+    path = save(tmp_path / "theirs.onnx", make(), example, **how)
+    status, printed = export("--onnx", str(path), "--name", "theirs", *flags)
+    assert status == 0, printed
+    folder = tmp_path / "repository" / "theirs"
+    ours = onnxruntime.InferenceSession(folder / "1/model.onnx", providers=["CPUExecutionProvider"])
+    images = probe_images(SIZE, 7)
+    expected = own_answers(path, images, flags)
+    assert np.ptp(expected, axis=0).max() > 1e-3  # images differ in their answers
+    for batch in (1, 4, 7):
+        logits, found = ours.run(["logits", "probabilities"], {"image": images[:batch]})
+        assert logits.shape == found.shape == (batch, CLASSES)
+        np.testing.assert_allclose(found, expected[:batch], rtol=0, atol=1e-5)
+    config = read_config(folder / "config.pbtxt")
+    about = parameters(config)
+    assert about["family"] == "onnx"
+    assert about["activation"] == ("sigmoid" if "label" in case or "sigmoid" in case else "softmax")
+    assert list(config.input[0].dims) == [SIZE, SIZE, 3]
+
+
+def value(name: str, dtype: int, shape: list[Any]) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, dtype, shape)
+
+
+def graph(inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    """Every output is made of the first input; what matters is their shapes."""
+    nodes = [onnx.helper.make_node("Identity", [inputs[0].name], [each.name]) for each in outputs]
+    made = onnx.helper.make_graph(nodes, "g", inputs, outputs)
+    return onnx.helper.make_model(
+        made, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10
+    )
+
+
+F, H, D, I = (  # noqa: E741
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.INT64,
+)
+IMAGE = value("x", F, ["n", 3, 8, 8])
+Y = value("y", F, ["n", 5])
+BAD: dict[str, tuple[onnx.ModelProto, tuple[str, ...], str]] = {
+    "two inputs": (
+        graph([IMAGE, value("mask", F, ["n", 8])], [Y]),
+        NORMALIZED,
+        "the graph takes 2 inputs (x float32[n, 3, 8, 8], mask float32[n, 8]), expected one image",
+    ),
+    "a detector": (
+        graph([IMAGE], [value("boxes", F, ["n", 9, 4]), value("scores", F, ["n", 9])]),
+        NORMALIZED,
+        "the graph has 2 outputs (boxes float32[n, 9, 4], scores float32[n, 9]), expected one",
+    ),
+    "half": (
+        graph([value("x", H, ["n", 3, 8, 8])], [value("y", H, ["n", 5])]),
+        NORMALIZED,
+        "the graph takes x float16[n, 3, 8, 8], expected float32 or uint8",
+    ),
+    "double": (
+        graph([value("x", D, ["n", 3, 8, 8])], [value("y", D, ["n", 5])]),
+        NORMALIZED,
+        "the graph takes x float64[n, 3, 8, 8], expected float32 or uint8",
+    ),
+    "no image": (
+        graph([value("x", F, ["n", 12])], [Y]),
+        NORMALIZED,
+        "the graph takes x float32[n, 12], expected images of 4 dimensions",
+    ),
+    "grey": (
+        graph([value("x", F, ["n", 1, 8, 8])], [Y]),
+        NORMALIZED,
+        "the graph takes x float32[n, 1, 8, 8], expected images of 3 channels",
+    ),
+    "no mean": (graph([IMAGE], [Y]), (), "--mean R G B --std R G B of pixel / 255"),
+    "no activation": (
+        graph([IMAGE], [Y]),
+        NORMALIZED,
+        "--activation softmax if it chooses one class, sigmoid if",
+    ),
+    "no layout": (
+        graph([value("x", F, ["n", 3, 8, 3])], [Y]),
+        NORMALIZED,
+        "does not say where the channels are: --layout nchw or nhwc",
+    ),
+    "no size": (
+        graph([value("x", F, ["n", 3, "h", "w"])], [Y]),
+        NORMALIZED,
+        "images of any size: --image-size says which",
+    ),
+    "a segmenter": (
+        graph([IMAGE], [value("y", F, ["n", 5, 8, 8])]),
+        NORMALIZED,
+        "the graph gives y float32[n, 5, 8, 8], expected scores [N, classes]: it is no classifier",
+    ),
+    "an index": (
+        graph([IMAGE], [value("y", I, ["n", 5])]),
+        NORMALIZED,
+        "the graph gives y int64[n, 5], expected float32 scores",
+    ),
+    "another output": (
+        graph([IMAGE], [Y]),
+        (*NORMALIZED, "--output", "z"),
+        "--output z: the graph has the outputs y float32[n, 5]",
+    ),
+    "eight at once": (
+        graph([value("x", F, [8, 3, 8, 8])], [value("y", F, [8, 5])]),
+        (*NORMALIZED, "--activation", "softmax"),
+        "takes 8 images at once and no other number",
+    ),
+    "another layout": (
+        graph([IMAGE], [Y]),
+        (*NORMALIZED, "--layout", "nhwc"),
+        "--layout nhwc: the graph takes x float32[n, 3, 8, 8], which has 8 channels there",
+    ),
+    "an oblong": (
+        graph([value("x", F, ["n", 3, 8, 16])], [Y]),
+        (*NORMALIZED, "--activation", "softmax"),
+        "the graph takes images of 16×8 pixels, expected a square",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_served_is_refused_in_a_sentence(
+    case: str, tmp_path: Path, export: Callable[..., tuple[int, str]]
+) -> None:
+    model, flags, message = BAD[case]
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(model.SerializeToString())
+    status, printed = export("--onnx", str(path), "--name", "theirs", *flags)
+    assert status == 2
+    errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: --onnx {path}: ")
+    assert message in errors[0]
+    assert not (tmp_path / "repository" / "theirs").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x0a" * 50])
+def test_files_that_are_no_graph(
+    content: bytes, tmp_path: Path, export: Callable[..., tuple[int, str]]
+) -> None:
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(content)
+    status, printed = export("--onnx", str(path), "--name", "theirs", *NORMALIZED)
+    assert status == 2, printed
+    assert "expected an ONNX graph" in printed
+    status, printed = export("--onnx", str(tmp_path / "none"), "--name", "theirs", *NORMALIZED)
+    assert status == 2
+    assert "no such file" in printed
