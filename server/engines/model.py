@@ -4,6 +4,7 @@ In: what an engine has found out about one model. Out: a `Model` with everything
 needs to know, or an `Unusable` with the `Problem` that says why it cannot be served.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,8 +94,20 @@ class Unusable:
 Entry = Model | Unusable
 
 
-def check_distribution(name: str, probabilities: Probabilities) -> None:
-    """Raise `ContractBroken` unless float32[K] adds up to 1; a NaN never does."""
+def check_distribution(
+    name: str, probabilities: Probabilities, parameters: Mapping[str, str]
+) -> None:
+    """Raise `ContractBroken` unless float32[K] are what the model's parameters say; a NaN never is.
+
+    With the activation `sigmoid` each class has a probability of its own; else they add up to 1.
+    """
+    if parameters.get("activation") == "sigmoid":
+        if not (probabilities.min() >= 0 and probabilities.max() <= 1):
+            raise ContractBroken(
+                f"model {name!r} answered probabilities from {probabilities.min():.4g} to "
+                f"{probabilities.max():.4g}, expected 0 to 1"
+            )
+        return
     total = float(probabilities.sum())
     if not abs(total - 1) < 1e-2:
         raise ContractBroken(

@@ -143,7 +143,7 @@ class Classifier:
             timings.inference = time.perf_counter() - began
             timings.average_batch = self.models.average_batch.get(model.name)
         ticket.done()
-        check_distribution(model.name, probabilities)
+        check_distribution(model.name, probabilities, model.parameters)
         return best(model, probabilities, top_k), version
 
     def _batcher(self, model: Model) -> Batcher:

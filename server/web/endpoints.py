@@ -56,7 +56,8 @@ async def classify(request: Request, query: Wanted, patience: Timeout = None) ->
             predictions, version = await state.classifier.one(
                 data, model, top_k, seconds, timings, hold=hold
             )
-    return Classification(model=model.name, version=version, predictions=predictions)
+    wanted = query.wanted(predictions)
+    return Classification(model=model.name, version=version, predictions=wanted)
 
 
 @router.post(
@@ -94,7 +95,8 @@ async def classify_batch(
             error = ProblemSummary.model_validate(answer.document())
             results.append(Refused(filename=upload.filename, error=error))
         else:
-            results.append(Classified(filename=upload.filename, predictions=answer))
+            wanted = query.wanted(answer)
+            results.append(Classified(filename=upload.filename, predictions=wanted))
     return BatchClassification(model=model.name, version=version, results=results)
 
 

@@ -27,6 +27,7 @@ from pydantic.json_schema import SkipJsonSchema
 from server.engines.engine import Engine
 from server.engines.model import Model
 from server.problems import BadParameter
+from server.serving.predictions import Prediction
 
 WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
 TIMEOUT = "X-Request-Timeout"
@@ -52,6 +53,23 @@ def positive_seconds(given: object) -> float:
     return seconds
 
 
+def probability(given: object) -> float:
+    """A probability from its digits."""
+    text = str(given)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError(f"is {text[:20]!r}, expected a number from 0 to 1")
+    return value
+
+
+Probability = Annotated[
+    float,
+    BeforeValidator(probability),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+]
 TopK = Annotated[
     int,
     BeforeValidator(whole_number),
@@ -90,10 +108,26 @@ class Asked(BaseModel):
         Field(description="How many classes to answer with, 1 to all; 5 if absent (all if fewer)."),
     ] = None
 
+    threshold: Annotated[
+        Probability | SkipJsonSchema[None],
+        Field(
+            description="Leave out classes that are less probable; without top_k all that are not. "
+            "For models of several labels, which have a probability each."
+        ),
+    ] = None
+
     def resolve(self, models: Engine) -> tuple[Model, int]:
         """The model and how many classes. Raises `BadParameter`, or as `Engine.get`."""
         model = models.get(models.default if self.model is None else self.model)
-        return model, model.top_k(self.top_k)
+        every = self.threshold is not None and self.top_k is None
+        return model, model.classes if every else model.top_k(self.top_k)
+
+    def wanted(self, predictions: list[Prediction]) -> list[Prediction]:
+        """Those that are probable enough."""
+        least = self.threshold
+        if least is None:
+            return predictions
+        return [each for each in predictions if each.probability >= least]
 
 
 @functools.lru_cache(maxsize=64)

@@ -184,7 +184,10 @@ def test_a_model_that_misses_its_gate_is_published_only_when_told(
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
-    "nothing": ((), "expected one of --checkpoint, --model, --list, --tensorrt, found none"),
+    "nothing": (
+        (),
+        "expected one of --checkpoint, --onnx, --model, --list, --tensorrt, found none",
+    ),
     "two": (("--list", "--model", "x"), "found --model and --list"),
     "no name": (("--model", "mixer_testing"), "--model needs --name"),
     "bad name": (("--model", "mixer_testing", "--name", "a/b"), "expected a letter or digit"),

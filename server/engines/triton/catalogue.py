@@ -170,7 +170,8 @@ class Catalogue:
         rule = rule_of(name, height, width, config)
         image = probe_image(height, width)
         answers, version = await self.client.infer(name, [image], FIRST_INFERENCE_TIMEOUT)
-        check_distribution(name, answers[0])
+        parameters = parameters_of(config)
+        check_distribution(name, answers[0], parameters)
         if len(answers[0]) != classes:
             raise ContractBroken(
                 f"model {name!r} declares {classes} classes and answers {len(answers[0])}"
@@ -185,7 +186,7 @@ class Catalogue:
             classes=classes,
             max_batch_size=config.max_batch_size,
             instances=instances_of(config),
-            parameters=parameters_of(config),
+            parameters=parameters,
             labels=[label or str(i) for i, label in enumerate(labels)],
             expected=answers[0],
         )

@@ -146,7 +146,7 @@ class Replica:
         image = probe_image(model.rule.height, model.rule.width)
         try:
             answers, _ = await self.catalogue.client.infer(model.name, [image], PROBE_TIMEOUT)
-            check_distribution(model.name, answers[0])
+            check_distribution(model.name, answers[0], model.parameters)
         except DeadlinePassed:
             # It may only stand in the queue behind others that do get their answers.
             usual = self._usual.get(model.name, 0.0)
