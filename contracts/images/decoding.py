@@ -29,8 +29,6 @@ OWN_MAX_PIXELS = 178_956_970
 # Up to so many pixels a JPEG is decoded whole for a model's input, which takes a dozen milliseconds
 # at the most: a fraction changes its pixels, by 0.1 to 0.5 of 255 in the mean.
 WHOLE_PIXELS = 2**21
-# Bytes of a file that are read to tell whether it is an image at all.
-PROBED = 2**16
 # A Python object as its own text has it, or bytes as hexadecimal digits: nothing for people.
 UNSPEAKABLE = re.compile(r"<[\w.]+ object|0x[0-9a-f]{4}|\\x[0-9a-f]{2}")
 
@@ -58,19 +56,6 @@ def read(data: bytes, rule: ResizeRule, max_pixels: int = OWN_MAX_PIXELS) -> Pix
 def read_file(path: Path, rule: ResizeRule, max_pixels: int = OWN_MAX_PIXELS) -> Pixels:
     """`read` of a file. Raises `ImageError`, and OSError where the file cannot be read."""
     return read(path.read_bytes(), rule, max_pixels)
-
-
-def probe_file(path: Path) -> None:
-    """Read no more than the beginning of a file: of thousands this takes seconds.
-
-    Raises `ImageError` or OSError. What passes can still turn out to be refused by `read_file`.
-    """
-    with path.open("rb") as file:
-        beginning = file.read(PROBED)
-        if file.read(1):
-            sniff(beginning)
-        else:
-            open_header(beginning, OWN_MAX_PIXELS)
 
 
 def is_quick(data: bytes) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from contracts.images.formats import SUFFIXES
+from contracts.images.formats import HEIC_IS_READ, HEIC_SUFFIXES, SUFFIXES
 
 # Beside hidden ones: Synology's thumbnails, its bin, what macOS puts into archives, what Windows
 # and Linux leave on drives, QNAP's thumbnails.
@@ -46,7 +46,10 @@ class LeftOut:
         parts = parts if self.suffixes else []
         if self.folders:
             parts.append(f"{self.folders.total()} hidden or system folders ({folders})")
-        return " and ".join(parts)
+        text = " and ".join(parts)
+        if not HEIC_IS_READ and not HEIC_SUFFIXES.isdisjoint(self.suffixes):
+            text += "; HEIC is read after `make heic`"
+        return text
 
 
 @dataclass(frozen=True)

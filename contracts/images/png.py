@@ -55,6 +55,7 @@ def read_layout(data: bytes) -> Layout:
         check_chunks(count)
         if kind == PIXELS:
             pixels = True
+            _check_pixels(data, at, end)
             _keep(kept, at, end)
         elif kind == PALETTE and not pixels:
             palette = palette or length // 3
@@ -88,6 +89,12 @@ def has_chunks_up_to(data: bytes, most: int) -> bool:
             return True
         at += 12 + int.from_bytes(data[at : at + 4], "big")
     return False
+
+
+def _check_pixels(data: bytes, at: int, end: int) -> None:
+    """Refuse a part of the pixels that has not its own checksum, which Pillow does not look at."""
+    if end <= len(data) and not _is_whole(data, at, end):
+        raise UnreadableImageError("the PNG is damaged: a checksum of its pixels is wrong")
 
 
 def _keep(kept: list[tuple[int, int]], start: int, end: int) -> None:

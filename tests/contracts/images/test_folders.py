@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from contracts.images.folders import LeftOut, find_classes, find_images
+from contracts.images.formats import HEIC_IS_READ
 
 
 def write(folder: Path, *names: str) -> None:
@@ -82,6 +83,9 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
         "1 hidden or system folders (@eaDir)"
     )
     assert str(LeftOut()) == ""
+    if not HEIC_IS_READ:
+        write(tmp_path, "cat/iphone.HEIC")
+        assert "HEIC is read after `make heic`" in str(find_classes(tmp_path).left_out)
 
 
 def test_classes_are_named_in_any_language_and_counted(tmp_path: Path) -> None:

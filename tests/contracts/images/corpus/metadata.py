@@ -133,6 +133,9 @@ def broken_chunks() -> Iterator[Case]:
         after = saved(SCENE, "PNG")[:-12] + chunk(kind, data) + chunk(b"IEND", b"")
         yield Case(f"PNG with a short {kind.decode()} after its pixels", after, SCENE)
     whole = saved(SCENE, "PNG")
+    at = whole.index(b"IDAT") + 400
+    damaged = whole[:at] + bytes((whole[at] ^ 1,)) + whole[at + 1 :]
+    yield Case("PNG whose pixels are damaged", damaged, says="damaged")
     yield Case("PNG without its end", whole[:-12], SCENE)
     yield Case("PNG with a broken end", whole[:-4] + bytes(4), SCENE)
     yield Case("PNG with rubbish after its pixels", whole[:-12] + b"\xff" * 99, SCENE)
