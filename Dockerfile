@@ -102,9 +102,10 @@ COPY --from=triton-build /opt/mixer-serving/.venv-triton .venv-triton
 COPY deploy/triton/health.py ./
 COPY contracts contracts
 COPY server server
-EXPOSE 8001 8002
-# gRPC and metrics listen on every network of the container: let only the gateway reach them.
-CMD [".venv-triton/bin/python", "-m", "server.triton_alone", "--repository", "/models", "--address", "0.0.0.0"]
+EXPOSE 8001 8002 8003
+# gRPC, metrics and status listen on every network of the container: let only the gateway and
+# Prometheus reach them.
+CMD [".venv-triton/bin/python", "-m", "server.triton_alone", "--repository", "/models", "--address", "0.0.0.0", "--status-port", "8003"]
 HEALTHCHECK --interval=5s --timeout=30s --start-period=60s --retries=3 \
     CMD ["python3", "-I", "-S", "health.py", "--end-after", "3"]
 
@@ -113,16 +114,19 @@ FROM ${TRITON_IMAGE} AS triton-nvidia
 USER root
 COPY deploy/__init__.py /opt/mixer-serving/deploy/
 COPY deploy/triton /opt/mixer-serving/deploy/triton
-# What both launchers share; it needs Python's own library alone, as this image has no psutil.
-COPY server/__init__.py /opt/mixer-serving/server/
-COPY server/local_triton/__init__.py server/local_triton/command_line.py /opt/mixer-serving/server/local_triton/
+# What both launchers share. It needs Python's own library alone: this image has none of this
+# project's packages, and so no psutil, which server/local_triton/stubs.py would need.
+COPY contracts/__init__.py contracts/probing.py contracts/repository.py /opt/mixer-serving/contracts/
+COPY server/__init__.py server/crash_loop.py /opt/mixer-serving/server/
+COPY server/local_triton/*.py /opt/mixer-serving/server/local_triton/
+COPY server/observability/__init__.py server/observability/logs.py /opt/mixer-serving/server/observability/
 RUN mkdir /engines && chown 1000:1000 /engines
 WORKDIR /opt/mixer-serving
 # The image's own triton-server.
 USER 1000:1000
 ENV HOME=/tmp ORT_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-EXPOSE 8001 8002
-CMD ["python3", "-m", "deploy.triton.nvidia", "--repository", "/models"]
+EXPOSE 8001 8002 8003
+CMD ["python3", "-m", "deploy.triton.nvidia", "--repository", "/models", "--status-port", "8003"]
 HEALTHCHECK --interval=5s --timeout=30s --start-period=300s --retries=3 \
     CMD ["python3", "-I", "-S", "deploy/triton/health.py", "--end-after", "3"]
 

@@ -15,6 +15,7 @@ from contracts.labels import (
     read_labels,
     repeated_labels,
 )
+from contracts.probing import write_golden
 from contracts.published import CheckpointError
 from contracts.repository import CONFIG_NAME, LABELS_NAME, ONNX_PATH, TENSORRT_CONFIG
 from export.checkpoint import load_classifier
@@ -24,7 +25,7 @@ from export.flops import variant_costs
 from export.foreign.classifier import read_onnx
 from export.foreign.reading import Asked, GraphError
 from export.formats.interpretation import Stated
-from export.graph import EXTERNAL_DATA_NAME, open_graph, save_graph
+from export.graph import EXTERNAL_DATA_NAME, golden_answer, open_graph, save_graph
 from export.half import HalfRangeError
 from export.options import Options, Precision, UsageError
 from export.parity import ParityError
@@ -118,6 +119,7 @@ def _publish(options: Options, precision: Precision) -> None:
             max_batch_size=options.max_batch_size,
             parameters=_parameters(classifier, precision, rule, difference, judgement),
         )
+        write_golden(folder, golden_answer(path, classifier.image_size))
         (folder / LABELS_NAME).write_text(labels_text(labels), encoding="utf-8")
         (folder / CONFIG_NAME).write_text(onnxruntime_config(spec), encoding="utf-8")
         tensorrt_path = folder / TENSORRT_CONFIG

@@ -20,6 +20,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from contracts.probing import Golden, golden_of, probe_pixels
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from export.classifier import Classifier
 from export.preprocessing import Channels
@@ -96,6 +97,14 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
     # Waiting threads would keep the cores from PyTorch, which takes turns with this.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def golden_answer(path: Path, image_size: int) -> Golden:
+    """What a published graph answers to the image of every probe, as its servers are to answer."""
+    shape = (1, image_size, image_size, 3)
+    pixels = np.frombuffer(probe_pixels(image_size, image_size), np.uint8).reshape(shape)
+    probabilities = open_graph(path).run([PROBABILITIES], {INPUT: pixels})[0][0]
+    return golden_of(probabilities.tolist(), image_size, image_size)
 
 
 def initializer_array(value: ir.Value) -> npt.NDArray[np.float32]:

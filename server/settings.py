@@ -151,6 +151,14 @@ class Settings(BaseSettings):
         """Seconds after SIGTERM in which every request under way has ended."""
         return self.drain_seconds + self.read_timeout + self.longest_request + 5
 
+    @field_validator("repository", "keys_file")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        try:
+            return value.expanduser() if value else value
+        except RuntimeError as error:
+            raise ValueError(f"has no such home folder: {error}") from None
+
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: str) -> str:

@@ -18,10 +18,15 @@ class TritonPythonModel:
     def initialize(self, args):
         parameters = json.loads(args["model_config"])["parameters"]
         self.seconds = float(parameters["seconds_per_image"]["string_value"])
+        self.busy = parameters["busy"]["string_value"] == "true"
 
     def execute(self, requests):
         batches = [pb_utils.get_input_tensor_by_name(r, "image").as_numpy() for r in requests]
-        time.sleep(self.seconds * sum(len(batch) for batch in batches))
+        seconds = self.seconds * sum(len(batch) for batch in batches)
+        end = time.monotonic() + seconds
+        while self.busy and time.monotonic() < end:
+            pass
+        time.sleep(max(0.0, end - time.monotonic()))
         return [
             pb_utils.InferenceResponse([pb_utils.Tensor("probabilities", answer(batch))])
             for batch in batches
@@ -35,16 +40,19 @@ def answer(batch):
 """
 
 
-def publish(repository: Path, name: str, seconds_per_image: float) -> None:
-    """Write a model NAME that answers 1 / `seconds_per_image` images per second."""
+def publish(repository: Path, name: str, seconds_per_image: float, *, busy: bool = False) -> None:
+    """Write a model NAME that answers 1 / `seconds_per_image` images per second.
+
+    `busy`: it computes for as long, instead of sleeping.
+    """
     folder = repository / name
     (folder / "1").mkdir(parents=True)
     (folder / "1/model.py").write_text(CODE)
     (folder / "labels.txt").write_text("".join(f"class {i}\n" for i in range(CLASSES)))
     stated = {
-        "seconds_per_image": str(seconds_per_image), "precision": "fp32", "random_weights": "true",
-        "resize": "squash", "interpolation": "bilinear", "antialias": "true",
-        "crop_fraction": "1.0",
+        "seconds_per_image": str(seconds_per_image), "busy": str(busy).lower(),
+        "precision": "fp32", "random_weights": "true", "resize": "squash",
+        "interpolation": "bilinear", "antialias": "true", "crop_fraction": "1.0",
     }  # fmt: skip
     (folder / "config.pbtxt").write_text(
         f'''name: "{name}"

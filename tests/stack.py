@@ -28,9 +28,11 @@ DEFAULT_MODEL = "mixer_cifar10"
 
 
 @contextlib.contextmanager
-def running_triton(repository: Path, grpc_port: int | None = None) -> Iterator[LocalTriton]:
+def running_triton(
+    repository: Path, grpc_port: int | None = None, triton: LocalTriton | None = None
+) -> Iterator[LocalTriton]:
     """A supervised tritonserver that takes requests, supervised by a thread of this process."""
-    triton = LocalTriton(repository, grpc_port=grpc_port)
+    triton = triton or LocalTriton(repository, grpc_port=grpc_port)
     loop = asyncio.new_event_loop()
     supervisor = loop.create_task(triton.run())
     thread = threading.Thread(target=loop.run_forever)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+
+from contracts.probing import Golden, golden_of, probe_pixels
 
 SIZE, CLASSES, MAX_BATCH_SIZE = 32, 10, 32
 MODEL_FILE = Path("1/model.onnx")
@@ -60,6 +63,13 @@ instance_group [ {{ count: {instances} kind: KIND_CPU }} ]
         )
     )
     return folder
+
+
+def golden(seed: int) -> Golden:
+    """What the model of that seed answers to the image of every probe."""
+    pixels = np.frombuffer(probe_pixels(SIZE, SIZE), np.uint8).reshape(1, SIZE, SIZE, 3)
+    session = onnxruntime.InferenceSession(graph(seed).SerializeToString())
+    return golden_of(session.run(["probabilities"], {"image": pixels})[0][0].tolist(), SIZE, SIZE)
 
 
 def graph(seed: int) -> onnx.ModelProto:

@@ -8,14 +8,19 @@ kind and the graph; or an EngineError that says why there is none. Nothing half-
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
-import re
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-CONFIG = "tensorrt"  # of --model-config-name, and so of configs/tensorrt.pbtxt
+from contracts.repository import TENSORRT_CONFIG
+from deploy.triton import text_format
+
+log = logging.getLogger(__name__)
+
+CONFIG = TENSORRT_CONFIG.stem  # of --model-config-name
 PLAN = "model.plan"
 HEARTBEAT_S = 10.0
 LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
@@ -34,16 +39,13 @@ class Model:
 
     @property
     def name(self) -> str:
+        """That of the folder."""
         return self.folder.name
 
     @property
     def tensorrt_config(self) -> Path:
-        return self.folder / "configs" / f"{CONFIG}.pbtxt"
-
-
-def say(text: str) -> None:
-    """One line of the container's log, at once."""
-    print(f"mixer-serving: {text}", flush=True)
+        """Its configuration on the TensorRT backend."""
+        return self.folder / TENSORRT_CONFIG
 
 
 async def gpu() -> str:
@@ -85,19 +87,25 @@ def key(model: Model, capability: str) -> str:
 
 def trtexec_flags(model: Model, plan: Path) -> list[str]:
     """What trtexec must be told: precision is in the graph, so it is not among it."""
-    config = model.tensorrt_config.read_text(encoding="utf-8")
-    batch = re.search(r"max_batch_size: *(\d+)", config)
-    image = re.search(r'input *\[ *{ *name: *"(\w+)".*?dims: *\[([\d, ]+)\]', config, re.DOTALL)
-    if batch is None or image is None:
-        raise EngineError(f"{model.tensorrt_config} declares no max_batch_size or no input")
-    dims = "x".join(image[2].replace(" ", "").split(","))
+    try:
+        config = text_format.parse(model.tensorrt_config.read_text(encoding="utf-8"))
+        batch = text_format.integer(config["max_batch_size"][-1])
+        (image,) = config["input"]
+        assert isinstance(image, dict)  # noqa: S101  (one of the faults that are told below)
+        name = image["name"][-1]
+        dims = "x".join(str(text_format.integer(size)) for size in image["dims"])
+    except (OSError, ValueError, LookupError, AssertionError) as error:
+        raise EngineError(
+            f"{model.tensorrt_config} does not declare a max_batch_size and one input with name "
+            f"and dims: {error!r}"
+        ) from error
     return [
         f"--onnx={model.version / 'model.onnx'}",
         "--stronglyTyped",  # the only mode of TensorRT 11, and must be asked of 10
         f"--saveEngine={plan}",
-        f"--minShapes={image[1]}:1x{dims}",
-        f"--optShapes={image[1]}:{batch[1]}x{dims}",
-        f"--maxShapes={image[1]}:{batch[1]}x{dims}",
+        f"--minShapes={name}:1x{dims}",
+        f"--optShapes={name}:{batch}x{dims}",
+        f"--maxShapes={name}:{batch}x{dims}",
         "--skipInference",
     ]
 
@@ -108,7 +116,8 @@ async def build(trtexec: Path, model: Model, folder: Path, position: str) -> Non
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     began = time.monotonic()
-    say(f"engine {position}, {model.name}: building; ONNX Runtime serves the model meanwhile")
+    what = f"engine {position}, {model.name}"
+    log.info("%s: building", what)
     try:
         timing = folder.parent / "timing.cache"
         process = await asyncio.create_subprocess_exec(
@@ -117,7 +126,7 @@ async def build(trtexec: Path, model: Model, folder: Path, position: str) -> Non
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            last = await _follow(process, f"engine {position}, {model.name}", began)
+            last = await _follow(process, what, began)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -129,23 +138,23 @@ async def build(trtexec: Path, model: Model, folder: Path, position: str) -> Non
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    say(f"engine {position}, {model.name}: {megabytes:.0f} MB in {time.monotonic() - began:.0f} s")
+    log.info("%s: %.0f MB in %.0f s", what, megabytes, time.monotonic() - began)
 
 
 async def _follow(process: asyncio.subprocess.Process, what: str, began: float) -> str:
-    """Pass trtexec's words on, and be heard while it has none; its last error."""
+    """Pass trtexec's words on, and log that it builds while it has none; its last error."""
     assert process.stdout is not None  # noqa: S101  (it is a pipe; said for the type checker)
     last = ""
     read = asyncio.ensure_future(process.stdout.readline())
     while True:
         await asyncio.wait({read}, timeout=HEARTBEAT_S)
         if not read.done():
-            say(f"{what}: building for {time.monotonic() - began:.0f} s")
+            log.info("%s: building for %.0f s", what, time.monotonic() - began)
             continue
         line = read.result().decode(errors="replace").rstrip()
         if not read.result():
             await process.wait()
             return last
-        print(f"trtexec: {line}", flush=True)
+        log.info("trtexec: %s", line)
         last = line if "[E]" in line or not last else last
         read = asyncio.ensure_future(process.stdout.readline())

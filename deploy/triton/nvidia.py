@@ -1,35 +1,49 @@
 """The launcher inside NVIDIA's Triton image: ONNX Runtime at once, TensorRT as soon as it is built.
 
-In: a model repository, and with --engines a folder to keep engines in. Out: a tritonserver on 8001
-(gRPC) and 8002 (metrics), with HTTP on loopback for the health check. On a GPU the engine of each
+In: a model repository, and with --engines a folder to keep engines in. Out: a supervised
+tritonserver on 8001 (gRPC) and 8002 (metrics), and its health on 8003. On a GPU the engine of each
 model that has a configs/tensorrt.pbtxt is built with the trtexec of this very image, while ONNX
 Runtime serves the model; then Triton loads the engine and lets go of ONNX Runtime, without a gap.
-Engines are kept under a key of TensorRT's release, the GPU's kind and the graph, so the next start
-takes them at once. A model whose engine cannot be built stays with ONNX Runtime, and the log has
-the reason. The repository is never written to: Triton reads a folder of links (--served).
+Only this launcher can let it load anything. Engines are kept under a key of TensorRT's release, the
+GPU's kind and the graph, so the next start takes them at once. A model whose engine cannot be built
+stays with ONNX Runtime, and the log has the reason. The repository is never written to: Triton
+reads a folder of links (--served). Python's own library alone: the image has none of this project's
+packages.
 
     python3 -m deploy.triton.nvidia --repository /models --engines /engines [-- MORE FLAGS]
 """
 
 import argparse
 import asyncio
-import http.client
+import os
+import re
 import shutil
-import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.triton.engines import CONFIG, PLAN, EngineError, Model, build, gpu, key, say
-from server.local_triton.command_line import LOOPBACK, Listen, command_line
+from deploy.triton.engines import CONFIG, PLAN, EngineError, Model, build, gpu, key, log
+from server.local_triton.command_line import LOADING, RISKY, Listen
+from server.local_triton.launch import Launch, LocalTritonError, NoModelError
+from server.local_triton.options import add_common, fail, path, serve
+from server.local_triton.restarts import Supervisor
+from server.local_triton.status import Status, quoted
+from server.observability import logs
+
+# What can become of a model's engine.
+NO_ENGINE, MISSING, FAILED, SERVED = "none", "missing", "failed", "served"
+CHECK_S = 5.0
+# A model that is silent, or whose Triton is away, says nothing about its engine.
+IS_WRONG = re.compile("is not loaded|gives class|has probabilities|no numbers")
 
 
 def models_of(repository: Path) -> list[Model]:
     """The models of a repository, by name."""
     models = []
     for config in sorted(repository.glob("*/config.pbtxt")):
-        versions = [path for path in config.parent.iterdir() if path.name.isdigit()]
+        versions = [each for each in config.parent.iterdir() if each.name.isdigit()]
         if versions:
-            newest = max(versions, key=lambda path: int(path.name))
+            newest = max(versions, key=lambda each: int(each.name))
             models.append(Model(config.parent, newest))
     return models
 
@@ -53,131 +67,205 @@ def lay_out(served: Path, model: Model, engine: Path | None) -> None:
         shutil.copy(model.tensorrt_config, configs)
 
 
-async def plan(options: argparse.Namespace, models: list[Model]) -> dict[Model, Path]:
-    """Where the engine of each model that can have one is, or will be."""
-    if options.engines is None:
-        return {}
-    try:
-        capability = await gpu()
-    except EngineError as error:
-        say(f"{error}: ONNX Runtime serves every model")
-        return {}
-    return {
-        model: options.engines / key(model, capability)
-        for model in models
-        if model.tensorrt_config.is_file()
-    }
+class Nvidia:
+    """The image's tritonserver on one model repository: a `Program`."""
 
+    def __init__(self, options: argparse.Namespace, models: list[Model]) -> None:
+        """Nothing is laid out yet; `plan` says which engines there are or will be."""
+        self._options = options
+        self.models = models
+        self.engines: dict[Model, Path] = {}
+        self.states: dict[Model, str] = dict.fromkeys(models, NO_ENGINE)
 
-def own_flags(options: argparse.Namespace, tensorrt: bool, building: bool) -> list[str]:
-    """The flags that this launcher's tritonserver needs beside those of `command_line`."""
-    return [
-        *([f"--model-config-name={CONFIG}"] if tensorrt else []),
-        # Loading can be asked for only while there is an engine to switch to.
-        *(
-            ["--model-control-mode=explicit", "--load-model=*"]
-            if building
-            else ["--model-control-mode=none"]
-        ),
-        *options.more,
-    ]
-
-
-def ask(port: int, method: str, path: str) -> tuple[int, str]:
-    """Status and text of an answer on loopback; 0 while nobody listens."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=600)
-    try:
-        connection.request(method, path, b"{}" if method == "POST" else None)
-        response = connection.getresponse()
-        return response.status, response.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
-        return 0, repr(error)
-    finally:
-        connection.close()
-
-
-async def live(port: int) -> None:
-    """Return when tritonserver answers over HTTP."""
-    while True:
-        status, _ = await asyncio.to_thread(ask, port, "GET", "/v2/health/live")
-        if status == 200:
+    async def plan(self) -> None:
+        """Find out where the engine of each model that can have one is, or will be."""
+        if self._options.engines is None:
             return
-        await asyncio.sleep(0.2)
+        try:
+            capability = await gpu()
+        except EngineError as error:
+            log.warning("%s: ONNX Runtime serves every model", error)
+            return
+        for model in self.models:
+            if model.tensorrt_config.is_file():
+                self.engines[model] = self._options.engines / key(model, capability)
+                self.states[model] = MISSING
+
+    def missing(self) -> list[Model]:
+        """The models whose engines are to be built."""
+        return [
+            model
+            for model, folder in self.engines.items()
+            if self.states[model] == MISSING and not (folder / PLAN).is_file()
+        ]
+
+    def prepare(self, folder: Path, prefix: str) -> Launch:  # noqa: ARG002 - of the wheel's alone
+        """Lay out the repository with the engines that there are."""
+        served = self._options.served
+        shutil.rmtree(served, ignore_errors=True)
+        for model in self.models:
+            engine = self.engines.get(model)
+            ready = engine is not None and (engine / PLAN).is_file()
+            ready = ready and self.states[model] != FAILED
+            lay_out(served, model, engine if ready else None)
+            if ready:
+                self.states[model] = SERVED
+            log.info("%s: %s", model.name, "TensorRT, from the cache" if ready else "ONNX Runtime")
+        building = bool(self.missing())
+        return Launch(
+            binary=self._options.tritonserver,
+            repository=served,
+            flags=[
+                *([f"--model-config-name={CONFIG}"] if self.engines else []),
+                # Loading can be asked for only while there is an engine to switch to, and then by
+                # this launcher alone, which has the key.
+                *(
+                    ["--model-control-mode=explicit", "--load-model=*"]
+                    if building
+                    else ["--model-control-mode=none"]
+                ),
+                *self._options.more,
+            ],
+            environment=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+            closed_grpc=(*RISKY, *LOADING) if building else RISKY,
+        )
+
+    def lay_out(self, model: Model, engine: Path | None) -> None:
+        """Let Triton see the model with its engine, or without."""
+        lay_out(self._options.served, model, engine)
+
+    def forget(self, model: Model) -> None:
+        """Its engine does not serve: let go of it, in the cache too, and lay out the graph."""
+        self.states[model] = FAILED
+        shutil.rmtree(self.engines[model], ignore_errors=True)
+        self.lay_out(model, None)
+
+    def can_do_without(self, error: LocalTritonError) -> bool:
+        """Yes, once: without engines from the cache. Those that Triton refuses are removed."""
+        used = [model for model, state in self.states.items() if state == SERVED]
+        for model in used:
+            if isinstance(error, NoModelError) and model.name in error.not_loaded:
+                self.forget(model)
+            self.states[model] = FAILED
+        if used:
+            log.error("%s; starting with ONNX Runtime, without engines", error)
+        return bool(used)
+
+    def helpers(self, pid: int) -> list[int]:  # noqa: ARG002
+        """None: the backends of this image run inside tritonserver."""
+        return []
+
+    def cpu_seconds(self, pid: int, model: str | None) -> float | None:  # noqa: ARG002
+        """Unknown: a model on a GPU uses none."""
+        return None
+
+    def metrics(self) -> Iterator[str]:
+        """What becomes of each model's engine, in Prometheus' text format."""
+        yield "# HELP mixer_triton_engine The state of the model's TensorRT engine."
+        yield "# TYPE mixer_triton_engine gauge"
+        for model, state in self.states.items():
+            yield f'mixer_triton_engine{{model={quoted(model.name)},state="{state}"}} 1'
 
 
-def switch(options: argparse.Namespace, model: Model, engine: Path) -> None:
-    """Let Triton load the engine in ONNX Runtime's place, or raise EngineError and leave it."""
-    load = f"/v2/repository/models/{model.name}/load"
-    lay_out(options.served, model, engine)
-    status, answer = ask(options.http_port, "POST", load)
-    if status != 200:
-        lay_out(options.served, model, None)
-        ask(options.http_port, "POST", load)
-        raise EngineError(f"Triton does not load it: {answer}")
+async def build_all(program: Nvidia, trtexec: Path, supervisor: Supervisor | None) -> bool:
+    """Build what is missing, one after the other, and let Triton load each; whether all are built.
 
-
-async def build_and_switch(options: argparse.Namespace, missing: dict[Model, Path]) -> None:
-    """Build what is missing, one after the other, and let Triton load each as it is done."""
-    await live(options.http_port)
-    for number, (model, folder) in enumerate(missing.items(), start=1):
+    Without a supervisor they are only built.
+    """
+    missing = program.missing()
+    for number, model in enumerate(missing, start=1):
         position = f"{number} of {len(missing)}"
         try:
-            await build(options.trtexec, model, folder, position)
-            await asyncio.to_thread(switch, options, model, folder)
-        except (EngineError, OSError) as error:
-            say(f"engine {position}, {model.name}: {error}; it stays with ONNX Runtime")
-        else:
-            say(f"engine {position}, {model.name}: TensorRT serves it now")
+            await build(trtexec, model, program.engines[model], position)
+            if supervisor is not None:
+                await switch(program, model, supervisor)
+                log.info("engine %s, %s: TensorRT serves it now", position, model.name)
+        except (EngineError, OSError, LocalTritonError) as error:
+            program.states[model] = FAILED
+            text = "engine %s, %s: %s; it stays with ONNX Runtime"
+            log.error(text, position, model.name, error)
+    return not any(program.states[model] == FAILED for model in missing)
+
+
+async def switch(program: Nvidia, model: Model, supervisor: Supervisor) -> None:
+    """Let Triton load the engine in ONNX Runtime's place, or raise LocalTritonError."""
+    await supervisor.serving.wait()
+    if program.states[model] == SERVED:  # it was started again, and found the engine by itself
+        return
+    program.lay_out(model, program.engines[model])
+    try:
+        await supervisor.load(model.name)
+        problem = await supervisor.probe(model.name)
+    except LocalTritonError as error:
+        problem = str(error)
+    if problem:
+        program.forget(model)
+        await supervisor.load(model.name)
+        raise LocalTritonError(f"Triton does not serve it: {problem}")
+    program.states[model] = SERVED
+
+
+async def look_after_engines(program: Nvidia, trtexec: Path, supervisor: Supervisor) -> None:
+    """Once Triton serves, build what is missing; let go of engines from the cache that fail."""
+    await supervisor.serving.wait()
+    await build_all(program, trtexec, supervisor)
+    while True:
+        await asyncio.sleep(CHECK_S)
+        problems = supervisor.problems()
+        bad = [
+            model
+            for model, state in program.states.items()
+            if state == SERVED and IS_WRONG.search(problems.get(model.name, ""))
+        ]
+        for model in bad:
+            text = "%s: the engine fails, since the model %s; it goes back to ONNX Runtime"
+            log.error(text, model.name, problems[model.name])
+            program.forget(model)
+        if bad:
+            supervisor.restart("an engine fails")
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Serve until tritonserver ends; its exit status."""
+    """Serve until told to stop; the exit status."""
     models = models_of(options.repository)
     if not models:
-        say(f"{options.repository} holds no model (NAME/config.pbtxt and NAME/1)")
+        log.error("%s holds no model (NAME/config.pbtxt and NAME/1)", options.repository)
         return 1
-    planned = await plan(options, models)
-    missing = {model: path for model, path in planned.items() if not (path / PLAN).is_file()}
-    shutil.rmtree(options.served, ignore_errors=True)
-    for model in models:
-        there = model in planned and model not in missing
-        lay_out(options.served, model, planned[model] if there else None)
-        say(f"{model.name}: {'TensorRT, from the cache' if there else 'ONNX Runtime'}")
-    process = await asyncio.create_subprocess_exec(
-        *command_line(
-            options.tritonserver,
-            options.served,
-            Listen(options.grpc_port, options.metrics_port, options.http_port, options.address),
-            exit_timeout_s=10,
-            more=own_flags(options, bool(planned), bool(missing)),
-        )
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, process.terminate)
-    builder = asyncio.create_task(build_and_switch(options, missing))
+    program = Nvidia(options, models)
+    await program.plan()
+    if options.build_only:
+        return 0 if await build_all(program, options.trtexec, None) else 1
+    listen = Listen(options.grpc_port, options.metrics_port, options.http_port, options.address)
+    supervisor = Supervisor(lambda: program, listen)
+    engines = asyncio.create_task(look_after_engines(program, options.trtexec, supervisor))
     try:
-        return await process.wait()
+        await serve(options, supervisor, Status(supervisor, options.ready_when, program.metrics))
+    except LocalTritonError as error:
+        return fail(log, error)
     finally:
-        builder.cancel()
-        await asyncio.gather(builder, return_exceptions=True)
+        engines.cancel()
+        await asyncio.gather(engines, return_exceptions=True)
+    return 0
 
 
 def main() -> int:
     """Read the command line, serve; the exit status."""
     parser = argparse.ArgumentParser(prog="python3 -m deploy.triton.nvidia", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--repository", type=Path, required=True, help="the model repository")
-    parser.add_argument("--engines", type=Path, help="where engines are kept; none without")
-    parser.add_argument("--served", type=Path, default=Path("/tmp/repository"))  # noqa: S108
+    add_common(parser, address="0.0.0.0")  # noqa: S104  (an internal network)
+    parser.add_argument("--engines", type=path, help="where engines are kept; none without")
+    parser.add_argument(
+        "--build-only",
+        action="store_true",
+        help="build the engines that are missing and end: 0 if all could be built, else 1",
+    )
+    parser.add_argument("--served", type=path, default=Path("/tmp/repository"))  # noqa: S108
     parser.add_argument("--tritonserver", default="tritonserver")
-    parser.add_argument("--trtexec", type=Path, default=Path("/usr/src/tensorrt/bin/trtexec"))
-    parser.add_argument("--address", default="0.0.0.0")  # noqa: S104  (an internal network)
-    parser.add_argument("--http-port", type=int, default=8000, help="on 127.0.0.1 alone")
-    parser.add_argument("--grpc-port", type=int, default=8001)
-    parser.add_argument("--metrics-port", type=int, default=8002)
+    parser.add_argument("--trtexec", type=path, default=Path("/usr/src/tensorrt/bin/trtexec"))
     parser.add_argument("more", nargs="*", help="more flags of tritonserver, after --")
-    return asyncio.run(run(parser.parse_args()))
+    options = parser.parse_args()
+    logs.set_up(options.log_level, "auto")
+    return asyncio.run(run(options))
 
 
 if __name__ == "__main__":

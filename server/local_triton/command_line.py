@@ -7,12 +7,15 @@ this file too.
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 # Interfaces that nobody needs, and of which several releases had holes.
 RISKY = ("shared-memory", "trace", "logging")
+LOADING = ("model-repository",)  # also how models are listed
+ALL = ("health", "metadata", "inference", "model-config", *LOADING, "statistics", *RISKY)
+HEADER = "supervisor"
 
 
 @dataclass(frozen=True)
@@ -21,16 +24,39 @@ class Listen:
 
     grpc_port: int
     metrics_port: int
-    http_port: int | None = None  # always on loopback alone; None is without HTTP
+    http_port: int  # always on loopback alone
     address: str = LOOPBACK  # of gRPC and metrics
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a request must have in a header to use a closed interface; only the launcher knows it.
+
+    Whoever may read this machine's process list can read it too, since Triton takes it from its
+    command line alone.
+    """
+
+    secret: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @property
+    def http_headers(self) -> dict[str, str]:
+        """The header of an HTTP request that may use everything."""
+        return {HEADER: self.secret}
+
+    def closes(self, interfaces: Iterable[str]) -> str:
+        """The value of a flag that closes these interfaces to all others."""
+        return f"{','.join(interfaces)}:{HEADER}={self.secret}"
 
 
 def command_line(
     binary: Path | str,
     repository: Path,
     listen: Listen,
+    key: Key,
     *,
     exit_timeout_s: int,
+    closed_grpc: Iterable[str] = RISKY,
+    closed_http: Iterable[str] = ALL,
     more: Iterable[str] = (),
 ) -> list[str]:
     """The program and its arguments.
@@ -39,31 +65,25 @@ def command_line(
         binary: tritonserver.
         repository: The model repository.
         listen: Addresses and ports.
+        key: What opens the closed interfaces.
         exit_timeout_s: Seconds that requests under way get when tritonserver is told to end.
+        closed_grpc: Interfaces that gRPC answers only with the key.
+        closed_http: The same of HTTP, which is there for the launcher's probe.
         more: Flags of one launcher alone; they come last, and the last of two that differ counts.
     """
-    # A header that must have a value which nobody is told: nobody can send it.
-    closed = f"{','.join(RISKY)}:closed={secrets.token_hex(16)}"
-    http = (
-        ["--allow-http=false"]
-        if listen.http_port is None
-        else [
-            f"--http-address={LOOPBACK}",
-            f"--http-port={listen.http_port}",
-            f"--http-restricted-api={closed}",
-        ]
-    )
     return [
         str(binary),
-        f"--model-repository={repository.resolve()}",
+        f"--model-repository={repository}",
         "--disable-auto-complete-config",
         # A model that fails to load is reported as unavailable; the others are served.
         "--exit-on-error=false",
         "--strict-readiness=true",
-        *http,
+        f"--http-address={LOOPBACK}",
+        f"--http-port={listen.http_port}",
+        f"--http-restricted-api={key.closes(closed_http)}",
         f"--grpc-address={listen.address}",
         f"--grpc-port={listen.grpc_port}",
-        f"--grpc-restricted-protocol={closed}",
+        f"--grpc-restricted-protocol={key.closes(closed_grpc)}",
         f"--metrics-address={listen.address}",
         f"--metrics-port={listen.metrics_port}",
         f"--exit-timeout-secs={exit_timeout_s}",

@@ -1,17 +1,17 @@
 """Runs a command that cannot outlive the process that started it, in a process group of its own.
 
-    python guard.py PARENT_PID REGIONS COMMAND [ARGUMENT…]
+    python guard.py PARENT_PID REGIONS FOLDER COMMAND [ARGUMENT…]
 
-In: the process id of the caller, how the paths of the command's shared memory begin, and the
-command. Out: this process becomes the command, after it has asked the kernel for SIGKILL at the
-caller's death, however the caller dies. The kernel means the caller's *thread* (prctl(2),
-PR_SET_PDEATHSIG): start it from a thread that lives as long as the caller. This is a program of its
-own because code between fork and exec is unsafe beside the caller's other threads.
+In: the process id of the caller, how the paths of the command's shared memory begin, the command's
+temporary folder, and the command. Out: this process becomes the command, after it has asked the
+kernel for SIGKILL at the caller's death, however the caller dies. The kernel means the caller's
+*thread* (prctl(2), PR_SET_PDEATHSIG): start it from a thread that lives as long as the caller. This
+is a program of its own because code between fork and exec is unsafe beside other threads.
 
 A guard process stays in the group. When the caller has died, the guard gives what the command has
-started 2 s to end by itself, then kills the whole group, itself included, and removes the shared
-memory. Triton's stubs look for their parent's death too, but wait for a lock first that a killed
-Triton may have held.
+started 2 s to end by itself, then removes the shared memory and the folder, and kills the whole
+group, itself included. Triton's stubs look for their parent's death too, but wait for a lock first
+that a killed Triton may have held.
 
 The group is not a session of its own: where the kernel has autogroups and no container or service
 manager has put the processes into CPU groups, every session gets the same share of the cores, and
@@ -22,6 +22,7 @@ machine from the event loop that is to refuse what is too much.
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -34,7 +35,7 @@ END_SECONDS = 2.0  # a stub needs 0.3 s
 def main() -> None:
     """Tie this process to its parent, leave a guard, then become the command."""
     os.setpgid(0, 0)  # first, as a Ctrl-C before it would reach this process too
-    parent, regions, command = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    parent, command = int(sys.argv[1]), sys.argv[4:]
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
@@ -45,13 +46,13 @@ def main() -> None:
     child = os.fork()
     if child == 0:
         if os.fork() == 0:
-            guard(caller, regions)
+            guard(caller, regions=Path(sys.argv[2]), folder=Path(sys.argv[3]))
         os._exit(0)
     os.waitpid(child, 0)
     os.execvp(command[0], command)  # noqa: S606  (no shell is wanted)
 
 
-def guard(caller: int, regions: Path) -> None:
+def guard(caller: int, regions: Path, folder: Path) -> None:
     """Wait for the end of the process that `caller` is a pidfd of, and see that its group ends."""
     # Whoever reads the command's output waits until no process holds that any more.
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -61,6 +62,7 @@ def guard(caller: int, regions: Path) -> None:
     time.sleep(END_SECONDS)
     for region in regions.parent.glob(f"{regions.name}*"):
         region.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 
 

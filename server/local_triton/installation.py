@@ -14,15 +14,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.local_triton import stubs
+from server.local_triton.command_line import ALL, RISKY
+from server.local_triton.launch import Launch, LocalTritonError
+from server.local_triton.repository import ODD, usable_path
+
 BACKENDS = Path(__file__).resolve().parent / "backends"
 ELSEWHERE = "`docker compose up` runs Triton in a container instead"
 # Nothing else of the caller's environment reaches Triton: no secrets, no PYTHON*, no LD_PRELOAD.
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAX_PLATFORMS", "JAX_PYTHON")
 OWN_BACKENDS = ("onnxruntime", "jax")
-
-
-class LocalTritonError(RuntimeError):
-    """The local Triton cannot be started or kept alive; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ def make_backends(found: Installation, folder: Path) -> None:
     Raises:
         LocalTritonError: the stub cannot run here (no libpython, a folder that forbids programs…).
     """
+    if any(ODD.search(part) for part in folder.parts[1:]):
+        raise LocalTritonError(
+            f"Triton's backends cannot be laid out in {folder}: its Python backend hands that path "
+            "to a shell; set TMPDIR to a folder whose path has neither blanks nor quotation marks"
+        )
     python = folder / "python"
     shutil.copytree(found.python_backend, python)
     stub = Path(shutil.copy(found.stub, python))
@@ -124,19 +130,43 @@ def make_backends(found: Installation, folder: Path) -> None:
         )
 
 
-def check_repository(repository: Path) -> None:
-    """Refuse a folder that cannot be a model repository.
+class Wheel:
+    """The wheel's tritonserver on one model repository: a `Program`."""
 
-    Raises:
-        LocalTritonError: it does not exist, or no model in it has a config.pbtxt.
-    """
-    if not repository.is_dir():
-        raise LocalTritonError(f"the model repository {repository} is not a folder")
-    if not any(repository.glob("*/config.pbtxt")):
-        raise LocalTritonError(
-            f"the model repository {repository} holds no model (NAME/config.pbtxt); "
-            "`python -m export --help` says how to add one"
+    def __init__(self, environment: Path, repository: Path, *, open_http: bool) -> None:
+        """Find it; raises LocalTritonError. `open_http`: who has no key may use HTTP too."""
+        self._found = find(environment)
+        self._closed_http = RISKY if open_http else ALL
+        self._repository = repository
+
+    def prepare(self, folder: Path, prefix: str) -> Launch:
+        """Lay out backends, and links if the repository needs them; raises LocalTritonError."""
+        backends = folder / "backends"
+        backends.mkdir()
+        make_backends(self._found, backends)
+        repository = usable_path(self._repository, folder)
+        return Launch(
+            binary=str(self._found.binary),
+            repository=repository,
+            flags=own_flags(backends, prefix),
+            environment=self._found.variables(),
+            needs_folder=repository.is_relative_to(folder),
+            closed_http=self._closed_http,
         )
+
+    def can_do_without(self, error: LocalTritonError) -> bool:  # noqa: ARG002
+        """No: it was asked to serve nothing but the models."""
+        return False
+
+    def helpers(self, pid: int) -> list[int]:
+        """Its stubs: Triton 2.51 never answers for a model again that has lost one."""
+        return stubs.children(pid)
+
+    def cpu_seconds(self, pid: int, model: str | None) -> float | None:
+        """Of the model's stubs, in which it runs, or of tritonserver itself."""
+        if model is None:
+            return stubs.cpu_seconds([pid], with_children=False)
+        return stubs.cpu_seconds(stubs.of_model(pid, model), with_children=True)
 
 
 def own_flags(backends: Path, shared_memory_prefix: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""What tritonserver prints: passed on to our logging, and read for what the supervisor must know.
+"""What tritonserver prints, passed on to our logging.
 
-In: the output of one tritonserver, line by line. Out: log records, the models that it has loaded,
-whether it takes requests, and its last errors. The phrases are those of Triton 2.51.
+In: the output of one tritonserver, line by line. Out: log records, and its last errors. The form
+of the lines is that of Triton 2.51; one in another form is logged as it is.
 """
 
 import asyncio
@@ -20,16 +20,12 @@ NOISE = re.compile(
     r"CudaDriverHelper has not been initialized|pinned system memory|failed to load all models"
     r"|Failed to create instance"
 )
-LOADED = re.compile(r"successfully loaded '([^']+)'")
-STARTED = "Started GRPCInferenceService"
 
 
 class TritonLog:
     """The log of one tritonserver, from its start to its end."""
 
     def __init__(self) -> None:
-        self.started = asyncio.Event()
-        self.models: list[str] = []
         self.errors: deque[str] = deque(maxlen=5)
 
     async def read(self, stream: asyncio.StreamReader) -> None:
@@ -52,7 +48,3 @@ class TritonLog:
         log.log(level, "%s", text)
         if level >= logging.ERROR:
             self.errors.append(text)
-        elif loaded := LOADED.search(text):
-            self.models.append(loaded[1])
-        elif STARTED in text:
-            self.started.set()

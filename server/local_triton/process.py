@@ -1,9 +1,9 @@
-"""One tritonserver process of the wheel, from its start to the removal of all that it leaves.
+"""One tritonserver process, from its start to the removal of all that it leaves.
 
-In: an installation, a model repository, ports. Out: an object that says when tritonserver takes
-requests and when it has died, or has lost one of its stubs: the processes, one per model instance,
-in which the Python backend runs. When its context is left nothing remains of it: no process, no
-shared memory, no temporary folder.
+In: a `Program`, where it shall listen. Out: an object that says when tritonserver takes requests,
+and when it has died, has lost one of its stubs (the processes, one per model instance, in which the
+wheel's Python backend runs), or hangs. When its context is left nothing remains of it: no process,
+no shared memory, no temporary folder. Python's own library alone.
 """
 
 import asyncio
@@ -12,33 +12,45 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from server.local_triton.command_line import Listen, command_line
-from server.local_triton.installation import (
-    Installation,
-    LocalTritonError,
-    make_backends,
-    own_flags,
-)
+from server.local_triton.command_line import Key, Listen, command_line
+from server.local_triton.hang import HangWatch
+from server.local_triton.launch import LocalTritonError, NoModelError, Program
 from server.local_triton.log import TritonLog
-from server.local_triton.stubs import children
+from server.local_triton.probe import Prober
 
 GUARD = Path(__file__).resolve().parent / "guard.py"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (where Triton's Python backend puts its regions)
 START_S = 600.0  # large models load for minutes; a start that takes longer hangs
 EXIT_TIMEOUT_S = 5  # in which requests under way end
 STOP_S = 10.0  # more than that
+JUDGE_S = 0.5  # between two looks whether it hangs
+
+
+class HangError(LocalTritonError):
+    """Triton, or a model of it, does not answer and does not work; `model` is None for Triton."""
+
+    def __init__(self, message: str, model: str | None) -> None:
+        super().__init__(message)
+        self.model = model
 
 
 class TritonProcess:
     """A tritonserver that has been started; made by `tritonserver`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, program: Program, prober: Prober
+    ) -> None:
         self.pid = process.pid
         self.log = TritonLog()
+        self.prober = prober
+        self.hangs = HangWatch(prober, lambda name: program.cpu_seconds(process.pid, name))
         self._process = process
+        self._program = program
         assert process.stdout is not None  # noqa: S101  (it is a pipe; said for the type checker)
         self._reader = asyncio.create_task(self.log.read(process.stdout))
 
@@ -50,27 +62,50 @@ class TritonProcess:
         """
         try:
             async with asyncio.timeout(START_S):
-                died = await self._died_before(self.log.started)
+                died = await self._died_before(self.prober.started())
         except TimeoutError:
             raise LocalTritonError(f"Triton did not start within {START_S:.0f} s") from None
         if died:
             raise LocalTritonError(self._because(f"Triton ended at its start ({self._status()})"))
-        if not self.log.models:
-            raise LocalTritonError(self._because("Triton could load no model"))
+        if not self.prober.models:
+            text = self._because("Triton could load no model")
+            raise NoModelError(text, sorted(self.prober.not_loaded))
 
-    async def lost(self) -> None:
-        """Wait until it dies, or one of its stubs does.
+    async def lost(self, matters: Callable[[str | None], bool]) -> None:
+        """Probe it, and wait until it dies, one of its stubs does, or it hangs.
+
+        `matters` is asked whether a model that hangs, or with None Triton itself, is reason enough.
 
         Raises:
             LocalTritonError: always; it says which.
         """
         stub_died = asyncio.Event()
-        with set_when_one_dies(stub_died, children(self.pid)):
-            if await self._died_before(stub_died):
-                raise LocalTritonError(self._because(f"Triton died ({self._status()})"))
+        probing = asyncio.create_task(self.prober.run())
+        hanging = asyncio.create_task(self._hangs(matters))
+        tasks = [asyncio.create_task(stub_died.wait()), probing, hanging]
+        try:
+            with set_when_one_dies(stub_died, self._program.helpers(self.pid)):
+                if await self._died_before(_first(tasks)):
+                    raise LocalTritonError(self._because(f"Triton died ({self._status()})"))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         # Its answers are of no use any more, and its orderly end would wait for the lost stub.
         self.kill()
-        raise LocalTritonError("Triton lost a model's process")
+        if stub_died.is_set():
+            raise LocalTritonError("Triton lost a model's process")
+        if not hanging.cancelled() and hanging.exception() is None:
+            model, sentence = hanging.result()
+            raise HangError(f"{sentence}: it hangs", model)
+        probing.result()  # it raises what should never happen
+
+    async def _hangs(self, matters: Callable[[str | None], bool]) -> tuple[str | None, str]:
+        while True:
+            for name, sentence in self.hangs.judge(time.monotonic()):
+                if matters(name):
+                    return name, sentence
+            await asyncio.sleep(JUDGE_S)
 
     async def terminate(self) -> None:
         """Let it finish the requests that it has, and end."""
@@ -90,19 +125,21 @@ class TritonProcess:
         await self._process.wait()
         await self._reader
 
-    async def _died_before(self, event: asyncio.Event) -> bool:
-        """Wait until tritonserver dies or `event` is set; whether it died first."""
+    async def _died_before(self, other: Coroutine[Any, Any, object]) -> bool:
+        """Wait until tritonserver dies or `other` is done; whether it died first."""
         died = asyncio.Event()
         # Not `wait` of the process: that ends only when nobody holds its output any more, and a
         # stub may wait for ever for a lock that tritonserver held when it was killed.
         with set_when_one_dies(died, [self.pid]):
-            tasks = (asyncio.create_task(died.wait()), asyncio.create_task(event.wait()))
+            dead, done = asyncio.create_task(died.wait()), asyncio.create_task(other)
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((dead, done), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in tasks:
-                    task.cancel()
-        if event.is_set():
+                dead.cancel()
+                done.cancel()
+                await asyncio.gather(dead, done, return_exceptions=True)
+        if not done.cancelled():
+            done.result()
             return False
         self.kill()
         await self.end()  # its whole output has been read
@@ -116,10 +153,13 @@ class TritonProcess:
         return f"{what}: {'; '.join(self.log.errors)}" if self.log.errors else what
 
 
+async def _first(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
 @contextlib.asynccontextmanager
-async def tritonserver(
-    found: Installation, repository: Path, listen: Listen
-) -> AsyncIterator[TritonProcess]:
+async def tritonserver(program: Program, listen: Listen) -> AsyncIterator[TritonProcess]:
     """Start tritonserver and enter when it takes requests; at the end remove all that is left.
 
     Raises:
@@ -127,31 +167,36 @@ async def tritonserver(
     """
     prefix = f"mixer_serving_{os.getpid()}_{listen.grpc_port}_"
     folder = tempfile.TemporaryDirectory(prefix="mixer-serving-triton-")
+    key = Key()
     try:
-        make_backends(found, Path(folder.name))
+        launch = program.prepare(Path(folder.name), prefix)
         process = await asyncio.create_subprocess_exec(
             # -I -S: none of the caller's Python settings, and no site-packages to look through.
             # The guard makes a process group of it, so that Ctrl-C does not reach Triton: the
             # launcher ends it in order.
             *(sys.executable, "-I", "-S", str(GUARD), str(os.getpid())),
-            str(SHARED_MEMORY / prefix),
+            *(str(SHARED_MEMORY / prefix), folder.name),
             *command_line(
-                found.binary,
-                repository,
+                launch.binary,
+                launch.repository,
                 listen,
+                key,
                 exit_timeout_s=EXIT_TIMEOUT_S,
-                more=own_flags(Path(folder.name), prefix),
+                closed_grpc=launch.closed_grpc,
+                closed_http=launch.closed_http,
+                more=launch.flags,
             ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=found.variables(),
+            env=launch.environment,
             cwd="/",  # the stubs' Python searches it for modules
         )
-        triton = TritonProcess(process)
+        triton = TritonProcess(process, program, Prober(listen.http_port, key, launch.repository))
         try:
             await triton.started()
-            folder.cleanup()  # the models are loaded, their programs in memory
+            if not launch.needs_folder:
+                folder.cleanup()  # the models are loaded, their programs in memory
             yield triton
         finally:
             try:

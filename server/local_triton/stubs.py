@@ -1,10 +1,17 @@
 """The stubs of a tritonserver: the processes, one per model instance, of its Python backend.
 
-In: a process id. Out: the processes that it has started and that live. psutil reads /proc for that.
-NVIDIA's image has no psutil, and no stub either to watch: its launcher does without this file.
+In: a process id. Out: the processes that it has started and that live, which model each of them
+runs, and the CPU time that they use. psutil reads /proc for that. NVIDIA's image has no
+psutil, and no stub either to watch: its launcher does without this file.
 """
 
+import contextlib
+import re
+from collections.abc import Iterable
+
 import psutil
+
+INSTANCE = re.compile(r"(.+)_\d+_\d+$")  # of Triton's names of instances: MODEL_GROUP_NUMBER
 
 
 def children(pid: int) -> list[int]:
@@ -22,3 +29,36 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def of_model(pid: int, model: str) -> list[int]:
+    """The stubs of tritonserver `pid` that run instances of this model."""
+    return [child for child in children(pid) if model_of(child) == model]
+
+
+def model_of(stub: int) -> str | None:
+    """The model of which a stub runs an instance; None if the process is no stub."""
+    try:
+        arguments = psutil.Process(stub).cmdline()
+    except psutil.NoSuchProcess:
+        return None
+    # Its last arguments are the instance's name and the folder of the backend.
+    found = INSTANCE.match(arguments[-2]) if len(arguments) > 2 else None
+    return found[1] if found else None
+
+
+def cpu_seconds(pids: Iterable[int], *, with_children: bool) -> float:
+    """User and system time that the living ones of these processes have used.
+
+    `with_children`: of what they have started as well; the backend `jax` computes there.
+    """
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            others = process.children(recursive=True) if with_children else []
+            for each in (process, *others):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = each.cpu_times()
+                    total += times.user + times.system
+    return total

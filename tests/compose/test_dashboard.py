@@ -53,7 +53,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # As a rate needs it: seen at two scrapes at least, and changed between them.
         rates = f"rate(mixer_images_refused_total[1m]) > 0 and {_rate('nv_inference_count')} > 0"
         wait_for(lambda: _send(stack) and _ask(url, f"sum({rates})"), 120, "two scrapes")
-        wait_for(lambda: _send(stack) and _ask(url, "sum(up) == 2"), 60, "both targets")
+        wait_for(lambda: _send(stack) and _ask(url, "sum(up) == 3"), 60, "all targets")
         yield url
 
 

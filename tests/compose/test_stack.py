@@ -129,6 +129,7 @@ def test_only_the_gateway_can_be_reached(stack: Stack) -> None:
 
     assert reaches("gateway", "triton", 8001)
     assert reaches("gateway", "triton", 8002)
+    assert reaches("gateway", "triton", 8003)
     assert not reaches("gateway", "triton", 8000)
     # Nothing leaves Triton's network, and one container on the other network does not know it.
     assert not reaches("triton", "192.0.2.1", 80)
@@ -163,14 +164,28 @@ def test_a_killed_process_comes_back(stack: Stack, service: str, process: str) -
     check_right(stack.classify(photo(1)), photo(1))
 
 
-def test_a_triton_that_hangs_is_ended_and_started_again(stack: Stack) -> None:
-    """No process dies, so nothing but the health check can tell."""
+@pytest.mark.parametrize("process", ["bin/tritonserver", "triton_python_backend_stub"])
+def test_a_triton_that_hangs_is_started_again(stack: Stack, process: str) -> None:
+    """No process dies, so nothing but the supervisor's probe can tell."""
     stack.wait()
-    pid = stack.pid("triton", "bin/tritonserver")
+    before = stack.id("triton"), stack.inspect("triton")["State"]["StartedAt"]
+    pid = stack.pid("triton", process)
     assert pid
     stack.signal(pid, "SIGSTOP")
-    wait_for(lambda: not stack.serves(), 30, "a gateway that is not ready")
-    wait_for(lambda: stack.pid("triton", "bin/tritonserver") not in (None, pid), 120)
+    wait_for(lambda: stack.pid("triton", process) not in (None, pid), 30, f"another {process}")
+    stack.wait()
+    # Its container goes on: health check and supervisor do not fight.
+    assert (stack.id("triton"), stack.inspect("triton")["State"]["StartedAt"]) == before
+
+
+def test_a_supervisor_that_hangs_has_its_container_ended_and_started_again(stack: Stack) -> None:
+    """Nobody but the health check can tell; Triton itself serves on until then."""
+    stack.wait()
+    started = stack.inspect("triton")["State"]["StartedAt"]
+    pid = stack.pid("triton", "server.triton_alone")
+    assert pid
+    stack.signal(pid, "SIGSTOP")
+    wait_for(lambda: stack.inspect("triton")["State"]["StartedAt"] != started, 120, "a new start")
     stack.wait()
 
 

@@ -7,6 +7,7 @@ rest: the order of things, the cache, the switch under load, what a failed build
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -19,13 +20,17 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
+from tritonclient.utils import InferenceServerException
 
 from deploy.triton.engines import trtexec_flags
 from deploy.triton.nvidia import models_of
 from export.to_tensorrt import container_command, read_source
 from server.local_triton.installation import find, make_backends
+from server.local_triton.stubs import children
 from server.local_triton.supervisor import ENVIRONMENT, free_port
-from tests.stack import DEFAULT_MODEL, status
+from tests import tiny_models
+from tests.stack import DEFAULT_MODEL, running_gateway, status
 from tests.waiting import CHECKOUT, wait_for
 
 TRTEXEC = """#!{python}
@@ -36,46 +41,60 @@ while not pathlib.Path({go!r}).exists():
     time.sleep(0.02)
 if pathlib.Path({go!r}).read_text() == "fail":
     sys.exit("[E] this graph is refused")
-shutil.copy(flags["onnx"], flags["saveEngine"])
+go = pathlib.Path({go!r}).read_text()
+plan = pathlib.Path(flags["saveEngine"])
+if go == "nonsense":
+    plan.write_text(go)
+else:
+    shutil.copy({other!r} if go == "other" else flags["onnx"], plan)
 """
+OTHER = tiny_models.graph(1)
 
 
 class Launched:
     """A running nvidia.py."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, http: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, grpc: int, status: int) -> None:
         self.process = process
         self.log = log
-        self.url = f"http://127.0.0.1:{http}/v2"
+        self.grpc = f"127.0.0.1:{grpc}"
+        self.status_url = f"http://127.0.0.1:{status}"
 
     def says(self, pattern: str) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         return re.search(pattern, self.log.read_text()) is not None
 
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return status(f"{self.status_url}/readyz") == 200
+
+    def metric(self, pattern: str) -> str:
+        text = httpx.get(f"{self.status_url}/metrics", trust_env=False).text
+        found = re.search(pattern, text, re.MULTILINE)
+        return found[1] if found else ""
+
     def backend_file(self) -> str:
-        config = httpx.get(f"{self.url}/models/{DEFAULT_MODEL}/config", trust_env=False).json()
-        return str(config["default_model_filename"])
+        with triton_grpc.InferenceServerClient(self.grpc) as client:
+            return str(client.get_model_config(DEFAULT_MODEL).config.default_model_filename)
 
     def answers(self) -> bool:
         """Whether a grey image gets probabilities."""
-        config = httpx.get(f"{self.url}/models/{DEFAULT_MODEL}/config", trust_env=False).json()
-        shape = [1, *map(int, config["input"][0]["dims"])]
-        image = np.full(shape, 127, np.uint8)
-        request = {
-            "inputs": [
-                {
-                    "name": "image",
-                    "datatype": "UINT8",
-                    "shape": shape,
-                    "data": image.ravel().tolist(),
-                }
-            ]
-        }
-        url = f"{self.url}/models/{DEFAULT_MODEL}/infer"
-        answer = httpx.post(url, content=json.dumps(request), trust_env=False)
-        assert answer.status_code == 200, answer.text
-        (probabilities,) = [o for o in answer.json()["outputs"] if o["name"] == "probabilities"]
-        return bool(abs(sum(probabilities["data"]) - 1) < 1e-3)
+        with triton_grpc.InferenceServerClient(self.grpc) as client:
+            config = client.get_model_config(DEFAULT_MODEL).config
+            pixels = np.full([1, *config.input[0].dims], 127, np.uint8)
+            image = triton_grpc.InferInput("image", pixels.shape, "UINT8")
+            image.set_data_from_numpy(pixels)
+            answer = client.infer(DEFAULT_MODEL, [image]).as_numpy("probabilities")
+        return bool(abs(answer.sum() - 1) < 1e-3)
+
+    def refuses_to_load(self) -> str:
+        """What Triton says to somebody on its port who lets it load a model."""
+        with (
+            triton_grpc.InferenceServerClient(self.grpc) as client,
+            pytest.raises(InferenceServerException) as refused,
+        ):
+            client.load_model(DEFAULT_MODEL)
+        return str(refused.value)
 
 
 Launch = Callable[[], contextlib.AbstractContextManager[Launched]]
@@ -92,8 +111,11 @@ def launch(model_repository: Path, tmp_path: Path) -> Launch:
     )
     programs = tmp_path / "programs"
     programs.mkdir()
-    go = str(tmp_path / "go")
-    (programs / "trtexec").write_text(TRTEXEC.format(python=sys.executable, go=go))
+    go, other = str(tmp_path / "go"), tmp_path / "other.onnx"
+    other.write_bytes(OTHER.SerializeToString())
+    (programs / "trtexec").write_text(
+        TRTEXEC.format(python=sys.executable, go=go, other=str(other))
+    )
     (programs / "nvidia-smi").write_text("#!/bin/sh\necho 9.0\n")
     for program in programs.iterdir():
         program.chmod(0o755)
@@ -103,11 +125,12 @@ def launch(model_repository: Path, tmp_path: Path) -> Launch:
     make_backends(found, backends)
     variables = found.variables()
     variables["PATH"] = f"{programs}:{variables['PATH']}"
-    http = free_port()
+    http, status_port = free_port(), free_port()
 
     @contextlib.contextmanager
     def run() -> Iterator[Launched]:
         log = tmp_path / "log"
+        grpc = free_port()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
@@ -115,8 +138,8 @@ def launch(model_repository: Path, tmp_path: Path) -> Launch:
                     *("--repository", str(repository), "--engines", str(tmp_path / "engines")),
                     *("--served", str(tmp_path / "served"), "--tritonserver", str(found.binary)),
                     *("--trtexec", str(programs / "trtexec"), "--address", "127.0.0.1"),
-                    *("--http-port", str(http), "--grpc-port", str(free_port())),
-                    *("--metrics-port", str(free_port()), "--"),
+                    *("--http-port", str(http), "--grpc-port", str(grpc)),
+                    *("--metrics-port", str(free_port()), "--status-port", str(status_port), "--"),
                     f"--backend-directory={backends}",
                 ],
                 cwd=CHECKOUT,
@@ -124,10 +147,9 @@ def launch(model_repository: Path, tmp_path: Path) -> Launch:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        launched = Launched(process, log, http)
+        launched = Launched(process, log, grpc, status_port)
         try:
-            wait_for(lambda: launched.says("Started HTTPService"))
-            wait_for(lambda: status(f"{launched.url}/health/ready") == 200)
+            wait_for(launched.is_ready, what="a ready Triton")
             yield launched
         finally:
             process.send_signal(signal.SIGTERM)
@@ -147,18 +169,21 @@ def test_serves_at_once_and_switches_to_the_engine_without_a_gap(
         wait_for(lambda: triton.says("trtexec: .*building"))
         assert triton.backend_file() == "model.onnx"
         assert triton.answers()
+        assert triton.metric(r'^mixer_triton_engine{.*state="(\w+)"} 1') == "missing"
+        assert "restricted" in triton.refuses_to_load()
         (tmp_path / "go").write_text("")
         # Every answer on the way is right.
         wait_for(lambda: triton.answers() and triton.says("TensorRT serves it now"))
         assert triton.backend_file() == "model.plan"
         assert triton.answers()
+        assert triton.metric(r'^mixer_triton_engine{.*state="(\w+)"} 1') == "served"
+        assert "restricted" in triton.refuses_to_load()
     (tmp_path / "programs/trtexec").write_text("#!/bin/sh\nexit 1\n")
     with launch() as triton:  # from the cache, and no model can be loaded from outside any more
         assert triton.says("TensorRT, from the cache")
         assert triton.backend_file() == "model.plan"
         assert triton.answers()
-        load = f"{triton.url}/repository/models/{DEFAULT_MODEL}/load"
-        assert httpx.post(load, json={}, trust_env=False).status_code != 200
+        assert "not allowed" in triton.refuses_to_load()
 
 
 def test_a_model_whose_engine_cannot_be_built_stays_with_onnx_runtime(
@@ -169,6 +194,7 @@ def test_a_model_whose_engine_cannot_be_built_stays_with_onnx_runtime(
         wait_for(lambda: triton.says("this graph is refused; it stays with ONNX Runtime"))
         assert triton.backend_file() == "model.onnx"
         assert triton.answers()
+        assert triton.metric(r'^mixer_triton_engine{.*state="(\w+)"} 1') == "failed"
     assert not list((tmp_path / "engines").glob("*/*.plan"))
     assert not list((tmp_path / "engines").glob(".*"))
 
@@ -196,8 +222,8 @@ def test_what_the_dockerfile_copies_is_enough(tmp_path: Path) -> None:
     stage = stage.partition("\nFROM ")[0]
     root = tmp_path / "opt/mixer-serving"
     for names, target in re.findall(r"^COPY (.+) (/opt/mixer-serving/\S+)$", stage, re.MULTILINE):
-        for name in names.split():
-            source, goal = CHECKOUT / name, tmp_path / target.lstrip("/")
+        goal = tmp_path / target.lstrip("/")
+        for source in (found for name in names.split() for found in CHECKOUT.glob(name)):
             if source.is_dir():
                 shutil.copytree(source, goal)
             else:
@@ -212,3 +238,87 @@ def test_what_the_dockerfile_copies_is_enough(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "--engines" in done.stdout
+
+
+def test_an_engine_that_triton_refuses_is_not_kept(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "go").write_text("nonsense")
+    with launch() as triton:
+        wait_for(lambda: triton.says("Triton does not serve it: .*; it stays with ONNX Runtime"))
+        assert triton.backend_file() == "model.onnx"
+        assert triton.answers()
+        assert triton.is_ready()
+    assert not list((tmp_path / "engines").glob("*/*.plan"))
+
+
+def test_an_engine_that_answers_otherwise_is_not_kept(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "go").write_text("other")
+    with launch() as triton:
+        wait_for(
+            lambda: triton.says("does not serve it: gives class .*, which it gave when it was")
+        )
+        assert triton.backend_file() == "model.onnx"
+        assert triton.answers()
+    assert not list((tmp_path / "engines").glob("*/*.plan"))
+
+
+@pytest.mark.parametrize("harm", ["nonsense", "other"])
+def test_an_engine_from_the_cache_that_fails_is_let_go(
+    launch: Launch, tmp_path: Path, harm: str
+) -> None:
+    (tmp_path / "go").write_text("")
+    with launch() as triton:
+        wait_for(lambda: triton.says("TensorRT serves it now"))
+    (plan,) = (tmp_path / "engines").glob("*/*.plan")
+    plan.write_bytes(b"nonsense" if harm == "nonsense" else OTHER.SerializeToString())
+    (tmp_path / "go").write_text("fail")
+    with launch() as triton:  # it is ready again once it has gone back
+        assert triton.says("goes back to ONNX Runtime|starting with ONNX Runtime, without engines")
+        assert triton.backend_file() == "model.onnx"
+        assert triton.answers()
+    assert not plan.exists()
+
+
+def test_engines_can_be_built_before_anything_is_served(launch: Launch, tmp_path: Path) -> None:
+    def build() -> subprocess.CompletedProcess[str]:
+        flags = ("--repository", str(tmp_path / "models"), "--engines", str(tmp_path / "engines"))
+        programs = tmp_path / "programs"
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "deploy.triton.nvidia", *flags, "--build-only"),
+                *("--trtexec", str(programs / "trtexec")),
+            ],
+            cwd=CHECKOUT, env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+
+    (tmp_path / "go").write_text("fail")
+    assert build().returncode == 1
+    (tmp_path / "go").write_text("")
+    assert build().returncode == 0
+    (plan,) = (tmp_path / "engines").glob("*/*.plan")
+    built = plan.stat().st_mtime_ns
+    assert build().returncode == 0
+    assert plan.stat().st_mtime_ns == built
+    with launch() as triton:
+        assert triton.says("TensorRT, from the cache")
+        assert triton.answers()
+
+
+def test_a_gateway_lists_the_models_while_loading_is_closed(launch: Launch, tmp_path: Path) -> None:
+    with launch() as triton:
+        wait_for(lambda: triton.says("trtexec: .*building"))
+        flags = ("--triton-url", triton.grpc, "--default-model", DEFAULT_MODEL)
+        with running_gateway(tmp_path / "gateway.log", *flags) as gateway:
+            models = httpx.get(f"{gateway.url}/models", trust_env=False).json()["models"]
+            assert [model["name"] for model in models] == [DEFAULT_MODEL]
+
+
+def test_a_triton_that_hangs_is_started_again(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "programs/nvidia-smi").unlink()
+    with launch() as triton:
+        (tritonserver,) = children(triton.process.pid)
+        os.kill(tritonserver, signal.SIGSTOP)
+        wait_for(lambda: not triton.is_ready(), 15, "a Triton that is not ready")
+        wait_for(triton.is_ready, 30, "a ready Triton")
+        assert triton.metric(r'^mixer_triton_restarts_total{reason="hung"} (\d+)') == "1"
+        assert triton.answers()

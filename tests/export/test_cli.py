@@ -75,6 +75,7 @@ def test_a_checkpoint_becomes_a_model(export: Export, tmp_path: Path) -> None:
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
         "1/model.onnx",
         "config.pbtxt",
+        "golden.json",
         str(TENSORRT_CONFIG),
         "labels.txt",
     }

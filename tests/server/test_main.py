@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from server.local_triton.stubs import children, is_alive
 from server.local_triton.supervisor import LocalTriton
 from tests.photos import photo
 from tests.stack import DEFAULT_MODEL, running_gateway, status
@@ -125,3 +127,64 @@ def descendants(pid: int) -> list[int]:
         for child in (task / "children").read_text().split():
             found += [int(child), *descendants(int(child))]
     return found
+
+
+# Docker and many companies put these into every environment; the port is one of nobody.
+PROXIES = {
+    **dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+}
+
+
+def test_no_proxy_stands_between_it_and_its_own_triton(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    flags = ("--with-triton", "--repository", str(model_repository))
+    with running_gateway(
+        tmp_path / "log", *flags, "--default-model", DEFAULT_MODEL, environment=PROXIES
+    ) as gateway:
+        image = tmp_path / "cat.jpg"
+        image.write_bytes(photo(0))
+        done = subprocess.run(
+            [sys.executable, "-m", "server", "classify", str(image), "--url", gateway.url],
+            cwd=CHECKOUT, env=os.environ | PROXIES, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_triton_that_hangs_is_started_again_within_15_s(
+    model_repository: Path, tmp_path: Path, workers: str
+) -> None:
+    """SIGSTOP: no process dies, so nothing but failed probes can tell."""
+    flags = ("--with-triton", "--repository", str(model_repository), "--workers", workers)
+    with running_gateway(tmp_path / "log", *flags, "--default-model", DEFAULT_MODEL) as gateway:
+        (server,) = (pid for pid in children(gateway.pid) if children(pid) and is_triton(pid))
+        began = time.monotonic()
+        os.kill(server, signal.SIGSTOP)
+        wait_for(lambda: status(f"{gateway.url}/readyz") != 200, 15, "a gateway that is not ready")
+        wait_for(lambda: status(f"{gateway.url}/readyz") == 200, 15, "a ready gateway")
+        assert time.monotonic() - began < 15
+        assert not is_alive(server)
+        answer = httpx.post(
+            f"{gateway.url}/classify",
+            content=photo(0),
+            headers={"Content-Type": "image/jpeg"},
+            trust_env=False,
+        )
+        assert answer.status_code == 200
+
+
+def is_triton(pid: int) -> bool:
+    return b"tritonserver" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+
+
+def test_a_home_folder_may_be_meant_by_a_tilde(tmp_path: Path) -> None:
+    done = run("--with-triton", "--repository", "~/none", "--port", "0", HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert f"the model repository {tmp_path}/none is not a folder" in done.stderr
+    done = run(MIXER_REPOSITORY="~nobody-at-all/models")
+    assert done.returncode == 2
+    assert "--repository (MIXER_REPOSITORY): " in done.stderr
+    assert "Traceback" not in done.stderr

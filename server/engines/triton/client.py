@@ -34,9 +34,12 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Channels to one address would share a connection, also one that answers no more.
     ("grpc.use_local_subchannel_pool", 1),
+    # The way to one's own Triton leads through no proxy, whatever http_proxy and its like say.
+    ("grpc.enable_http_proxy", 0),
     # `retries` says how often a call is repeated.
     ("grpc.enable_retries", 0),
 )
+RESTRICTED = "This protocol is restricted"
 AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
 
 
@@ -131,9 +134,26 @@ class TritonClient:
         return labels
 
     async def index(self, seconds: float) -> list[service_pb2.RepositoryIndexResponse.ModelIndex]:
-        """Every model of the repository: name, version, state and reason."""
+        """Every model of the repository: name, version, state and reason.
+
+        While engines are built, the launcher of NVIDIA's Triton closes this interface to all but
+        itself, since models are loaded by it as well; then it is those that Triton has loaded.
+        """
         request = service_pb2.RepositoryIndexRequest()
-        response = await self._call(self._stub.RepositoryIndex, request, seconds)
+        try:
+            response = await self._call(self._stub.RepositoryIndex, request, seconds)
+        except TritonAway as problem:
+            if RESTRICTED not in problem.detail:
+                raise
+            loaded = await self._call(
+                self._stub.ModelStatistics, service_pb2.ModelStatisticsRequest(), seconds
+            )
+            return [
+                service_pb2.RepositoryIndexResponse.ModelIndex(
+                    name=model.name, version=model.version, state="READY"
+                )
+                for model in loaded.model_stats
+            ]
         return list(response.models)
 
     async def config(self, model: str, seconds: float) -> model_config_pb2.ModelConfig:

@@ -12,7 +12,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from server.local_triton.installation import LocalTritonError
+from server.local_triton.launch import LocalTritonError
 from server.local_triton.process import SHARED_MEMORY
 from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from server.local_triton.command_line import Listen, command_line
+from server.local_triton.command_line import Key, Listen, command_line
 from server.local_triton.supervisor import LocalTriton
 from tests.server.local_triton.harm import infer
 from tests.stack import DEFAULT_MODEL
@@ -45,26 +46,49 @@ def test_closes_the_interfaces_that_nobody_needs(
         call(client)
 
 
-def test_without_http_nothing_of_it_is_listed() -> None:
-    flags = command_line("tritonserver", Path("/models"), Listen(1, 2), exit_timeout_s=5)
-    assert "--allow-http=false" in flags
-    assert not [flag for flag in flags if flag.startswith("--http-")]
+def flags_of(key: Key, more: list[str] | None = None) -> list[str]:
+    listen = Listen(1, 2, 3, "192.0.2.1")
+    return command_line(
+        "tritonserver", Path("/models"), listen, key, exit_timeout_s=5, more=more or []
+    )
 
 
 def test_http_is_on_loopback_whatever_the_address_of_grpc_is() -> None:
-    listen = Listen(1, 2, 3, "192.0.2.1")
-    flags = command_line("tritonserver", Path("/models"), listen, exit_timeout_s=5, more=["--x"])
+    flags = flags_of(Key(), more=["--x"])
     assert "--http-address=127.0.0.1" in flags
     assert "--grpc-address=192.0.2.1" in flags
     assert flags[-1] == "--x"
-    keys = {flag.rpartition("=")[2] for flag in flags if "closed=" in flag}
-    assert len(keys) == 1
-    assert len(keys.pop()) == 32
 
 
 def test_every_start_has_another_key() -> None:
-    one, other = (
-        command_line("tritonserver", Path("/models"), Listen(1, 2), exit_timeout_s=5)
-        for _ in range(2)
-    )
-    assert one != other
+    keys = Key(), Key()
+    assert keys[0] != keys[1]
+    for key in keys:
+        closed = [flag for flag in flags_of(key) if key.secret in flag]
+        assert [flag.partition("=")[0] for flag in closed] == [
+            "--http-restricted-api",
+            "--grpc-restricted-protocol",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2/health/live"),
+        ("GET", "/v2"),
+        ("GET", "/v2/models/linear"),
+        ("GET", "/v2/models/linear/config"),
+        ("GET", "/v2/models/linear/stats"),
+        ("POST", "/v2/models/linear/infer"),
+        ("POST", "/v2/repository/index"),
+        ("POST", "/v2/repository/models/linear/unload"),
+        ("GET", "/v2/systemsharedmemory/status"),
+        ("GET", "/v2/trace/setting"),
+        ("GET", "/v2/logging"),
+    ],
+)
+def test_http_answers_nobody_who_has_no_key(triton: LocalTriton, method: str, path: str) -> None:
+    url = f"http://127.0.0.1:{triton.http_port}{path}"
+    answer = httpx.request(method, url, content=b"{}", trust_env=False)
+    assert answer.status_code == 403, answer.text
+    assert "restricted" in answer.text

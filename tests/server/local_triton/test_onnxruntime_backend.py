@@ -130,7 +130,9 @@ def test_concurrent_requests_share_a_batch(client: triton_grpc.InferenceServerCl
     with ThreadPoolExecutor(len(requests)) as pool:
         together = list(pool.map(lambda request: infer(client, "patient", *request), requests))
     count, batches = executions(client, "patient")
-    assert count - count_before == sum(len(images) for images, _ in requests) == 18
+    # The supervisor's probe may have been among them.
+    assert 0 <= count - count_before - sum(len(images) for images, _ in requests) <= 1
+    assert sum(len(images) for images, _ in requests) == 18
     assert batches - batches_before < len(requests) / 2
     for one, other in zip(alone, together, strict=True):
         assert one.keys() == other.keys()

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Added to Triton's: who takes requests in goes before who computes, and so can refuse in time.
+# Added to Triton's: what takes requests in runs before what computes, and so can refuse in time.
 NICENESS = 10
 OUTPUTS = ("logits", "probabilities")
 WORKER = Path(__file__).with_name("worker.py")
@@ -49,8 +49,9 @@ class TritonPythonModel:
                 f"image and {' and '.join(OUTPUTS)} are expected"
             )
         file = config.get("default_model_filename") or "model.jax"
-        path = Path(args["model_repository"], args["model_version"], file)
-        if not path.is_file():
+        path = f"{args['model_repository']}/{args['model_version']}/{file}"
+        # Encoded here, since the stub's Python takes file names for ASCII whatever the locale says.
+        if not os.path.isfile(path.encode()):  # noqa: PTH113
             raise pb_utils.TritonModelException(f"{path} is missing")
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
@@ -66,7 +67,7 @@ class TritonPythonModel:
         environment = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
         try:
             self._worker = subprocess.Popen(  # noqa: S603  a program that the administrator names
-                [python, WORKER, path, most, str(NICENESS)],
+                [python, WORKER, path.encode(), most, str(NICENESS)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,

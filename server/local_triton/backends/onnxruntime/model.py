@@ -28,7 +28,7 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 SPINNING = "session.intra_op.allow_spinning"
-# Added to Triton's: who takes requests in goes before who computes, and so can refuse in time.
+# Added to Triton's: what takes requests in runs before what computes, and so can refuse in time.
 NICENESS = 10
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in µs, or "max PERIOD"
 
@@ -59,8 +59,9 @@ class TritonPythonModel:
             )
         self._input: str = inputs[0]
         file = config.get("default_model_filename") or "model.onnx"
-        path = Path(args["model_repository"], args["model_version"], file)
-        if not path.is_file():
+        path = f"{args['model_repository']}/{args['model_version']}/{file}"
+        # Encoded here, since the stub's Python takes file names for ASCII whatever the locale says.
+        if not os.path.isfile(path.encode()):  # noqa: PTH113
             raise pb_utils.TritonModelException(f"{path} is missing")
         os.nice(NICENESS)
         self._session = onnxruntime.InferenceSession(

@@ -1,0 +1,126 @@
+"""The probe of a real Triton: what it finds, and what it leaves alone."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tritonclient.grpc as triton_grpc
+
+from server.local_triton import probe
+from server.local_triton.command_line import Key
+from server.local_triton.launch import LocalTritonError
+from server.local_triton.probe import Prober
+from server.local_triton.supervisor import LocalTriton, free_port
+from tests import tiny_models
+from tests.server.local_triton.harm import infer
+from tests.stack import running_triton
+
+
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def probing(
+    triton: LocalTriton, repository: Path, check: Callable[[Prober], Awaitable[None]]
+) -> None:
+    """Run a second prober on a Triton whose HTTP is open, and `check` beside it."""
+
+    async def main() -> None:
+        prober = Prober(triton.http_port, Key(), repository)
+        await prober.started()
+        running = asyncio.create_task(prober.run())
+        try:
+            await check(prober)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    tiny_models.publish(tmp_path, "good")
+    (tiny_models.publish(tmp_path, "broken") / "1/model.onnx").unlink()
+    return tmp_path
+
+
+def test_finds_out_what_is_wrong_with_each_model(repository: Path) -> None:
+    async def check(prober: Prober) -> None:
+        assert prober.problems()["good"] == "has not answered its probe yet"
+        await until(lambda: prober.models["good"].problem is None)
+        assert prober.problems().keys() == {"broken"}
+        assert "model.onnx is missing" in prober.problems()["broken"]
+        assert "At:" not in prober.problems()["broken"]
+        assert await prober.probe("good") is None
+        assert await prober.probe("none") == "is not loaded"
+
+    with open_triton(repository) as triton:
+        probing(triton, repository, check)
+
+
+def test_leaves_a_model_alone_that_answers_others(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "INTERVAL_S", 0.3)
+
+    async def check(prober: Prober) -> None:
+        await until(lambda: prober.models["good"].problem is None)
+        before = await asyncio.to_thread(executions, triton, "good")
+        asked, end = 0, time.monotonic() + 4
+        while time.monotonic() < end:
+            assert await asyncio.to_thread(infer, triton.grpc_url, "good") is not None
+            asked += 1
+        probes = await asyncio.to_thread(executions, triton, "good") - before - asked
+        assert probes <= 6
+        await asyncio.sleep(3)
+        idle = await asyncio.to_thread(executions, triton, "good") - before - asked - probes
+        assert idle > probes
+
+    with open_triton(repository) as triton:
+        probing(triton, repository, check)
+
+
+def executions(triton: LocalTriton, model: str) -> int:
+    with triton_grpc.InferenceServerClient(triton.grpc_url) as client:
+        return int(client.get_inference_statistics(model).model_stats[0].execution_count)
+
+
+def test_what_does_not_load_is_told(repository: Path) -> None:
+    async def check(prober: Prober) -> None:
+        with pytest.raises(LocalTritonError, match=r"Triton does not load it: .*not allowed"):
+            await prober.load("good")
+
+    with open_triton(repository) as triton:
+        probing(triton, repository, check)
+
+
+def test_a_spoilt_golden_answer_is_told(repository: Path) -> None:
+    (repository / "good/golden.json").write_text("[]")
+
+    async def check(prober: Prober) -> None:
+        await until(lambda: "golden.json" in str(prober.models["good"].problem))
+
+    with open_triton(repository) as triton:
+        probing(triton, repository, check)
+
+
+def test_nobody_there_is_waited_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await Prober(free_port(), Key(), tmp_path).started()
+
+    asyncio.run(main())
+
+
+@contextlib.contextmanager
+def open_triton(repository: Path) -> Iterator[LocalTriton]:
+    """A Triton whose HTTP answers without a key; its own supervisor probes it as well."""
+    with running_triton(repository, triton=LocalTriton(repository, http_port=free_port())) as it:
+        yield it

@@ -1,0 +1,211 @@
+"""A tritonserver that dies, hangs or has lost a stub is started again; within limits."""
+
+import asyncio
+import functools
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.probing import write_golden
+from server import crash_loop
+from server.local_triton import hang, restarts
+from server.local_triton.process import SHARED_MEMORY
+from server.local_triton.restarts import Reason
+from server.local_triton.stubs import children, is_alive, of_model
+from server.local_triton.supervisor import LocalTriton, LocalTritonError, free_port
+from tests import sleepy_models, tiny_models
+from tests.server.local_triton.harm import infer, kill_server, kill_stub, refusal, stop_for_good
+from tests.stack import DEFAULT_MODEL, running_triton
+from tests.waiting import wait_for
+
+Break = Callable[[LocalTriton], None]
+
+
+@pytest.mark.parametrize("harm", [kill_server, kill_stub])
+def test_comes_back_on_the_same_address(model_repository: Path, harm: Break) -> None:
+    with running_triton(model_repository) as triton:
+        before, pid = infer(triton.grpc_url), triton.pid
+        assert pid is not None
+        processes = [pid, *children(pid)]
+        harm(triton)
+        wait_for(lambda: triton.pid not in (None, pid), what="another tritonserver")
+        after = infer(triton.grpc_url)
+        assert before is not None
+        assert after is not None
+        # It may have shared its batch with a probe, whose sums are rounded in another order.
+        np.testing.assert_allclose(before, after, rtol=0, atol=1e-6)
+        assert not any(map(is_alive, processes))
+    assert not list(SHARED_MEMORY.glob(f"mixer_serving_{os.getpid()}_{triton.grpc_port}_*"))
+
+
+def test_comes_back_although_its_stubs_stay(model_repository: Path) -> None:
+    with running_triton(model_repository) as triton:
+        pid = triton.pid
+        assert pid is not None
+        stubs = children(pid)
+        member = stop_for_good(pid)
+        kill_server(triton)
+        wait_for(lambda: triton.pid not in (None, pid), what="another tritonserver")
+        assert infer(triton.grpc_url) is not None
+        assert not any(map(is_alive, stubs))
+        assert member.wait(10) == -signal.SIGKILL
+
+
+def test_gives_up_on_one_that_keeps_dying(
+    model_repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crash_loop.CrashLoop, "hopeless", property(lambda loop: loop.deaths >= 2))
+
+    async def main() -> None:
+        triton = LocalTriton(model_repository)
+        supervisor = asyncio.create_task(triton.run())
+        killed = None
+        while not supervisor.done():
+            if triton.pid not in (None, killed):
+                killed = triton.pid
+                kill_server(triton)
+            await asyncio.sleep(0.02)
+        await supervisor
+
+    with pytest.raises(LocalTritonError, match="2 times in a row"):
+        asyncio.run(main())
+    assert "starting it again" in caplog.text
+
+
+def test_serves_the_models_that_load(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_models.publish(tmp_path, "good")
+    broken = tiny_models.publish(tmp_path, "broken")
+    (broken / tiny_models.MODEL_FILE).write_bytes(b"not a graph")
+    with running_triton(tmp_path) as triton:
+        assert infer(triton.grpc_url, "good") is not None
+        assert infer(triton.grpc_url, "broken") is None
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert "failed to load 'broken'" in errors[0]
+
+
+def test_refuses_a_port_that_is_taken(model_repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert f"127.0.0.1:{port}" in refusal(LocalTriton(model_repository, grpc_port=port))
+        assert f"127.0.0.1:{port}" in refusal(LocalTriton(model_repository, metrics_port=port))
+
+
+def test_can_be_stopped_at_any_time(model_repository: Path) -> None:
+    async def main(patience: float) -> None:
+        triton = LocalTriton(model_repository)
+        supervisor = asyncio.create_task(triton.run())
+        await asyncio.sleep(patience)
+        await triton.stop()
+        await supervisor
+        await triton.run()  # stays stopped
+        assert triton.pid is None
+
+    before = children(os.getpid())
+    for patience in (0, 0.2):  # before it has begun, while it loads its models
+        asyncio.run(main(patience))
+    assert children(os.getpid()) == before
+
+
+def test_a_free_port_is_another_each_time() -> None:
+    assert free_port() != free_port()
+
+
+def stop_server(triton: LocalTriton) -> None:
+    assert triton.pid is not None
+    os.kill(triton.pid, signal.SIGSTOP)
+
+
+def is_another(triton: LocalTriton, pid: int) -> bool:
+    return triton.pid not in (None, pid)
+
+
+def stop_a_stub(triton: LocalTriton) -> None:
+    assert triton.pid is not None
+    os.kill(children(triton.pid)[0], signal.SIGSTOP)
+
+
+# SIGSTOP is to be noticed by failed probes alone: no process has died.
+@pytest.mark.parametrize("harm", [stop_server, stop_a_stub])
+def test_one_that_hangs_is_started_again_within_15_s(
+    model_repository: Path, harm: Break, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_triton(model_repository) as triton:
+        pid = triton.pid
+        wait_for(lambda: not triton.problems(), what="an answer to every probe")
+        began = time.monotonic()
+        harm(triton)
+        wait_for(lambda: triton.pid not in (None, pid), 15, "another tritonserver")
+        assert infer(triton.grpc_url) is not None
+        assert time.monotonic() - began < 15
+        assert triton.restarts == {Reason.HUNG: 1}
+        assert pid is not None
+        assert not is_alive(pid)
+    assert "has not answered its probe for" in caplog.text
+
+
+def test_a_model_that_hangs_again_and_again_does_not_take_the_others_each_time(
+    model_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hang, "IDLE_S", 1.0)
+    monkeypatch.setattr(restarts, "HANG_PAUSE_S", 8.0)
+    with running_triton(model_repository) as triton:
+        moments = []
+        for _ in range(2):
+            pid = triton.pid
+            assert pid is not None
+            for stub in of_model(pid, "linear"):
+                os.kill(stub, signal.SIGSTOP)
+            another = functools.partial(is_another, triton, pid)
+            wait_for(another, what="another tritonserver")
+            moments.append(time.monotonic())
+            # Before the pause is over the other model serves on, and what hangs is told.
+        pid = triton.pid
+        assert pid is not None
+        for stub in of_model(pid, "linear"):
+            os.kill(stub, signal.SIGSTOP)
+        wait_for(lambda: "linear" in triton.problems(), what="the fault told")
+        time.sleep(3)
+        assert triton.pid == pid
+        assert infer(triton.grpc_url) is not None
+        assert triton.models() == [DEFAULT_MODEL]
+        assert moments[1] - moments[0] >= 8.0
+
+
+def test_a_slow_model_is_let_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It computes for longer than a hang may last; nobody is answered meanwhile."""
+    monkeypatch.setattr(hang, "IDLE_S", 1.5)
+    sleepy_models.publish(tmp_path, "slow", 2.0, busy=True)
+    with running_triton(tmp_path) as triton:
+        pid = triton.pid
+        for _ in range(4):
+            assert infer(triton.grpc_url, "slow") is not None
+        assert (triton.pid, triton.restarts) == (pid, {})
+
+
+def test_problems_are_told_by_model(tmp_path: Path) -> None:
+    tiny_models.publish(tmp_path, "good")
+    broken = tiny_models.publish(tmp_path, "broken")
+    (broken / tiny_models.MODEL_FILE).write_bytes(b"not a graph")
+    wrong = tiny_models.publish(tmp_path, "wrong", seed=1)
+    right = tiny_models.publish(tmp_path, "right", seed=1)
+    for folder, seed in ((wrong, 2), (right, 1)):
+        write_golden(folder, tiny_models.golden(seed))
+    with running_triton(tmp_path) as triton:
+        wait_for(lambda: triton.models() == ["good", "right"], what="two good models")
+        wait_for(lambda: "gives class" in str(triton.problems()), what="a wrong answer told")
+        problems = triton.problems()
+        assert problems.keys() == {"broken", "wrong"}
+        assert problems["broken"].startswith("is not loaded: Internal: InvalidProtobuf")
+        assert re.match(
+            r"gives class \d 0\.\d+ instead of 0\.\d+, which it gave", problems["wrong"]
+        )
+        # Nothing of it is a reason to start Triton again.
+        assert triton.restarts == {}
