@@ -59,6 +59,7 @@ class Prober:
         self.server = Question()  # whether Triton's HTTP answers at all
         self.models: dict[str, ModelProbe] = {}  # those that Triton has loaded
         self.not_loaded: dict[str, str] = {}  # the others that it lists, and its reasons
+        self._listed: set[str] = set()  # at the start; what comes later is not loaded, and no fault
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def started(self) -> None:
@@ -149,6 +150,8 @@ class Prober:
     async def _list_models(self) -> None:
         listed = (await self._ask("POST", "/v2/repository/index", b"{}")).json()
         ready = {str(model["name"]) for model in listed if model.get("state") == "READY"}
+        if not self._listed:
+            self._listed = {str(model["name"]) for model in listed}
         for name in self.models.keys() - ready:
             del self.models[name]
         for name in ready - self.models.keys():
@@ -156,7 +159,7 @@ class Prober:
         self.not_loaded = {
             str(model["name"]): f"is not loaded: {_reason(model.get('reason'))}"
             for model in listed
-            if model["name"] not in ready
+            if model["name"] not in ready and model["name"] in self._listed
         }
 
     async def _count_executions(self) -> None:

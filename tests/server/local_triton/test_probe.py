@@ -59,6 +59,10 @@ def test_finds_out_what_is_wrong_with_each_model(repository: Path) -> None:
         assert "At:" not in prober.problems()["broken"]
         assert await prober.probe("good") is None
         assert await prober.probe("none") == "is not loaded"
+        # One that is added needs a restart of Triton, and is no fault of this one.
+        tiny_models.publish(repository, "later")
+        await asyncio.sleep(2 * probe.INTERVAL_S)
+        assert prober.problems().keys() == {"broken"}
 
     with open_triton(repository) as triton:
         probing(triton, repository, check)
