@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contracts.images.folders import find_classes, find_images
 from loadtest.load.sample_images import ImagesError
+from loadtest.progress import console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,8 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     ]
     if not found:
         raise ImagesError(f"{folder}: no images; expected {folder}/<class>/*.jpg{hint}")
+    if left_out := str(tree.left_out):
+        console.print(f"{folder}: left out {left_out}", markup=False, soft_wrap=True)
     return found
 
 
@@ -60,7 +63,9 @@ def imagenet(folder: Path, labels: Path | None, real: Path | None) -> list[Label
         labels: Lines of a file's name and its class, 0 to 999 in the order of the WordNet ids.
         real: ReaL's real.json: for each image, by number, the list of its classes.
     """
-    files, _ = find_images(folder)
+    files, left_out = find_images(folder)
+    if str(left_out):
+        console.print(f"{folder}: left out {left_out}", markup=False, soft_wrap=True)
     if not files:
         raise ImagesError(f"{folder}: holds no images")
     if real is not None:

@@ -22,7 +22,7 @@ from tests.waiting import CHECKOUT
 def sample_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """test/<class>/*.png, 60 images, in folders for the model's classes in order."""
     root = tmp_path_factory.mktemp("pictures")
-    with np.load(CHECKOUT / f"tests/golden/{DEFAULT_MODEL}/checkpoint.npz") as arrays:
+    with np.load(CHECKOUT / f"reference/trained/{DEFAULT_MODEL}.npz") as arrays:
         classes = len(arrays["head/bias"])
     for number in range(60):
         folder = root / f"test/class_{number % classes}"
@@ -58,7 +58,7 @@ def test_the_accuracy_is_that_of_the_reference(
     reference = subprocess.run(
         [
             *(sys.executable, "-m", "reference", "evaluate", "--data", str(sample_images)),
-            *("--checkpoint", f"tests/golden/{DEFAULT_MODEL}/checkpoint.npz"),
+            *("--checkpoint", f"reference/trained/{DEFAULT_MODEL}.npz"),
         ],
         cwd=CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
