@@ -73,6 +73,14 @@ class NoImage(Problem):
     title = "No image in the request"
 
 
+class BadBody(Problem):
+    """The body is not the JSON, or not the tensors, that this call takes."""
+
+    status = HTTPStatus.BAD_REQUEST
+    name = "bad-body"
+    title = "The body is not what this call takes"
+
+
 class MalformedRequest(Problem):
     """What came is not HTTP/1.1."""
 
@@ -269,6 +277,7 @@ class InternalError(Problem):
 
 CLASSES: tuple[type[Problem], ...] = (
     NoImage,
+    BadBody,
     MalformedRequest,
     HeadTooLarge,
     UnsupportedTransferCoding,

@@ -17,6 +17,8 @@ PREFIX = "MIXER_"
 CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py
 # An IPv6 address is written in brackets.
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
+# Each is a module of server/web/dialects.
+DIALECTS = "oip,huggingface,torchserve,tfserving,sagemaker,nim"
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -137,6 +139,11 @@ class Settings(BaseSettings):
         "here",
         description="Where /docs and /openapi.json are served: here, off, or HOST:PORT.",
     )
+    dialects: str = Field(
+        DIALECTS,
+        description="Protocols of other servers that are spoken too, with commas between them; "
+        "none for none.",
+    )
     workers: int = Field(
         1, ge=1, le=256, description="Gateway processes that share the port and one Triton."
     )
@@ -176,6 +183,15 @@ class Settings(BaseSettings):
         found = ADDRESS.fullmatch(value)
         if value not in {"here", "off"} and not (found and int(found[2]) < 65536):
             raise ValueError("should be here, off, or HOST:PORT such as 127.0.0.1:9100")
+        return value
+
+    @field_validator("dialects")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        names = value.split(",")
+        known = set(names) <= set(DIALECTS.split(",")) and len(set(names)) == len(names)
+        if value != "none" and not known:
+            raise ValueError(f"should be none, or some of {DIALECTS} with commas between them")
         return value
 
     @field_validator("triton_url")

@@ -70,7 +70,8 @@ def count(scope: Scope, path: str, status: int) -> None:
     problem = state.get("problem")
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         metrics.shed.inc()
-    if path not in CLASSIFYING or timings is None:
+    # With a model, it classified in another dialect.
+    if timings is None or not (model or path in CLASSIFYING):
         return
     if problem is not None:
         refused(problem)

@@ -1,8 +1,8 @@
 """From the bytes of images to predictions: the way every request to /classify takes.
 
-In: encoded images, a `Model` and the seconds they may take. Out: predictions. What cannot be done
-in time is refused before anything is done for it. Decoding happens in a bounded pool of threads;
-the rest waits in the event loop, where images for the same model meet.
+In: images, a `Model` and the seconds they may take. Out: probabilities. What cannot be done in time
+is refused before anything is done for it. Decoding happens in a bounded pool of threads; the rest
+waits in the event loop, where images for the same model meet.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from contracts.resizing import Pixels, ResizeRule
 from server.engines.engine import Engine
-from server.engines.model import Model, check_distribution
+from server.engines.model import Model, Probabilities, check_distribution
 from server.images.decoding import decode, is_quick, open_header
 from server.niceness import give_way
 from server.observability import metrics
@@ -22,14 +22,14 @@ from server.problems import DeadlinePassed, NoImage, Problem
 from server.serving.admission import Ticket
 from server.serving.batching import Batcher
 from server.serving.buffers import Hold
-from server.serving.predictions import Prediction, best
 from server.settings import Settings
 
 # For an image this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
 
-Predictions = list[Prediction]
+Image = bytes | Pixels  # encoded, or as the model takes it
+Answer = tuple[Probabilities, str]  # float32[K], and the version that answered
 
 
 class Classifier:
@@ -50,15 +50,14 @@ class Classifier:
 
     async def one(
         self,
-        data: bytes,
+        data: Image,
         model: Model,
-        top_k: int,
         seconds: float,
         timings: Timings,
         *,
         hold: Hold,
-    ) -> tuple[Predictions, str]:
-        """The predictions for one image, best first, and the version that made them.
+    ) -> Answer:
+        """The probabilities for one image, and the version that answered.
 
         Given up, it keeps `hold` until a thread that has begun to decode the image is done.
         Raises the `Problem` of whatever fails: `TooBusy` at once when `seconds` will not do,
@@ -67,32 +66,31 @@ class Classifier:
         with self._admit(model, 1, seconds, timings) as ticket:
             try:
                 async with asyncio.timeout(seconds):
-                    return await self._one(data, model, top_k, timings, ticket, hold=hold)
+                    return await self._one(data, model, timings, ticket, hold=hold)
             except TimeoutError:
                 raise _late(seconds, timings) from None
 
     async def many(
         self,
-        images: Sequence[bytes],
+        images: Sequence[Image],
         model: Model,
-        top_k: int,
         seconds: float,
         timings: Timings,
         *,
         hold: Hold,
-    ) -> tuple[list[Predictions | Problem], str]:
-        """For each image its predictions or its own problem, and the version that answered.
+    ) -> tuple[list[Probabilities | Problem], str]:
+        """For each image its probabilities or its own problem, and the version that answered.
 
         Raises the `Problem` of what concerns them all. Keeps `hold` as `one` does.
         """
         version = model.version
 
-        async def result(data: bytes, ticket: Ticket) -> Predictions | Problem:
+        async def result(data: Image, ticket: Ticket) -> Probabilities | Problem:
             nonlocal version
             try:
-                if not data:
+                if len(data) == 0:
                     raise NoImage("the image has 0 bytes")
-                answer, version = await self._one(data, model, top_k, timings, ticket, hold=hold)
+                answer, version = await self._one(data, model, timings, ticket, hold=hold)
             except Problem as problem:
                 if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
@@ -123,16 +121,19 @@ class Classifier:
 
     async def _one(
         self,
-        data: bytes,
+        data: Image,
         model: Model,
-        top_k: int,
         timings: Timings,
         ticket: Ticket,
         *,
         hold: Hold,
-    ) -> tuple[Predictions, str]:
+    ) -> Answer:
         try:
-            pixels = await self._pixels(data, model.rule, timings, hold)
+            pixels = (
+                await self._pixels(data, model.rule, timings, hold)
+                if isinstance(data, bytes)
+                else data
+            )
         except Problem:
             ticket.done()
             raise
@@ -144,7 +145,7 @@ class Classifier:
             timings.average_batch = self.models.average_batch.get(model.name)
         ticket.done()
         check_distribution(model.name, probabilities, model.parameters)
-        return best(model, probabilities, top_k), version
+        return probabilities, version
 
     def _batcher(self, model: Model) -> Batcher:
         batcher = self._batchers.get(model.name)

@@ -108,13 +108,17 @@ class KeyFile:
 class RequireKey:
     """ASGI middleware: lets only requests with a key reach anything but `OPEN_PATHS`."""
 
-    def __init__(self, app: ASGIApp, keys: KeyFile) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: KeyFile, also_open: frozenset[str] = frozenset()
+    ) -> None:
+        """`also_open` are probes of other protocols."""
         self.app = app
         self.keys = keys
+        self._open = OPEN_PATHS | also_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, with the key's name in its state, or raise `Unauthorized`."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and scope["path"] not in self._open:
             key = presented(scope["headers"])
             if key is None:
                 raise Unauthorized(

@@ -25,6 +25,8 @@ from server.serving.readiness import Readiness
 from server.settings import Settings
 from server.web import endpoints, pages, places
 from server.web.api_keys import KeyFile, RequireKey
+from server.web.dialects import chosen
+from server.web.dialects.dialect import Dialect
 from server.web.middleware import Envelope
 from server.web.paced import Paced
 from server.web.parameters import problem_of
@@ -72,24 +74,28 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     keys = None if settings.keys_file is None else KeyFile(settings.keys_file)
     buffers = Buffers(settings.max_body_bytes, settings.max_buffered_bytes, settings.read_timeout)
     state = State(settings, buffers, keys)
+    dialects = chosen(settings.dialects)
     put_state(app, state)
     app.include_router(endpoints.router)
+    for dialect in dialects:
+        app.include_router(dialect.router)
     app.include_router(pages.router)
-    _add_middleware(app)
+    _add_middleware(app, dialects)
     app.add_exception_handler(HTTPException, _raise_as_problem)
     app.add_exception_handler(RequestValidationError, _raise_as_problem)
     return app
 
 
-def _add_middleware(app: FastAPI) -> None:
+def _add_middleware(app: FastAPI, dialects: list[Dialect]) -> None:
     """From the inside to the outside."""
     state = state_of(app)
     settings = state.settings
     if state.keys is not None:
-        app.add_middleware(RequireKey, keys=state.keys)
+        more = frozenset().union(*(dialect.open for dialect in dialects))
+        app.add_middleware(RequireKey, keys=state.keys, also_open=more)
     if places.moved(settings):
         app.add_middleware(places.Places, state=state)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, dialects=dialects)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from server.images.decoding import begins_like_image
 from server.problems import (
+    BadBody,
     BadParameter,
     BodyTooLarge,
     NoImage,
@@ -27,8 +28,10 @@ from server.problems import (
 )
 from server.serving.buffers import Hold
 from server.web.connections import connection_of
+from server.web.json_bodies import from_base64, named, parse_json
 
 FIELD = "image"
+FORM = "multipart/form-data"
 HOW = (
     "send the image as the body with Content-Type image/* or application/octet-stream, "
     f"or as the field {FIELD!r} of multipart/form-data"
@@ -79,6 +82,11 @@ async def read_image(request: Request, hold: Hold) -> bytes:
                 "POST /classify/batch takes several"
             )
         data = uploads[0].data
+    elif kind == b"application/json":
+        given = parse_json(await read_body(request, hold))
+        if set(given) != {FIELD}:
+            raise BadBody(f"the JSON has {named(given)}, expected is {{{FIELD!r}: BASE64}}")
+        data = from_base64(given[FIELD])
     elif kind.startswith(b"image/") or kind in BYTES:
         data = await read_body(request, hold)
         if kind == WEB_FORM and not begins_like_image(data):
@@ -141,6 +149,12 @@ async def read_body(request: Request, hold: Hold) -> bytes:
             f"only {hold.size} bytes of the body came within {seconds:g} s; send it faster"
         ) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def form_fields(request: Request, body: bytes) -> list[Upload]:
+    """All fields of a form. Raises `NoImage`, or `UnsupportedType` for an overlong type."""
+    _, _, options = _content_type(request, "")
+    return parse_form(body, options.get(b"boundary", b""))
 
 
 def _content_type(request: Request, otherwise: str) -> tuple[str, bytes, dict[bytes, bytes]]:

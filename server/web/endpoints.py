@@ -4,18 +4,19 @@ In: a request, with its `Timings` in its state. Out: its answer as a pydantic mo
 `Problem` that `Envelope` answers instead.
 """
 
-import time
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from server.engines.model import Entry, Model
 from server.observability import metrics
-from server.observability.telemetry import refused
-from server.problems import BodyTooLarge, Draining, Problem, Unauthorized, UnknownModel
+from server.problems import Draining, Problem, Unauthorized, UnknownModel
+from server.serving.buffers import Hold
+from server.serving.classify import Image
+from server.serving.predictions import best
 from server.web import openapi
 from server.web.bodies import read_image, read_images
-from server.web.deadlines import seconds_for, while_connected
+from server.web.job import Job
 from server.web.parameters import Asked, Timeout
 from server.web.schemas import (
     BatchClassification,
@@ -28,7 +29,7 @@ from server.web.schemas import (
     Ready,
     Refused,
 )
-from server.web.state import State, state_of, timings_of
+from server.web.state import State, state_of
 
 router = APIRouter()
 Wanted = Annotated[Asked, Query()]
@@ -41,23 +42,11 @@ Wanted = Annotated[Asked, Query()]
     openapi_extra=openapi.IMAGE_BODY | openapi.SECURITY,
 )
 async def classify(request: Request, query: Wanted, patience: Timeout = None) -> Classification:
-    """The image is the body, or the field `image` of a form."""
-    state, timings = state_of(request), timings_of(request.scope)
-    model, top_k = query.resolve(state.models)
-    timings.model = model.name
-    seconds = seconds_for(patience, state.settings)
-    state.classifier.check(model, 1, seconds)
-    with state.buffers.hold() as hold:
-        began = time.perf_counter()
-        data = await read_image(request, hold)
-        timings.read = time.perf_counter() - began
-        metrics.image_bytes.observe(len(data))
-        with while_connected(request):
-            predictions, version = await state.classifier.one(
-                data, model, top_k, seconds, timings, hold=hold
-            )
-    wanted = query.wanted(predictions)
-    return Classification(model=model.name, version=version, predictions=wanted)
+    """The image is the body, or the field `image` of a form or of a JSON object."""
+    job = Job(request, *query.resolve(state_of(request).models), patience)
+    row, version = await job.one(lambda hold: read_image(request, hold))
+    predictions = query.wanted(best(job.model, row, job.top_k))
+    return Classification(model=job.model.name, version=version, predictions=predictions)
 
 
 @router.post(
@@ -70,34 +59,24 @@ async def classify_batch(
     request: Request, query: Wanted, patience: Timeout = None
 ) -> BatchClassification:
     """The images are the fields `image` of a form, and the answers come in their order."""
-    state, timings = state_of(request), timings_of(request.scope)
-    model, top_k = query.resolve(state.models)
-    timings.model = model.name
-    seconds = seconds_for(patience, state.settings)
-    state.classifier.check(model, 1, seconds)
-    with state.buffers.hold() as hold:
-        began = time.perf_counter()
+    names: list[str | None] = []
+
+    async def read(hold: Hold) -> list[Image]:
         uploads = await read_images(request, hold)
-        timings.read = time.perf_counter() - began
-        for upload in uploads:
-            metrics.image_bytes.observe(len(upload.data))
-        most = state.settings.max_batch_images
-        if len(uploads) > most:
-            raise BodyTooLarge(f"the form has {len(uploads)} images, at most {most} are accepted")
-        with while_connected(request):
-            answers, version = await state.classifier.many(
-                [upload.data for upload in uploads], model, top_k, seconds, timings, hold=hold
-            )
+        names.extend(upload.filename for upload in uploads)
+        return [upload.data for upload in uploads]
+
+    job = Job(request, *query.resolve(state_of(request).models), patience)
+    answers, version = await job.many(read)
     results: list[Classified | Refused] = []
-    for upload, answer in zip(uploads, answers, strict=True):
+    for filename, answer in zip(names, answers, strict=True):
         if isinstance(answer, Problem):
-            refused(answer)
             error = ProblemSummary.model_validate(answer.document())
-            results.append(Refused(filename=upload.filename, error=error))
+            results.append(Refused(filename=filename, error=error))
         else:
-            wanted = query.wanted(answer)
-            results.append(Classified(filename=upload.filename, predictions=wanted))
-    return BatchClassification(model=model.name, version=version, results=results)
+            predictions = query.wanted(best(job.model, answer, job.top_k))
+            results.append(Classified(filename=filename, predictions=predictions))
+    return BatchClassification(model=job.model.name, version=version, results=results)
 
 
 @router.get(

@@ -4,10 +4,12 @@ In: any ASGI request. Out: the app's response with `X-Request-ID` and `Server-Ti
 Timing), or, when the app raised, the problem document that tells the client why.
 """
 
+import json
 import logging
 import random
 import re
 import time
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
@@ -17,6 +19,8 @@ from server.observability import logs
 from server.observability.timings import Timings
 from server.problems import InternalError, Problem
 from server.web.connections import connection_of
+from server.web.dialects import of_path
+from server.web.dialects.dialect import Dialect
 from server.web.state import state_of
 
 logger = logging.getLogger(__name__)
@@ -27,8 +31,10 @@ SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:+/=@-]{0,127}")
 class Envelope:
     """ASGI middleware around the whole app. Puts `Timings` into the request's state."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, dialects: Sequence[Dialect] = ()) -> None:
+        """In the paths of `dialects` an error has their form."""
         self.app = app
+        self._dialects = dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -78,7 +84,8 @@ class Envelope:
             problem = InternalError("the gateway failed; its log has the cause under request_id")
         if problem is not None:
             scope["state"]["problem"] = problem
-            await _answer(problem, timings.request_id, send_with_headers)
+            dialect = of_path(self._dialects, scope["path"])
+            await _answer(problem, timings.request_id, dialect, send_with_headers)
 
 
 def request_id_of(scope: Scope) -> bytes:
@@ -90,8 +97,13 @@ def request_id_of(scope: Scope) -> bytes:
     return b"%032x" % random.getrandbits(128)
 
 
-async def _answer(problem: Problem, request_id: str, send: Send) -> None:
-    body = problem.body(request_id)
-    headers = [*problem.headers(), (b"content-length", str(len(body)).encode())]
+async def _answer(problem: Problem, request_id: str, dialect: Dialect | None, send: Send) -> None:
+    headers = problem.headers()
+    if dialect is None:
+        body = problem.body(request_id)
+    else:
+        body = json.dumps(dialect.error(problem, request_id), ensure_ascii=False).encode()
+        headers[0] = (b"content-type", b"application/json")
+    headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": int(problem.status), "headers": headers})
     await send({"type": "http.response.body", "body": body})

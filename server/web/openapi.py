@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from server.problems import (
     MEDIA_TYPE,
+    BadBody,
     BadParameter,
     BodyTooLarge,
     ContractBroken,
@@ -42,10 +43,11 @@ BINARY: Fragment = {"schema": {"type": "string", "format": "binary"}}
 PROBLEM: Fragment = {"$ref": "#/components/schemas/Problem"}
 
 
-def _form(image: Fragment) -> Fragment:
+def form(image: Fragment, name: str = "image") -> Fragment:
+    """A form with that field."""
     return {
         "multipart/form-data": {
-            "schema": {"type": "object", "required": ["image"], "properties": {"image": image}}
+            "schema": {"type": "object", "required": [name], "properties": {name: image}}
         }
     }
 
@@ -56,14 +58,22 @@ IMAGE_BODY: Fragment = {
         "content": {
             "image/*": BINARY,
             "application/octet-stream": BINARY,
-            **_form(BINARY["schema"]),
+            **form(BINARY["schema"]),
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "string", "contentEncoding": "base64"}},
+                    "additionalProperties": False,
+                }
+            },
         },
     }
 }
 BATCH_BODY: Fragment = {
     "requestBody": {
         "required": True,
-        "content": _form({"type": "array", "items": BINARY["schema"]}),
+        "content": form({"type": "array", "items": BINARY["schema"]}),
     }
 }
 
@@ -83,6 +93,7 @@ SERVING: tuple[type[Problem], ...] = (ContractBroken, TritonAway, ModelNotReady,
 READINESS: tuple[type[Problem], ...] = (*SERVING, Draining)
 CLASSIFY: tuple[type[Problem], ...] = (
     NoImage,
+    BadBody,
     Unauthorized,
     UnknownModel,
     BodyTooLarge,

@@ -188,7 +188,9 @@ def test_the_documentation_works_without_any_other_server(
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{gateway.url}/docs")
-    expect(page.locator(".opblock")).to_have_count(8)
+    document = httpx.get(f"{gateway.url}/openapi.json", trust_env=False).json()
+    operations = sum(len(path) for path in document["paths"].values())
+    expect(page.locator(".opblock")).to_have_count(operations)
     expect(page.get_by_text("Classify one image", exact=True)).to_be_visible()
     # A call made from it, whose answer is shown.
     models = page.locator("#operations-default-list_models_models_get")

@@ -193,7 +193,7 @@ def test_an_image_that_was_given_up_is_held_only_while_a_thread_works_on_it(
         with bodies.hold() as hold:
             hold.take(len(data))
             try:
-                await classifier.one(data, model, 1, seconds, Timings(0.0), hold=hold)
+                await classifier.one(data, model, seconds, Timings(0.0), hold=hold)
             except DeadlinePassed as problem:
                 problem.forget()  # as `Envelope` does
             else:

@@ -1,0 +1,86 @@
+"""One request to classify, whichever dialect it came in: what all of them do, in one place.
+
+In: the model and the deadline that a request asks for, and a way to read its images. Out: the
+probabilities of each image. Admission comes before the body is read; the limits on bodies, the
+deadline, the metrics and what happens when the client goes away are the same for all.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+
+from server.engines.model import Model, Probabilities
+from server.observability import metrics
+from server.observability.telemetry import refused
+from server.problems import BodyTooLarge, Problem
+from server.serving.buffers import Hold
+from server.serving.classify import Answer, Image
+from server.web.deadlines import seconds_for, while_connected
+from server.web.state import state_of, timings_of
+
+
+class Job:
+    """The work for one request; `top_k` is how many classes its answer is to have."""
+
+    def __init__(
+        self, request: Request, model: Model, top_k: int, patience: float | None = None
+    ) -> None:
+        """`patience` is what `X-Request-Timeout` asks for. Raises `TooBusy`, `ModelNotReady`."""
+        self.model = model
+        self.top_k = top_k
+        self._request = request
+        self._state = state_of(request)
+        self._timings = timings_of(request.scope)
+        self._timings.model = model.name
+        self._seconds = seconds_for(patience, self._state.settings)
+        self._state.classifier.check(model, 1, self._seconds)
+
+    async def one(self, read: Callable[[Hold], Awaitable[Image]]) -> Answer:
+        """Read one image and classify it. Raises the `Problem` of whatever fails."""
+        with self._state.buffers.hold() as hold:
+            began = time.perf_counter()
+            data = await read(hold)
+            self._timings.read = time.perf_counter() - began
+            metrics.image_bytes.observe(len(data))
+            with while_connected(self._request):
+                return await self._state.classifier.one(
+                    data, self.model, self._seconds, self._timings, hold=hold
+                )
+
+    async def many(
+        self, read: Callable[[Hold], Awaitable[list[Image]]]
+    ) -> tuple[list[Probabilities | Problem], str]:
+        """Read several and classify them: of each its probabilities, or what is wrong with it."""
+        with self._state.buffers.hold() as hold:
+            began = time.perf_counter()
+            images = await read(hold)
+            self._timings.read = time.perf_counter() - began
+            most = self._state.settings.max_batch_images
+            if len(images) > most:
+                raise BodyTooLarge(
+                    f"the request has {len(images)} images, at most {most} are accepted"
+                )
+            for image in images:
+                metrics.image_bytes.observe(len(image))
+            with while_connected(self._request):
+                answers, version = await self._state.classifier.many(
+                    images, self.model, self._seconds, self._timings, hold=hold
+                )
+        for answer in answers:
+            if isinstance(answer, Problem):
+                refused(answer)
+        return answers, version
+
+    async def all(self, read: Callable[[Hold], Awaitable[list[Image]]]) -> "Rows":
+        """As `many`, but one bad image is the answer to all: its `Problem` is raised."""
+        answers, version = await self.many(read)
+        rows = []
+        for answer in answers:
+            if isinstance(answer, Problem):
+                raise answer
+            rows.append(answer)
+        return rows, version
+
+
+Rows = tuple[list[Probabilities], str]
