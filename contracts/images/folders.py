@@ -17,14 +17,9 @@ from contracts.images.formats import HEIC_IS_READ, HEIC_SUFFIXES, SUFFIXES
 # and Linux leave on drives, QNAP's thumbnails.
 SYSTEM_FOLDERS = frozenset(
     {
-        *("@eadir", "#recycle", "#snapshot", "__macosx", "$recycle.bin"),
-        *(
-            "system volume information",
-            "lost+found",
-            "__pycache__",
-            "@recycle",
-            "@recently-snapshot",
-        ),
+        *("@eadir", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "recycler"),
+        *("system volume information", "found.000", "lost+found", "__pycache__"),
+        *("@recycle", "@recently-snapshot", "@__thumb", "network trash folder", "temporary items"),
     }
 )
 # Files that systems leave in folders of photos.
@@ -33,10 +28,11 @@ SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 @dataclass
 class LeftOut:
-    """What a walk did not take: folders by name, files by suffix."""
+    """What a walk did not take: folders by name, files by suffix, and what it could not read."""
 
     folders: Counter[str] = field(default_factory=Counter)
     suffixes: Counter[str] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)  # folders, with the reason
 
     def __str__(self) -> str:
         """One line for people, or "" where nothing was left out."""
@@ -44,6 +40,8 @@ class LeftOut:
         folders = ", ".join(sorted(self.folders)[:8])
         parts = [f"{self.suffixes.total()} files that are no images by their names ({files})"]
         parts = parts if self.suffixes else []
+        if self.unreadable:
+            parts.append(f"{len(self.unreadable)} folders ({', '.join(self.unreadable[:8])})")
         if self.folders:
             parts.append(f"{self.folders.total()} hidden or system folders ({folders})")
         text = " and ".join(parts)
@@ -109,7 +107,11 @@ def find_classes(folder: Path) -> ClassTree:
 def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
     # Links to folders are followed, as collections of links are common; each folder once.
     seen: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        left_out.unreadable.append(f"{Path(error.filename).name}: {error.strerror}")
+
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         status = Path(place).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()

@@ -1,5 +1,8 @@
 """contracts/images/folders.py: folders of photos as people have them."""
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,23 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
     if not HEIC_IS_READ:
         write(tmp_path, "cat/iphone.HEIC")
         assert "HEIC is read after `make heic`" in str(find_classes(tmp_path).left_out)
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, *PLAIN)
+    real = os.scandir
+
+    def scandir(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "dog":  # a fake, since root may read everything
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    tree = find_classes(tmp_path)
+    assert [file.name for file in tree.files] == ["a.jpg"]
+    assert str(tree.left_out) == "1 folders (dog: Permission denied)"
 
 
 def test_classes_are_named_in_any_language_and_counted(tmp_path: Path) -> None:

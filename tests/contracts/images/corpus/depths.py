@@ -4,9 +4,20 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 
 from tests.contracts.images.corpus import Case, halves, same
-from tests.contracts.images.corpus.writers import SIZE, bmp, grey_tiff, png, rows, tiff, two
+from tests.contracts.images.corpus.writers import (
+    SIZE,
+    big_tiff,
+    bmp,
+    grey_tiff,
+    png,
+    rows,
+    saved,
+    tiff,
+    two,
+)
 
 WHITE, BLACK, RED, GREEN, BLUE = same(255), same(0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
 BOTH_ORDERS = (("<", "II"), (">", "MM"))
@@ -31,6 +42,15 @@ def greys() -> Iterator[Case]:
         most = 2**bits - 1
         data = png(two((0,), (most,)), bits, 0)
         yield Case(f"PNG grey {bits}", data, halves(BLACK, WHITE))
+    for photometric, what in ((1, "black"), (0, "white")):
+        strip = b"".join(rows(two((0,), (0xFFFF,)), 16, order="<"))
+        tags = {256: (4, SIZE), 257: (4, SIZE), 258: (3, 16), 262: (3, photometric)}
+        left, right = (0, 255) if photometric else (255, 0)
+        data = big_tiff(strip, tags)
+        yield Case(f"BigTIFF grey 16, zero {what}", data, halves(same(left), same(right)))
+        image = Image.fromarray(two((0,), (0xFFFF,))[..., 0].astype(np.uint16))
+        data = saved(image, "TIFF", compression="tiff_lzw", tiffinfo={262: photometric})
+        yield Case(f"TIFF LZW grey 16, zero {what}", data, halves(same(left), same(right)))
     steps = np.arange(SIZE * SIZE).reshape(SIZE, SIZE, 1) * 113
     upper = np.repeat((steps >> 8).astype(np.uint8), 3, axis=-1)
     yield Case("PNG grey 16 steps", png(steps, 16, 0), upper)
@@ -101,6 +121,12 @@ def refused() -> Iterator[Case]:
     tags = {258: (3, [8])}
     data = tiff([bytes(SIZE**2)], SIZE, SIZE, tags)
     yield Case("TIFF that names no colours", data, says="black or white")
+    for bits in (14, 12):
+        data = grey_tiff(two((1,), (2,)), bits, 1, ">")
+        yield Case(f"TIFF MM grey {bits}", data, says=f"{bits} bits")
+    tags = {258: (3, [16]), 262: (3, [1]), 339: (3, [3])}
+    data = tiff([bytes(2 * SIZE**2)], SIZE, SIZE, tags)
+    yield Case("TIFF half floats", data, says="floating-point")
     tags = {258: (3, [10]), 262: (3, [1])}
     data = tiff([bytes(2 * SIZE**2)], SIZE, SIZE, tags)
     yield Case("TIFF grey 10", data, says="10 bits")

@@ -73,6 +73,12 @@ def exif_junk() -> Iterator[Case]:
         yield jpeg(f"junk {number} for EXIF", segment(0xE1, b"Exif\0\0" + junk))
         data = saved(SCENE, "WEBP", lossless=True, exif=junk or b"\0")
         yield Case(f"WebP with junk {number} for EXIF", data, SCENE)
+    made = Image.Exif()
+    made[0x010F] = "a maker"
+    avif = saved(SCENE, "AVIF", exif=made, xmp=XMP)
+    junk = avif.replace(made.tobytes()[6:14], b"rubbish!")
+    right = plainly(saved(SCENE, "AVIF"))
+    yield Case("AVIF with junk for EXIF and XMP that turns", junk, right)
     odd = {
         "of orientation 0": turned(0),
         "of orientation 9": turned(9),

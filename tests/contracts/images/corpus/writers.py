@@ -162,6 +162,16 @@ def grey_tiff(samples: Array, bits: int, photometric: int, order: str = "<") -> 
     return tiff([strip], samples.shape[1], len(samples), tags, order)
 
 
+def big_tiff(strip: bytes, tags: Mapping[int, tuple[int, int]]) -> bytes:
+    """A BigTIFF of one strip; `tags` are {tag: (type, value)} beside those of the strip."""
+    every = {273: (16, 16), 279: (16, len(strip)), **tags}
+    head = b"II+\0" + struct.pack("<HHQ", 8, 0, 16 + len(strip)) + strip
+    listed = b"".join(
+        struct.pack("<HHQQ", tag, kind, 1, value) for tag, (kind, value) in sorted(every.items())
+    )
+    return head + struct.pack("<Q", len(every)) + listed + bytes(8)
+
+
 # BMP
 
 
