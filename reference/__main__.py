@@ -24,6 +24,7 @@ def main() -> None:
     app = tyro.extras.SubcommandApp()
     app.command(name="train")(commands.train_by(_recipe(RECIPES)))
     app.command(name="evaluate")(commands.evaluate)
+    app.command(name="few-shot")(commands.few_shot)
     app.command(name="study")(commands.study)
     app.command(name="study-report")(commands.study_report)
     app.command(name="serialize")(commands.serialize)

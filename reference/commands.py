@@ -11,7 +11,7 @@ from rich.console import Console
 
 from contracts.labels import LabelsError
 from contracts.published import CheckpointError
-from reference import checkpoint, compile_report, data, models, parallel, topology
+from reference import checkpoint, compile_report, data, fewshot, models, parallel, topology
 from reference import evaluate as evaluation
 from reference import plot as plotting
 from reference import serialize as serialization
@@ -102,20 +102,78 @@ def evaluate(
     data_source: Annotated[Path, tyro.conf.arg(name="data")],
     split: str = "test",
     image_size: int | None = None,
+    *,
+    resize: Literal["squash", "shortest"] | None = None,
+    crop_fraction: float | None = None,
+    confusion: Path | None = None,
 ) -> None:
-    """Measure a checkpoint's accuracy; Mixer, ViT or BiT.
+    """Measure a checkpoint's accuracy and calibration; Mixer, ViT or BiT.
 
     Args:
         checkpoint_file: An .npz file in the published format.
-        data_source: A folder with SPLIT/<class>/*.jpg inside, or the file cifar-10-python.tar.gz.
-        split: Which folder: train or test.
-        image_size: Pixels per side, for BiT, which takes any; its default is 224.
+        data_source: What `train` takes for --data; or a folder with SPLIT.txt, of whose lines each
+            has a file and the number of its class, as VTAB's lists have.
+        split: Which part: train or test.
+        image_size: Pixels per side, for BiT, which takes any; its default is its training run's, or
+            224.
+        resize: How images are resized: straight to the square, or by the shorter side; the default
+            is the training run's, or squash.
+        crop_fraction: The share of the resized side that is cut out of the middle; likewise, or 1.
+        confusion: Write which classes are taken for which, as CSV.
     """
-    found = evaluation.evaluate_file(checkpoint_file, data_source, split, image_size)
+    if crop_fraction is not None and not 0.1 <= crop_fraction <= 1:
+        raise ConfigError(f"crop_fraction: {crop_fraction} is not in [0.1, 1]")
+    network = evaluation.open_network(checkpoint_file, image_size, resize, crop_fraction)
+    found = evaluation.evaluate_file(network, data_source, split)
     print(
         f"top-1 accuracy {found.top1:.2%}, top-5 {found.top5:.2%}, "
         f"on {found.images} images of {data_source}, {split}"
     )
+    low, high = found.top1_interval
+    print(
+        f"95 % interval of top-1 {low:.2%} to {high:.2%}; expected calibration error "
+        f"{found.calibration_error:.2%}; log loss {found.log_loss:.4f}"
+    )
+    if confusion is not None:
+        rows = "".join(",".join(map(str, row)) + "\n" for row in found.confusion.tolist())
+        checkpoint.write_text(confusion, rows)
+
+
+def few_shot(
+    checkpoint_file: Annotated[Path, tyro.conf.arg(name="checkpoint")],
+    data_source: Annotated[Path, tyro.conf.arg(name="data")],
+    *,
+    shots: tuple[int, ...] = fewshot.SHOTS,
+    image_size: int | None = None,
+    resize: Literal["squash", "shortest"] | None = None,
+    crop_fraction: float | None = None,
+) -> None:
+    """Measure a frozen network's features by a linear probe on a few images of each class.
+
+    As big_vision's `fewshot_lsr` does, whose images are squashed to 256 and cut to 224:
+    `--resize squash --crop-fraction 0.875`.
+
+    Args:
+        checkpoint_file: An .npz file in the published format; its classes do not matter.
+        data_source: What `train` takes for --data, with a test split.
+        shots: How many images of each class.
+        image_size: As for `evaluate`.
+        resize: As for `evaluate`.
+        crop_fraction: As for `evaluate`.
+    """
+    network = evaluation.open_network(checkpoint_file, image_size, resize, crop_fraction)
+    training, test = (network.load(data_source, split) for split in ("train", "test"))
+    # No more of the training images than the probes may draw.
+    rows = fewshot.candidates(training.labels, max(shots))
+    training = training.take(rows)
+    both = [(network.features(part), part.labels) for part in (training, test)]
+    try:
+        probes = fewshot.probe(both[0], both[1], shots)
+    except ValueError as error:
+        raise ConfigError(f"shots: {error}") from None
+    for found in probes:
+        each = ", ".join(f"{accuracy:.2%}" for accuracy in found.accuracies)
+        print(f"{found.shots}-shot accuracy {found.mean:.2%} ({each}) on {len(test)} images")
 
 
 def study(

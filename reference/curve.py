@@ -4,7 +4,7 @@ In: step numbers and losses. Out: `NAME.log.jsonl`, one JSON object a line: step
 images_per_second, input_wait, and at the end of an epoch also epoch and validation_accuracy.
 `input_wait` is the share of the time in which the loop waited for images; the device, which has
 up to two steps queued, is idle for at most that share. A resumed run goes on in the file after the
-step that it goes on from.
+step that it goes on from. The same numbers go to TensorBoard, in `NAME.tensorboard`.
 """
 
 import json
@@ -23,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from tensorboardX import SummaryWriter
 
 from reference.checkpoint import write_text
 from reference.step import Measured
@@ -43,6 +44,7 @@ class Curve:
         if file and file.exists():
             _cut(file, first_step)
         self._file = file.open("a") if file else None
+        self._board = _board(file, first_step) if file else None
         self._total_steps = total_steps
         self._batch_size = batch_size
         self._progress = Progress(
@@ -73,6 +75,8 @@ class Curve:
         self._progress.stop()
         if self._file:
             self._file.close()
+        if self._board:
+            self._board.close()
 
     def count_wait(self, batches: Iterator[T]) -> Iterator[T]:
         """The same batches, while the time that is spent waiting for them is counted."""
@@ -125,12 +129,23 @@ class Curve:
         }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        if self._board:
+            for name, number in row.items():
+                if name != "step":
+                    self._board.add_scalar(name, number, step)
+            self._board.flush()
         self._progress.update(self._task, description=f"loss {value:.3f}  {rate:.0f} images/s")
         if show:
             minutes = (self._total_steps - step) * self._batch_size / rate / 60
             text = "  ".join(f"{name} {value}" for name, value in row.items())
             self._progress.console.print(f"{text}  left {minutes:.1f} min", highlight=False)
         self._since, self._since_step, self._waited = time.monotonic(), step, 0.0
+
+
+def _board(log: Path, first_step: int) -> SummaryWriter:
+    """The same rows for TensorBoard, in `NAME.tensorboard`; of later steps it drops what it has."""
+    folder = log.with_name(log.name.removesuffix(".log.jsonl") + ".tensorboard")
+    return SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
 
 
 def _cut(file: Path, step: int) -> None:

@@ -28,6 +28,8 @@ from contracts.resizing import ResizeRule
 from reference import cifar, webdataset
 
 GIB = 1 << 30
+# Lists of images, SPLIT.txt; VTAB-1k trains on the 1,000 images of `train800val200`.
+LISTS = {"train": ("train", "train800val200")}
 # Files that are no images, or only half of one, or that cannot be read.
 BROKEN = (ImageError, OSError)
 
@@ -225,7 +227,27 @@ def find_split(
             raise DataError(str(error)) from error
         _log.info("%s: %d images in %d tar files", source, len(members), len(tars))
         return members, np.array(labels, np.int32), classes
+    if lists := [
+        f for name in LISTS.get(split, (split,)) if (f := source / f"{name}.txt").is_file()
+    ]:
+        return _listed(lists[0])
     return find(source / split)
+
+
+def _listed(file: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ...]]:
+    """The images of a list, of whose lines each has a file beside it and the number of a class."""
+    files, labels = [], []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        name, _, label = line.strip().rpartition(" ")
+        if not line.strip():
+            continue
+        if not (name and label.isascii() and label.isdigit()):
+            raise DataError(f"{file}:{number}: expected a file and the number of its class")
+        files.append(file.parent / name)
+        labels.append(int(label))
+    if not files:
+        raise DataError(f"{file}: no images in the list")
+    return files, np.array(labels, np.int32), tuple(map(str, range(max(labels) + 1)))
 
 
 def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ...]]:

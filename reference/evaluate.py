@@ -5,9 +5,11 @@ process reads its share of every batch.
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import optax
 
-from reference import data, models, pipeline
+from contracts.resizing import ResizeRule
+from reference import data, models, pipeline, resolution
 from reference.augment import normalise
 from reference.parallel import Layout
-from reference.step import Count, make_count
+from reference.scores import Scores, scores
+from reference.step import Count
 
 EVALUATION_BATCH = 512
 
@@ -44,19 +48,25 @@ def evaluate(
 
 
 def answers(
-    model: nn.Module, layout: Layout, params: optax.Params, dataset: data.Dataset, workers: int = 0
+    model: nn.Module,
+    layout: Layout,
+    params: optax.Params,
+    dataset: data.Dataset,
+    *,
+    softmax: bool = True,
 ) -> npt.NDArray[np.float32]:
-    """The network's probabilities (softmax) for every image in order, float32 [N, K]."""
+    """The network's probabilities, or its logits, for every image in order, float32 [N, K]."""
 
     def forward(params: optax.Params, images: jax.Array) -> jax.Array:
-        return jax.nn.softmax(models.apply(model, params, normalise(images)))
+        logits = models.apply(model, params, normalise(images))
+        return jax.nn.softmax(logits) if softmax else logits
 
     places = (layout.whole, layout.divided)
     run = jax.jit(forward, in_shardings=places, out_shardings=layout.whole)
     batch_size = _batch_size(dataset, layout)
     found = [
         np.asarray(run(params, layout.divide(images)))
-        for images, _ in _filled(dataset, batch_size, workers)
+        for images, _ in _filled(dataset, batch_size, 0)
     ]
     return np.concatenate(found)[: len(dataset)]
 
@@ -77,24 +87,80 @@ def _filled(dataset: data.Dataset, batch_size: int, workers: int) -> Iterator[pi
         yield filled, np.pad(labels, (0, fill), constant_values=-1)
 
 
-def evaluate_file(
-    path: Path, source: Path, split: str, image_size: int | None, memory_gib: float = 4.0
-) -> Accuracy:
-    """Evaluate a checkpoint of any family on a folder tree or on CIFAR-10's archive.
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A checkpoint that was read, ready to answer, and how it wants its images."""
 
-    Raises CheckpointError or DataError, also where the classes are not as many as the network's.
+    pretrained: models.Pretrained
+    rule: ResizeRule
+    path: Path
+
+    def probabilities(self, dataset: data.Dataset) -> npt.NDArray[np.float32]:
+        """Of every image in order, float32 [N, K]."""
+        layout = Layout.over(jax.devices())
+        model = models.build(self.pretrained.config, self.pretrained.num_classes)
+        return answers(model, layout, layout.copy(self.pretrained.params), dataset)
+
+    def features(self, dataset: data.Dataset) -> npt.NDArray[np.float32]:
+        """What the head is given, of every image in order, float32 [N, D]."""
+        headless = resolution.without_head(self.pretrained)
+        layout = Layout.over(jax.devices())
+        model = models.build(headless.config, headless.num_classes)
+        params = layout.copy(headless.params)
+        return answers(model, layout, params, dataset, softmax=False)
+
+    def load(self, source: Path, split: str, memory_gib: float = 4.0) -> data.Dataset:
+        """The images of a split, resized as the network wants them."""
+        size = self.rule.height
+        return data.load(source, split, size, rule=self.rule, memory_gib=memory_gib)
+
+
+def open_network(
+    path: Path,
+    image_size: int | None = None,
+    resize: str | None = None,
+    crop_fraction: float | None = None,
+) -> Network:
+    """Read a checkpoint of any family; raises CheckpointError or DataError.
+
+    What is left open of its rule is that of its training run, whose configuration lies beside it,
+    or else straight to a square.
     """
     pretrained = models.read(path)
-    size = image_size or pretrained.image_size or 224
+    size = image_size or pretrained.image_size or _recorded(path).get("image_size") or 224
     if pretrained.image_size not in (None, size):
         raise data.DataError(
             f"image size {size}: {path} was trained at {pretrained.image_size}; fine-tune it first"
         )
-    dataset = data.load(source, split, size, memory_gib=memory_gib)
-    if len(dataset.classes) != pretrained.num_classes:
+    own = _recorded(path)
+    rule = ResizeRule(
+        size,
+        size,
+        resize=resize or own.get("eval_resize", "squash"),
+        crop_fraction=crop_fraction or own.get("eval_crop_fraction", 1.0),
+    )
+    return Network(pretrained, rule, path)
+
+
+def evaluate_file(network: Network, source: Path, split: str) -> Scores:
+    """Measure a network on the images of a split.
+
+    Raises DataError, also where the classes are not as many as the network's.
+    """
+    dataset = network.load(source, split)
+    if len(dataset.classes) != network.pretrained.num_classes:
         raise data.DataError(
-            f"{source}: has {len(dataset.classes)} classes, {path} has {pretrained.num_classes}"
+            f"{source}: has {len(dataset.classes)} classes, {network.path} has "
+            f"{network.pretrained.num_classes}"
         )
-    layout = Layout.over(jax.devices())
-    count = make_count(models.build(pretrained.config, pretrained.num_classes), layout)
-    return evaluate(count, layout, layout.copy(pretrained.params), dataset)
+    return scores(network.probabilities(dataset), dataset.labels)
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """The configuration of the run that wrote a checkpoint; {} where there is none."""
+    file = path.with_suffix(".json")
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

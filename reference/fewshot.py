@@ -32,6 +32,21 @@ class Probe:
         return float(np.mean(self.accuracies))
 
 
+def _drawn(labels: Labels, shots: int, seed: int) -> npt.NDArray[np.intp]:
+    """The places of `shots` images of each class."""
+    random = np.random.default_rng(seed)
+    places = [
+        random.permutation(np.flatnonzero(labels == label))[:shots]
+        for label in range(int(labels.max()) + 1)
+    ]
+    return np.concatenate(places)
+
+
+def candidates(labels: Labels, shots: int, seeds: tuple[int, ...] = SEEDS) -> npt.NDArray[np.intp]:
+    """Places of training images, so few that their features are soon computed: rising [M]."""
+    return np.unique(np.concatenate([_drawn(labels, 2 * shots, seed) for seed in seeds]))
+
+
 def probe(
     training: tuple[Features, Labels],
     test: tuple[Features, Labels],
@@ -48,13 +63,7 @@ def probe(
     for count in shots:
         accuracies = []
         for seed in seeds:
-            random = np.random.default_rng(seed)
-            rows = np.concatenate(
-                [
-                    random.permutation(np.flatnonzero(labels == label))[:count]
-                    for label in range(classes)
-                ]
-            )
+            rows = _drawn(labels, count, seed)
             said = classify(features[rows], labels[rows], test[0], classes)
             accuracies.append(float(np.mean(said == test[1])))
         found.append(Probe(count, tuple(accuracies)))

@@ -52,6 +52,25 @@ def with_new_head(pretrained: Pretrained, num_classes: int) -> Pretrained:
     return dataclasses.replace(pretrained, num_classes=num_classes, params=params)
 
 
+def without_head(pretrained: Pretrained) -> Pretrained:
+    """A head that hands on what it is given: its logits are the network's features."""
+    params = dict(pretrained.params)
+    is_bit = "resnet" in params
+    head = params["resnet"]["head"]["conv2d"] if is_bit else params["head"]
+    features = head["kernel"].shape[-2]
+    identity = {
+        "kernel": np.eye(features, dtype=np.float32).reshape(
+            (*head["kernel"].shape[:-1], features)
+        ),
+        "bias": np.zeros(features, np.float32),
+    }
+    if is_bit:
+        params["resnet"] = params["resnet"] | {"head": {"conv2d": identity}}
+    else:
+        params["head"] = identity
+    return dataclasses.replace(pretrained, num_classes=features, params=params)
+
+
 def _zeros(shape: tuple[int, ...]) -> dict[str, Array]:
     return {"kernel": np.zeros(shape, np.float32), "bias": np.zeros(shape[-1:], np.float32)}
 

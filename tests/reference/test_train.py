@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 from reference import checkpoint, commands, models, state
 from reference.config import ConfigError, TrainConfig
@@ -133,7 +134,31 @@ def test_a_trained_checkpoint_has_learnt_and_is_evaluated(images: Path, tmp_path
     assert models.read(out).num_classes == 2
     result = run("evaluate", "--checkpoint", out, "--data", images)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("top-1 accuracy 100.00%, top-5 100.00%, on 8 images")
+    first, second = result.stdout.splitlines()
+    assert first.startswith("top-1 accuracy 100.00%, top-5 100.00%, on 8 images")
+    assert second.startswith("95 % interval of top-1 67.56% to 100.00%; expected calibration error")
+    probed = run("few-shot", "--checkpoint", out, "--data", images, "--shots", "5")
+    assert probed.stdout.startswith("5-shot accuracy 100.00% (100.00%, 100.00%, 100.00%) on 8")
+    rows = [json.loads(line) for line in out.with_suffix(".log.jsonl").read_text().splitlines()]
+    assert scalars(out.with_suffix(".tensorboard")) == {
+        (name, row["step"]): pytest.approx(value, rel=1e-6)
+        for row in rows
+        for name, value in row.items()
+        if name != "step"
+    }
+
+
+def scalars(folder: Path) -> dict[tuple[str, int], float]:
+    """What TensorBoard would draw: records of length, checksum, event and checksum."""
+    found: dict[tuple[str, int], float] = {}
+    for file in folder.iterdir():
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            length = int.from_bytes(content[at : at + 8], "little")
+            event = event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
+            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+            at += 12 + length + 4
+    return found
 
 
 @pytest.mark.parametrize(
@@ -170,11 +195,13 @@ def test_numbers_that_do_not_fit_are_refused_before_an_image_is_opened(tmp_path:
     flags: list[str | Path] = ["--data", tmp_path, "--out", tmp_path / "model.npz"]
     done = run("train", *flags, "--validation", "2000", "--batch-size", "128")
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+    summary, error = done.stderr.splitlines()
+    assert summary.endswith("48 images of 1 classes: dark (48)")
+    assert error == (
         "error: validation: cannot hold back 2000 of 48 images; choose at most 47, or leave it "
         "out for 4; batch_size: 128 is more than 44 images, which are left to train on; choose "
         "at most 44, or leave it out for 32"
-    ]
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ ALLOWED = {
         "orbax",
         "PIL",
         "rich",
+        "tensorboardX",
         "tyro",
     },
     "export": {
