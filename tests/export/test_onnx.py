@@ -1,15 +1,18 @@
 """`python -m export --onnx`: what others made is published as it computes, or refused."""
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +20,7 @@ from contracts.model_config import parameters, read_config
 from contracts.resizing import Pixels
 from export import __main__
 from export.parity import probe_images
+from tests.stack import running_gateway, running_triton
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALIZED = ("--mean", *map(str, MEAN), "--std", *map(str, STD))
@@ -360,3 +364,53 @@ def test_files_that_are_no_graph(
     status, printed = export("--onnx", str(tmp_path / "none"), "--name", "theirs", *NORMALIZED)
     assert status == 2
     assert "no such file" in printed
+
+
+SERVED = {
+    "nchw": "NCHW",
+    "nhwc": "NHWC",
+    "bytes": "bytes",
+    "one_image": "one image",
+    "one_by_one": "one image with a class token",
+    "inside": "softmax inside",
+    "labels": "several labels",
+    "opset_13": "opset 13",
+    "opset_20": "opset 20",
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the older of PyTorch's exporters
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.timeout(300)  # half a minute, but for a busy machine
+def test_foreign_classifiers_are_served(
+    tmp_path: Path, export: Callable[..., tuple[int, str]]
+) -> None:
+    """Through a real Triton and over HTTP, in batches, within 1e-5 of their own graphs."""
+    paths = {}
+    for name, case in SERVED.items():
+        make, example, how, flags = GOOD[case]
+        paths[name] = save(tmp_path / f"{name}.onnx", make(), example, **how)
+        assert export("--onnx", str(paths[name]), "--name", name, *flags)[0] == 0
+    images = probe_images(SIZE, 5)
+    files = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        files.append(("image", ("a.png", file.getvalue(), "image/png")))
+    with (
+        running_triton(tmp_path / "repository") as triton,
+        running_gateway(
+            tmp_path / "log", "--triton-url", triton.grpc_url, "--default-model", "nchw"
+        ) as gateway,
+        httpx.Client(base_url=gateway.url, trust_env=False, timeout=60) as client,
+    ):
+        for name, case in SERVED.items():
+            query = f"/classify/batch?model={name}&top_k={CLASSES}"
+            answer = client.post(query, files=files)
+            assert answer.status_code == 200, answer.text
+            expected = own_answers(paths[name], images, GOOD[case][3])
+            for result, row in zip(answer.json()["results"], expected, strict=True):
+                found = {each["index"]: each["probability"] for each in result["predictions"]}
+                ordered = [found[index] for index in range(CLASSES)]
+                np.testing.assert_allclose(ordered, row, rtol=0, atol=1e-5)
