@@ -17,7 +17,14 @@ from contracts.labels import (
 )
 from contracts.probing import write_golden
 from contracts.published import CheckpointError
-from contracts.repository import CONFIG_NAME, LABELS_NAME, ONNX_PATH, TENSORRT_CONFIG
+from contracts.repository import (
+    CONFIG_NAME,
+    GRAPH_DIGEST,
+    LABELS_NAME,
+    ONNX_PATH,
+    TENSORRT_CONFIG,
+    graph_digest,
+)
 from export.checkpoint import load_classifier
 from export.config import ModelSpec, onnxruntime_config, tensorrt_config
 from export.engines import publish_engine
@@ -117,7 +124,8 @@ def _publish(options: Options, precision: Precision) -> None:
             image_size=classifier.image_size,
             num_classes=classifier.num_classes,
             max_batch_size=options.max_batch_size,
-            parameters=_parameters(classifier, precision, rule, difference, judgement),
+            parameters=_parameters(classifier, precision, rule, difference, judgement)
+            | {GRAPH_DIGEST: graph_digest(path)},
         )
         write_golden(folder, golden_answer(path, classifier.image_size))
         (folder / LABELS_NAME).write_text(labels_text(labels), encoding="utf-8")

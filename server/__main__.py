@@ -58,6 +58,8 @@ def main() -> int:
 
 async def serve(settings: Settings, listeners: Listeners) -> int:
     """Serve on `listeners` until a signal; the exit status."""
+    if settings.allow_changed_models:
+        os.environ["MIXER_ALLOW_CHANGED_MODELS"] = "1"  # as the backend reads it
     triton = LocalTriton(settings.repository) if settings.with_triton else None
     triton_url = triton.grpc_url if triton else settings.triton_url
     server = (

@@ -54,6 +54,10 @@ class Settings(BaseSettings):
         "address of a name is used. Unused with --with-triton.",
     )
     with_triton: bool = Field(False, description="Start and supervise a local Triton as well.")
+    allow_changed_models: bool = Field(
+        False,
+        description="Let the local Triton serve models whose graph was changed after its export.",
+    )
     repository: Path = Field(
         CHECKOUT / "model_repository", description="Model repository of the local Triton."
     )

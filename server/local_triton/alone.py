@@ -8,6 +8,7 @@ Triton's environment (.venv-triton) and psutil alone, which that environment has
 import argparse
 import asyncio
 import logging
+import os
 import sys
 
 from server.local_triton.options import add_common, fail, serve
@@ -25,7 +26,14 @@ def main() -> int:
         description="Serve a model repository with the wheel's Triton, without a gateway.",
     )
     add_common(parser)
+    parser.add_argument(
+        "--allow-changed-models",
+        action="store_true",
+        help="serve models whose graph was changed after its export",
+    )
     options = parser.parse_args()
+    if options.allow_changed_models:
+        os.environ["MIXER_ALLOW_CHANGED_MODELS"] = "1"  # as the backend reads it
     logs.set_up(options.log_level, "auto")
     triton = LocalTriton(
         options.repository,

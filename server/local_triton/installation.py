@@ -22,7 +22,10 @@ from server.local_triton.repository import ODD, usable_path
 BACKENDS = Path(__file__).resolve().parent / "backends"
 ELSEWHERE = "`docker compose up` runs Triton in a container instead"
 # Nothing else of the caller's environment reaches Triton: no secrets, no PYTHON*, no LD_PRELOAD.
-PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAX_PLATFORMS", "JAX_PYTHON")
+PASSED_ON = (
+    *("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAX_PLATFORMS", "JAX_PYTHON"),
+    "MIXER_ALLOW_CHANGED_MODELS",
+)
 OWN_BACKENDS = ("onnxruntime", "jax")
 
 

@@ -45,6 +45,9 @@ RECENT_SECONDS = 1.0
 
 Index = frozenset[tuple[str, str, str, str]]
 
+# What this project's backend says of a graph whose digest is not that of its config.pbtxt.
+CHANGED = "was changed after its export"
+
 
 class Catalogue:
     """What one Triton serves now. `watch` runs as long as it may be used."""
@@ -145,6 +148,16 @@ class Catalogue:
     async def _load(self, name: str, index: Index) -> Entry:
         # Of several versions Triton serves the latest that is ready.
         ready = [version for n, version, state, _ in index if (n, state) == (name, "READY")]
+        changed = any(n == name and CHANGED in reason for n, _, _, reason in index)
+        if not ready and changed:
+            return Unusable(
+                name,
+                "",
+                ModelNotReady(
+                    f"model {name!r} was changed after its export, and is not served: export it "
+                    "again, or start Triton with MIXER_ALLOW_CHANGED_MODELS=1"
+                ),
+            )
         if not ready:
             return Unusable(
                 name,

@@ -16,6 +16,7 @@ priority than Triton itself.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+ALLOW_CHANGED = "MIXER_ALLOW_CHANGED_MODELS"
 SPINNING = "session.intra_op.allow_spinning"
 # Added to Triton's: what takes requests in runs before what computes, and so can refuse in time.
 NICENESS = 10
@@ -63,6 +65,7 @@ class TritonPythonModel:
         # Encoded here, since the stub's Python takes file names for ASCII whatever the locale says.
         if not os.path.isfile(path.encode()):  # noqa: PTH113
             raise pb_utils.TritonModelException(f"{path} is missing")
+        check_digest(config, path)
         os.nice(NICENESS)
         self._session = onnxruntime.InferenceSession(
             path, session_options(config), providers=["CPUExecutionProvider"]
@@ -89,6 +92,27 @@ class TritonPythonModel:
             responses.append(pb_utils.InferenceResponse(tensors))
             start = stop
         return responses
+
+
+def check_digest(config: dict[str, Any], path: Path) -> None:
+    """Refuse a graph that is not the one that was exported; one without a digest is taken as it is.
+
+    As `contracts.repository.graph_digest`, which this environment does not have.
+    """
+    expected = config.get("parameters", {}).get("graph_sha256", {}).get("string_value")
+    if not expected or os.environ.get(ALLOW_CHANGED) == "1":
+        return
+    digest = hashlib.sha256()
+    for part in sorted(path.parent.glob(f"{path.name}*")):
+        with part.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    if digest.hexdigest() != expected:
+        raise pb_utils.TritonModelException(
+            f"{path.name} was changed after its export: its SHA-256 is {digest.hexdigest()[:16]}…, "
+            f"config.pbtxt says {expected[:16]}…; export it again, or serve it all the same with "
+            f"{ALLOW_CHANGED}=1"
+        )
 
 
 def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
