@@ -94,7 +94,7 @@ class TritonPythonModel:
         return responses
 
 
-def check_digest(config: dict[str, Any], path: Path) -> None:
+def check_digest(config: dict[str, Any], path: str) -> None:
     """Refuse a graph that is not the one that was exported; one without a digest is taken as it is.
 
     As `contracts.repository.graph_digest`, which this environment does not have.
@@ -102,16 +102,17 @@ def check_digest(config: dict[str, Any], path: Path) -> None:
     expected = config.get("parameters", {}).get("graph_sha256", {}).get("string_value")
     if not expected or os.environ.get(ALLOW_CHANGED) == "1":
         return
+    folder, name = os.path.split(path.encode())
     digest = hashlib.sha256()
-    for part in sorted(path.parent.glob(f"{path.name}*")):
-        with part.open("rb") as file:
+    for part in sorted(each for each in os.listdir(folder) if each.startswith(name)):  # noqa: PTH208
+        with open(os.path.join(folder, part), "rb") as file:  # noqa: PTH118, PTH123 - of bytes
             while piece := file.read(1 << 20):
                 digest.update(piece)
     if digest.hexdigest() != expected:
         raise pb_utils.TritonModelException(
-            f"{path.name} was changed after its export: its SHA-256 is {digest.hexdigest()[:16]}…, "
-            f"config.pbtxt says {expected[:16]}…; export it again, or serve it all the same with "
-            f"{ALLOW_CHANGED}=1"
+            f"{name.decode()} was changed after its export: its SHA-256 begins with "
+            f"{digest.hexdigest()[:16]}, that in config.pbtxt with {expected[:16]}; export it "
+            f"again, or serve it all the same with {ALLOW_CHANGED}=1"
         )
 
 
