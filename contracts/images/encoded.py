@@ -196,7 +196,7 @@ class Bmp(EncodedImage):
 
 
 class Tiff(EncodedImage):
-    """TIFF, whose first page is read; libtiff's Pillow turns it by the orientation's tag."""
+    """TIFF, whose first page is read. Pillow turns it itself, by the orientation's tag."""
 
     kind = "TIFF"
 
@@ -209,7 +209,7 @@ class Tiff(EncodedImage):
             raise UnreadableImageError(tiff.unread(tags, str(error))) from error
         super().__init__(image, max_pixels)
         width, height = (tags.get(tag, (0,))[0] for tag in (tiff.TILE_WIDTH, tiff.TILE_LENGTH))
-        if width and height:  # else strips, which end where the image ends
+        if width > 0 and height > 0:  # else strips, which end where the image ends
             size = tags[tiff.WIDTH][0], tags[tiff.LENGTH][0]
             check_tiles(size, (width, height), max_pixels)
         self.colour_map = image.tag_v2.get(tiff.COLOUR_MAP, ())
