@@ -5,6 +5,7 @@
 #   triton-nvidia  NVIDIA's own Triton image, with this project's launcher and health check
 #   export         checkpoints into the model repository (PyTorch)
 #   loadtest       locust
+#   models         the shipped model repository, for Kubernetes
 #
 # Packages come before code, so that a change of the code builds in seconds. They are installed in
 # stages of their own, and only files whose hashes requirements/locked/ knows (PyTorch's aside); the images
@@ -137,6 +138,11 @@ COPY contracts contracts
 COPY export export
 ENTRYPOINT [".venv/bin/python", "-m", "export", "--repository", "/models"]
 CMD ["--help"]
+
+
+# The shipped models, for a first installation on Kubernetes; yours is made like it.
+FROM runtime AS models
+COPY model_repository /model_repository
 
 
 FROM runtime AS loadtest

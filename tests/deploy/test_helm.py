@@ -17,15 +17,37 @@ CHART = CHECKOUT / "deploy/helm"
 VALUES = {path.stem: path for path in sorted(CHART.glob("values*.yaml"))}
 OLDEST, NEWEST = "1.31", "1.37"
 # Objects of other projects, whose schemas Kubernetes does not have.
-FOREIGN = {"ServiceMonitor", "ScaledObject"}
-S3 = {"modelRepository": {"pvc": {"claim": ""}, "s3": {"bucket": "models", "prefix": "a/b/"}}}
-IMAGE = {"modelRepository": {"pvc": {"claim": ""}, "image": {"name": "example.org/models:1"}}}
+FOREIGN = {"ServiceMonitor", "ScaledObject", "HTTPRoute"}
+OPEN: dict[str, Any] = {"allowAnonymous": True}
+EGRESS = [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}]
+STORE = {"bucket": "models", "prefix": "a/b/", "egress": EGRESS}
+NO_EGRESS = OPEN | {"modelRepository": {"image": {"repository": ""}, "s3": {"bucket": "b"}}}
+S3 = OPEN | {"modelRepository": {"image": {"repository": ""}, "s3": STORE}}
+PVC = OPEN | {"modelRepository": {"image": {"repository": ""}, "pvc": {"claim": "mixer-models"}}}
+VOLUME = OPEN | {
+    "modelRepository": {"image": {"repository": ""}, "imageVolume": {"repository": "x.org/models"}}
+}
+ANYBODY = {"values", "values-wheel"}  # the other files name a Secret with keys
+DIGEST = f"sha256:{'0' * 64}"
 CASES: dict[str, dict[str, Any]] = {
-    **{name: yaml.safe_load(path.read_text()) for name, path in VALUES.items()},
+    **{
+        name: yaml.safe_load(path.read_text()) | (OPEN if name in ANYBODY else {})
+        for name, path in VALUES.items()
+    },
     "s3": S3,
-    "image": IMAGE,
+    "pvc": PVC,
+    "in place": OPEN | {"triton": {"rollout": "inPlace", "priorityClassName": "high"}},
+    "entry": OPEN
+    | {
+        "entry": {
+            "hosts": ["mixer.example.org"],
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
+            "ingress": {"enabled": True, "tlsSecret": "mixer-tls", "certManagerIssuer": "acme"},
+        }
+    },
     "keys": {"gateway": {"keysSecret": "keys", "env": {"MIXER_ACCESS_LOG": "true"}}},
-    "closed": {
+    "closed": OPEN
+    | {
         "gateway": {"allowedClients": [{"podSelector": {}}]},
         "networkPolicy": {"monitoring": [], "extraEgress": [{"ports": [{"port": 4318}]}]},
     },
@@ -141,7 +163,7 @@ def test_the_gateway_is_set_up_with_settings_that_it_has(case: str) -> None:
 
 
 def test_triton_is_reached_by_gateways_alone() -> None:
-    objects = render({"networkPolicy": {"monitoring": []}})
+    objects = render(OPEN | {"networkPolicy": {"monitoring": []}})
     policy = one(objects, "NetworkPolicy", "triton")["spec"]
     gateways = one(objects, "Deployment", "gateway")["spec"]["selector"]
     assert policy["podSelector"] == one(objects, "Deployment", "triton")["spec"]["selector"]
@@ -158,9 +180,14 @@ def test_triton_is_reached_by_gateways_alone() -> None:
 @pytest.mark.parametrize(
     ("values", "volume", "setup"),
     [
-        ({}, {"persistentVolumeClaim": {"claimName": "mixer-models", "readOnly": True}}, None),
+        (PVC, {"persistentVolumeClaim": {"claimName": "mixer-models", "readOnly": True}}, None),
+        (
+            VOLUME,
+            {"image": {"reference": "x.org/models:0.1.0", "pullPolicy": "IfNotPresent"}},
+            None,
+        ),
         (S3, {"emptyDir": {"sizeLimit": "10Gi"}}, "repository:models/a/b"),
-        (IMAGE, {"emptyDir": {"sizeLimit": "10Gi"}}, "/model_repository/."),
+        (OPEN, {"emptyDir": {"sizeLimit": "10Gi"}}, "/model_repository/."),
     ],
 )
 def test_the_model_repository(
@@ -177,7 +204,7 @@ def test_the_model_repository(
 @pytest.mark.parametrize("kind", ["hpa", "keda"])
 def test_gateway_and_triton_scale_apart(kind: str) -> None:
     scaled = {"autoscaling": {"kind": kind}}
-    objects = render({"gateway": scaled, "triton": scaled})
+    objects = render(OPEN | {"gateway": scaled, "triton": scaled})
     for component, stage in (("gateway", "decod"), ("triton", "inference")):
         # The autoscaler alone sets the number: an upgrade must not reset it.
         assert "replicas" not in one(objects, "Deployment", component)["spec"]
@@ -191,7 +218,7 @@ def test_gateway_and_triton_scale_apart(kind: str) -> None:
 
 
 def test_the_dashboard_is_that_of_docker_compose() -> None:
-    objects = render({"monitoring": {"dashboard": {"enabled": True}}})
+    objects = render(OPEN | {"monitoring": {"dashboard": {"enabled": True}}})
     data = one(objects, "ConfigMap", "dashboard")["data"]
     folder = CHECKOUT / "deploy/observability/grafana/dashboards"
     assert data == {path.name: path.read_text() for path in folder.glob("*.json")}
@@ -207,8 +234,14 @@ def test_the_dashboard_is_that_of_docker_compose() -> None:
         ({"triton": {"runAsUser": 0}}, "minimum: got 0, want 1"),
         ({"gateway": {"decodeThreads": "two"}}, "got string, want integer"),
         ({"gateway": {"autoscaling": {"kind": "vpa"}}}, "'none', 'hpa', 'keda'"),
-        ({"modelRepository": {"pvc": {"claim": ""}}}, "exactly one of .* set are: none"),
-        ({"modelRepository": {"s3": {"bucket": "b"}}}, "exactly one of .* set are: pvc, s3"),
+        ({}, "keysSecret: name the Secret with the API keys, or set allowAnonymous"),
+        (OPEN | {"requireDigests": True}, "requireDigests: the image .* needs its digest"),
+        (OPEN | {"gateway": {"allowedClients": []}}, "minItems: got 0, want 1"),
+        (OPEN | {"gateway": {"image": {"digest": "latest"}}}, "does not match pattern"),
+        (OPEN | {"modelRepository": {"image": {"repository": ""}}}, "exactly one of .*: none"),
+        (OPEN | {"modelRepository": {"s3": {"bucket": "b"}}}, "exactly one of .*: s3, image"),
+        (NO_EGRESS, "s3.egress: name the store's network"),
+        (OPEN | {"entry": {"ingress": {"enabled": True}}}, "API keys do not cross a network"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(values: dict[str, Any], complaint: str) -> None:
@@ -231,7 +264,11 @@ def test_the_schema_knows_every_value() -> None:
 def test_images_users_and_commands_are_those_of_the_dockerfile() -> None:
     dockerfile = (CHECKOUT / "Dockerfile").read_text()
     stages = re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)
-    for values, stage in (({}, "triton"), (CASES["values-gpu"], "triton-nvidia")):
+    for values, stage in (
+        (CASES["values-wheel"], "triton"),
+        (OPEN, "triton-nvidia"),
+        (CASES["values-gpu"], "triton-nvidia"),
+    ):
         text = next(part for part in stages if re.match(rf"\S+ AS {stage}\n", part))
         deployment = one(render(values), "Deployment", "triton")
         started = container(deployment)
@@ -260,3 +297,67 @@ def test_a_package_is_whole(tmp_path: Path) -> None:
     ).stdout
     assert re.search(r"^-.*mixer-serving/dashboards/mixer-serving\.json$", listed, re.MULTILINE)
     assert "values-gpu.yaml" not in listed
+
+
+def test_other_models_start_a_roll_out_and_the_same_ones_do_not() -> None:
+    def template(models: dict[str, Any]) -> Object:
+        values = OPEN | {"modelRepository": models}
+        found = one(render(values), "Deployment", "triton")["spec"]["template"]
+        assert isinstance(found, dict)
+        return found
+
+    first = template({"image": {"digest": DIGEST}})
+    assert template({"image": {"digest": DIGEST}}) == first
+    assert template({"image": {"digest": DIGEST.replace("0", "1")}}) != first
+    assert template({"digest": "a"})["metadata"] != template({"digest": "b"})["metadata"]
+
+
+@pytest.mark.parametrize(("rollout", "unavailable", "surge"), [("spare", 0, 1), ("inPlace", 1, 0)])
+def test_one_replica_is_replaced_at_a_time(rollout: str, unavailable: int, surge: int) -> None:
+    spec = one(render(OPEN | {"triton": {"rollout": rollout}}), "Deployment", "triton")["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": unavailable, "maxSurge": surge}
+    assert spec["minReadySeconds"] > 0
+    assert spec["progressDeadlineSeconds"] > 0
+
+
+def test_what_an_upgrade_cannot_change_stays() -> None:
+    """Kubernetes refuses another selector of a Deployment, or another clusterIP of a Service."""
+    before, after = render(OPEN), render(CASES["values-gpu"])
+    for kind, part in (("Deployment", "gateway"), ("Deployment", "triton"), ("Service", "triton")):
+        one_of, other = one(before, kind, part)["spec"], one(after, kind, part)["spec"]
+        assert one_of["selector"] == other["selector"]
+        assert one_of.get("clusterIP") == other.get("clusterIP")
+
+
+def test_each_part_has_an_account_of_its_own_without_a_token() -> None:
+    objects = render(OPEN)
+    for part in ("gateway", "triton"):
+        account = one(objects, "ServiceAccount", part)
+        assert account["automountServiceAccountToken"] is False
+        pod = one(objects, "Deployment", part)["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == account["metadata"]["name"]
+
+
+def test_everything_runs_by_its_digest_where_that_is_required() -> None:
+    images = {"image": {"digest": DIGEST}}
+    values = OPEN | {
+        "requireDigests": True, "gateway": images, "triton": images, "modelRepository": images,
+    }  # fmt: skip
+    for part in ("gateway", "triton"):
+        pod = one(render(values), "Deployment", part)["spec"]["template"]["spec"]
+        for each in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert each["image"].endswith(f"@{DIGEST}")
+
+
+def test_the_entry_waits_as_long_as_the_gateway_may_take() -> None:
+    objects = render(CASES["entry"])
+    settings_read = settings_of(environment(one(objects, "Deployment", "gateway")))
+    longest = settings_read.read_timeout + settings_read.longest_request
+    route, ingress = one(objects, "HTTPRoute", "gateway"), one(objects, "Ingress", "gateway")
+    assert int(route["spec"]["rules"][0]["timeouts"]["request"].rstrip("s")) > longest
+    notes = ingress["metadata"]["annotations"]
+    nginx = "nginx.ingress.kubernetes.io/proxy"
+    assert int(notes[f"{nginx}-read-timeout"]) > longest
+    assert int(notes[f"{nginx}-body-size"]) == settings_read.max_body_bytes
+    assert notes["cert-manager.io/cluster-issuer"] == "acme"
+    assert ingress["spec"]["tls"] == [{"hosts": ["mixer.example.org"], "secretName": "mixer-tls"}]

@@ -22,8 +22,16 @@ namespace: {{ .root.Release.Namespace }}
 labels: {{- include "mixer.labels" . | nindent 2 }}
 {{- end }}
 
+{{/* By its content where a digest is given; requireDigests refuses an image without. In: root, image. */}}
+{{- define "mixer.reference" -}}
+{{- if and .root.Values.requireDigests (not .image.digest) }}
+{{- fail (printf "requireDigests: the image %s needs its digest (sha256:...), which `docker push` prints" .image.repository) }}
+{{- end }}
+{{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ with .image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
 {{- define "mixer.image" -}}
-image: "{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}"
+image: {{ include "mixer.reference" . | quote }}
 imagePullPolicy: {{ .image.pullPolicy }}
 {{- end }}
 
@@ -35,9 +43,12 @@ capabilities: {drop: [ALL]}
 
 {{/* Of a pod: where it may run and as whom. In: root, component, its values, the user's number. */}}
 {{- define "mixer.pod" -}}
-serviceAccountName: {{ include "mixer.name" .root }}
+serviceAccountName: {{ include "mixer.name" .root }}-{{ .component }}
 automountServiceAccountToken: false
 enableServiceLinks: false
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -65,14 +76,15 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* The one source of the model repository: pvc, s3 or image. */}}
+{{/* The one source of the model repository: pvc, s3, image or imageVolume. */}}
 {{- define "mixer.repository" -}}
 {{- $given := list }}
 {{- if .Values.modelRepository.pvc.claim }}{{ $given = append $given "pvc" }}{{ end }}
 {{- if .Values.modelRepository.s3.bucket }}{{ $given = append $given "s3" }}{{ end }}
-{{- if .Values.modelRepository.image.name }}{{ $given = append $given "image" }}{{ end }}
+{{- if .Values.modelRepository.image.repository }}{{ $given = append $given "image" }}{{ end }}
+{{- if .Values.modelRepository.imageVolume.repository }}{{ $given = append $given "imageVolume" }}{{ end }}
 {{- if ne (len $given) 1 }}
-{{- fail (printf "modelRepository: exactly one of pvc.claim, s3.bucket and image.name is to be set; set are: %s" (join ", " $given | default "none")) }}
+{{- fail (printf "modelRepository: exactly one of pvc.claim, s3.bucket, image.repository and imageVolume.repository is to be set; set are: %s" (join ", " $given | default "none")) }}
 {{- end }}
 {{- first $given }}
 {{- end }}
@@ -82,4 +94,9 @@ topologySpreadConstraints:
 {{- fail (printf "autoscaling.kind is %q, expected none, hpa or keda" .autoscaling.kind) }}
 {{- end }}
 {{- if eq .autoscaling.kind "none" }}replicas: {{ .replicas }}{{ end }}
+{{- end }}
+
+{{/* What the models are: their digest, or all that says where they come from. */}}
+{{- define "mixer.models" -}}
+{{- .Values.modelRepository.digest | default (toJson .Values.modelRepository | sha256sum) }}
 {{- end }}
