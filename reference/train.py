@@ -10,6 +10,7 @@ so a run that was stopped and resumed ends in the same parameters.
 import dataclasses
 import json
 import logging
+import signal
 import time
 from collections import deque
 from pathlib import Path
@@ -189,7 +190,7 @@ class _Run:
                         self._save(NOT_MEASURED)
                         saved_at = time.monotonic()
                 if stopping.number or self.states.preempted(self.done):
-                    self._stop(stopping.number)
+                    self._stop(stopping.number or signal.SIGTERM)
         self.states.close()
         for dataset in (self.training, self.held_back):
             if isinstance(dataset, data.Files) and processes > 1:

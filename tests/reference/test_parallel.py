@@ -1,12 +1,14 @@
 """Data parallelism: the same curve on one device, on eight, and on eight in two processes."""
 
+import signal
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.reference.runs import arrays, curve, finish, run, start, write_images
+from tests.reference.runs import arrays, curve, finish, run, saved_step, start, write_images
 
 pytestmark = pytest.mark.timeout(600)  # programs are compiled, on however busy a machine
 # An epoch is one step here, so the curve has the loss of every step.
@@ -45,14 +47,45 @@ def test_eight_devices_draw_the_curve_of_one(
     assert_same_curve(out, one_device)
 
 
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_when_one_of_two_processes_is_told_to_stop_both_save_and_stop_at_the_same_step(
+    images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.npz"
+    flags: list[str | Path] = ["train", "--variant", "mixer_testing", "--batch-size", "8"]
+    flags += ["--validation", "16", "--epochs", "2000", "--data", images, "--out", out]
+    flags += ["--coordinator", free_address(), "--processes", "2", "--process"]
+    both = [start(*flags, str(process)) for process in range(2)]
+    deadline = time.monotonic() + 200
+    while not curve(out):
+        assert time.monotonic() < deadline, "no epoch came about"
+        assert all(process.poll() is None for process in both)
+        time.sleep(0.1)
+    both[1].send_signal(signal.SIGTERM)
+    last = []
+    for process in both:
+        done = finish(process)
+        assert done.returncode == 128 + signal.SIGTERM, done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("stopped after")]
+        assert len(lines) == 1, done.stderr
+        last += lines
+    assert (
+        last[0]
+        == last[1]
+        == f"stopped after step {saved_step(out)}, which is saved: go on " + ("with --resume")
+    )
+
+
 def test_two_processes_with_four_devices_each_draw_the_curve_of_one(
     images: Path, one_device: Path, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     out = tmp_path / "model.npz"
-    together = ["--coordinator", address, "--processes", "2", "--process"]
+    together = ["--coordinator", free_address(), "--processes", "2", "--process"]
     flags: list[str | Path] = ["train", *FLAGS, "--data", images, "--out", out]
     flags += ["--memory-gib", "0"]  # so that an image is decoded each time that it is needed
     both = [start(*flags, *together, str(process), devices=4) for process in range(2)]
