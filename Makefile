@@ -11,10 +11,16 @@ PIP_INSTALL := -m pip install --disable-pip-version-check $(if $(CI),--quiet)
 # PyTorch for CPUs, 190 MB to download, from its own page; TORCH=cuda takes PyPI's, which on Linux is 2.4 GB with CUDA.
 TORCH ?= cpu
 TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
-ifeq ($(TORCH)-$(shell uname -s),cpu-Linux)
+SYSTEM := $(shell uname -s)
+ifeq ($(TORCH)-$(SYSTEM),cpu-Linux)
 TORCH_BUILD := +cpu
 TORCH_SOURCE := --retries 1 --find-links $(TORCH_WHEELS)
 endif
+# What computes: triton, onnxruntime in the gateway's process, or auto, Triton where it can be had.
+ENGINE ?= $(if $(filter Linux,$(SYSTEM)),auto,onnxruntime)
+WHY = $(if $(filter auto,$(ENGINE)),$(COMMA) which cannot be had here as said above)
+COMMA := ,
+AGAIN := $(MAKE) --no-print-directory
 # onnxruntime uploads usage data by default; nothing that this project starts does.
 export ORT_DISABLE_TELEMETRY := 1
 
@@ -23,8 +29,15 @@ help: ## List every command
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: serve
-serve: .venv/.serve .venv-triton/.triton ## Start a local Triton and the gateway on http://127.0.0.1:8000
-	$(BIN)/python -m server --with-triton
+serve: .venv/.serve ## Start the gateway on http://127.0.0.1:8000, with a local Triton where there can be one
+	@case "$(ENGINE)" in auto|triton|onnxruntime) ;; \
+	  *) echo "ENGINE is '$(ENGINE)'; auto, triton or onnxruntime is expected" >&2; exit 2;; esac; \
+	if [ "$(ENGINE)" != onnxruntime ] && $(AGAIN) .venv-triton/.triton; then \
+	  exec $(BIN)/python -m server --with-triton; \
+	elif [ "$(ENGINE)" != triton ] && $(AGAIN) .venv/.onnxruntime; then \
+	  echo "Serving without Triton$(WHY): ONNX Runtime computes in the gateway's process"; \
+	  exec $(BIN)/python -m server --engine onnxruntime; \
+	else exit 1; fi
 
 .PHONY: test
 test: lint ## Lint, type-check and run every test but those of the containers

@@ -8,8 +8,9 @@ https://github.com/triton-inference-server/server/blob/main/docs/user_guide/mode
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
+from google.protobuf import json_format, text_format  # type: ignore[import-untyped]  # without types
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -18,6 +19,7 @@ __all__ = [
     "ModelConfig",
     "comments",
     "config_text",
+    "json_form",
     "model_config_pb2",
     "parameters",
     "parse_config",
@@ -68,6 +70,12 @@ def comments(text: str) -> list[str]:
             found.append(tokens.token.removeprefix("#").strip())
         tokens.NextToken()
     return found
+
+
+def json_form(config: ModelConfig) -> dict[str, Any]:
+    """The configuration as the JSON that Triton hands to a backend, without what is not set."""
+    form: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return form
 
 
 def parameters(config: ModelConfig) -> dict[str, str]:

@@ -15,6 +15,7 @@ import sys
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from server import client
+from server.local_triton.repository import check_repository
 from server.local_triton.supervisor import LocalTriton, LocalTritonError
 from server.observability import logs
 from server.process import gateway
@@ -45,13 +46,15 @@ def main() -> int:
     logs.set_up(settings.log_level, settings.log_format)
     quiet()
     try:
+        if settings.engine == "onnxruntime":
+            check_repository(settings.repository)
         http_protocol()  # told here, not by each of several workers
         with (
             listening(settings) as listeners,
             asyncio.Runner(loop_factory=new_event_loop) as runner,
         ):
             return runner.run(serve(settings, listeners))
-    except (UnsupportedUvicornError, ListenError) as error:
+    except (LocalTritonError, UnsupportedUvicornError, ListenError) as error:
         print(f"python -m server: {error}", file=sys.stderr)
         return 1
 

@@ -4,13 +4,14 @@ In: the command line and the environment (flags win). Out: one immutable `Settin
 does not fit is reported with its name, and so is a `MIXER_` variable that no setting has.
 """
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 PREFIX = "MIXER_"
@@ -48,18 +49,23 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    engine: Literal["triton", "onnxruntime"] = Field(
+        "triton",
+        description="What computes: Triton, or ONNX Runtime in this process, on the CPU.",
+    )
     triton_url: str = Field(
         "127.0.0.1:8001",
         description="Triton's gRPC address, HOST:PORT; several with commas between them. Every "
-        "address of a name is used. Unused with --with-triton.",
+        "address of a name is used. Unused with --with-triton and --engine onnxruntime.",
     )
     with_triton: bool = Field(False, description="Start and supervise a local Triton as well.")
     allow_changed_models: bool = Field(
         False,
-        description="Let the local Triton serve models whose graph was changed after its export.",
+        description="Serve models from --repository whose graph was changed after its export.",
     )
     repository: Path = Field(
-        CHECKOUT / "model_repository", description="Model repository of the local Triton."
+        CHECKOUT / "model_repository",
+        description="Model repository of the local Triton, or of this process.",
     )
     default_model: str = Field(
         "mixer_cifar10", min_length=1, description="Model of a request that names none."
@@ -169,6 +175,33 @@ class Settings(BaseSettings):
             return value.expanduser() if value else value
         except RuntimeError as error:
             raise ValueError(f"has no such home folder: {error}") from None
+
+    @field_validator("engine")
+    @classmethod
+    def _installed(cls, value: str) -> str:
+        if value == "onnxruntime" and importlib.util.find_spec(value) is None:
+            raise ValueError(
+                "needs the package onnxruntime, which `make .venv/.onnxruntime` installs, or "
+                "`pip install --require-hashes -r requirements/locked/onnxruntime.txt`"
+            )
+        return value
+
+    @field_validator("with_triton")
+    @classmethod
+    def _one_engine(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("engine") == "onnxruntime":
+            raise ValueError("starts a Triton, which --engine onnxruntime does without")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _one_process(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("engine") == "onnxruntime":
+            raise ValueError(
+                "should be 1 with --engine onnxruntime, since each process would hold every model; "
+                "several processes share a Triton's"
+            )
+        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -20,6 +20,8 @@ from server.local_triton.launch import Launch, LocalTritonError
 from server.local_triton.repository import ODD, usable_path
 
 BACKENDS = Path(__file__).resolve().parent / "backends"
+# What a backend has in common with the engine without Triton: how a config becomes a session.
+SESSION = Path(__file__).resolve().parents[1] / "engines/onnxruntime/session.py"
 ELSEWHERE = "`docker compose up` runs Triton in a container instead"
 # Nothing else of the caller's environment reaches Triton: no secrets, no PYTHON*, no LD_PRELOAD.
 PASSED_ON = (
@@ -114,6 +116,7 @@ def make_backends(found: Installation, folder: Path) -> None:
     stub.chmod(0o755)
     for name in OWN_BACKENDS:
         shutil.copytree(BACKENDS / name, folder / name, ignore=shutil.ignore_patterns("__*"))
+    shutil.copy(SESSION, folder / "onnxruntime")
     try:
         # Without arguments the stub only complains of that: exit status 1. The loader's own
         # failures, a missing libpython above all, are 127.

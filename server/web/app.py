@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from server import __version__
+from server.engines.engine import Engine
 from server.engines.triton.balancer import Balancer
 from server.observability import metrics, tracing
 from server.observability.telemetry import Telemetry
@@ -42,7 +43,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         metrics.start()
         tracing.start(__version__)
-        models = Balancer(triton_url, settings.default_model, settings.longest_request)
+        models = _engine(settings, triton_url)
         state.models = models
         state.readiness = Readiness(models)
         state.classifier = Classifier(settings, models)
@@ -113,6 +114,15 @@ def _add_middleware(app: FastAPI, dialects: list[Dialect]) -> None:
     app.add_middleware(Telemetry, log=settings.access_log)
     if tracing.wanted():
         app.add_middleware(tracing.Tracing)
+
+
+def _engine(settings: Settings, triton_url: str) -> Engine:
+    if settings.engine == "onnxruntime":
+        # Its package is there only where this engine was asked for.
+        from server.engines.onnxruntime.engine import OnnxRuntime  # noqa: PLC0415
+
+        return OnnxRuntime(settings.repository, settings.default_model)
+    return Balancer(triton_url, settings.default_model, settings.longest_request)
 
 
 async def _raise_as_problem(request: Request, error: Exception) -> NoReturn:

@@ -42,6 +42,7 @@ ALLOWED = {
         "grpc",
         "httptools",
         "numpy",
+        "onnxruntime",
         "opentelemetry",
         "PIL",
         "prometheus_client",
@@ -56,7 +57,7 @@ ALLOWED = {
         "uvloop",
     },
     # Runs inside Triton, in an environment of its own.
-    "server/local_triton/backends": {"jax", "numpy", "onnxruntime", "triton_python_backend_utils"},
+    "server/local_triton/backends": {"jax", "numpy", "session", "triton_python_backend_utils"},
     # A leaf, which no room's name is in.
     "contracts": {"google", "numpy", "PIL", "pillow_heif", "tritonclient"},
     "loadtest": {
@@ -152,7 +153,7 @@ FLOORS = (
     ("process",),
     ("web",),
     ("serving",),
-    ("engines.triton",),
+    ("engines.onnxruntime", "engines.triton"),
     ("engines",),
     ("images", "local_triton"),
     ("observability",),
@@ -161,6 +162,7 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Programs of their own, and what is chosen in one place: who may import these.
 ONLY_FROM = {
+    "engines.onnxruntime": {"server.web.app"},
     "engines.triton": {"server.web.app"},
     "local_triton": {"server.__main__", "server.triton_alone"},
 }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from contracts.labels import clean_served
+from server.engines.contract import instances_of, parameters_of, rule_of, shape_of
 from server.engines.model import (
     Entry,
     Model,
@@ -20,7 +21,6 @@ from server.engines.model import (
     probe_image,
 )
 from server.engines.triton.client import Client
-from server.engines.triton.contract import instances_of, parameters_of, rule_of, shape_of
 from server.observability import metrics
 from server.problems import (
     ContractBroken,

@@ -11,19 +11,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from contracts.resizing import Pixels
-from server.engines.model import Model, Probabilities, check_distribution, probe_image
+from server.engines.model import Model, Probabilities
+from server.engines.probe import PROBE_TIMEOUT, problem_of
 from server.engines.triton.catalogue import Catalogue
 from server.engines.triton.circuit_breaker import CircuitBreaker, State
 from server.engines.triton.client import Client
-from server.problems import ContractBroken, DeadlinePassed, ModelNotReady, Problem, TritonAway
+from server.problems import Problem, TritonAway
 
-# A dead backend must be told within 5 s: by a probe that takes no longer than this.
-PROBE_TIMEOUT = 3.0
-# A batchmate may move a probability by rounding; a broken model moves it by far more.
-PROBE_TOLERANCE = 1e-2
 PROBE_PAUSE = 0.5  # seconds between the probes of a model whose circuit breaker is not closed
 # A model is only slow, not stuck, while it is silent for no more than so many of its usual calls.
 SILENT_CALLS = 3
@@ -143,24 +138,8 @@ class Replica:
         return problem
 
     async def _answer_to_probe(self, model: Model) -> Problem | None:
-        image = probe_image(model.rule.height, model.rule.width)
-        try:
-            answers, _ = await self.catalogue.client.infer(model.name, [image], PROBE_TIMEOUT)
-            check_distribution(model.name, answers[0], model.parameters)
-        except DeadlinePassed:
-            # It may only stand in the queue behind others that do get their answers.
+        def answers_others() -> bool:
             usual = self._usual.get(model.name, 0.0)
-            if self.catalogue.answered_recently(model.name, SILENT_CALLS * usual):
-                return None
-            return ModelNotReady(
-                f"model {model.name!r} does not answer its probe within {PROBE_TIMEOUT:g} s"
-            )
-        except Problem as problem:
-            return problem
-        worst = float(np.abs(answers[0] - model.expected).max())
-        if worst > PROBE_TOLERANCE:
-            return ContractBroken(
-                f"model {model.name!r} answers its probe {worst:.2g} away from what it answered "
-                "when it was loaded"
-            )
-        return None
+            return self.catalogue.answered_recently(model.name, SILENT_CALLS * usual)
+
+        return await problem_of(model, self.catalogue.client.infer, answers_others, PROBE_TIMEOUT)

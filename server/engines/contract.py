@@ -1,7 +1,7 @@
-"""What a model on Triton must be so that the gateway can serve it.
+"""What a model must be so that the gateway can serve it.
 
-In: Triton's metadata and config of one model. Out: its sizes, resize rule, instances and
-parameters, or `ContractBroken` that says what does not fit.
+In: Triton's messages about one model: its metadata and its config. Out: its sizes, resize rule,
+instances and parameters, or `ContractBroken` that says what does not fit.
 """
 
 from tritonclient.grpc import model_config_pb2, service_pb2

@@ -1,0 +1,1 @@
+"""ONNX Runtime as the engine, in the gateway's own process."""
