@@ -17,7 +17,7 @@ CHART = CHECKOUT / "deploy/helm"
 VALUES = {path.stem: path for path in sorted(CHART.glob("values*.yaml"))}
 OLDEST, NEWEST = "1.31", "1.37"
 # Objects of other projects, whose schemas Kubernetes does not have.
-FOREIGN = {"ServiceMonitor", "ScaledObject", "HTTPRoute"}
+FOREIGN = {"ServiceMonitor", "ScaledObject", "HTTPRoute", "PrometheusRule"}
 OPEN: dict[str, Any] = {"allowAnonymous": True}
 EGRESS = [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}]
 STORE = {"bucket": "models", "prefix": "a/b/", "egress": EGRESS}
@@ -361,3 +361,9 @@ def test_the_entry_waits_as_long_as_the_gateway_may_take() -> None:
     assert int(notes[f"{nginx}-body-size"]) == settings_read.max_body_bytes
     assert notes["cert-manager.io/cluster-issuer"] == "acme"
     assert ingress["spec"]["tls"] == [{"hosts": ["mixer.example.org"], "secretName": "mixer-tls"}]
+
+
+def test_the_alerts_are_those_of_docker_compose() -> None:
+    rules = one(render(CASES["values-gpu"]), "PrometheusRule", "rules")["spec"]
+    file = CHECKOUT / "deploy/observability/rules/mixer-serving.yml"
+    assert rules == yaml.safe_load(file.read_text())
