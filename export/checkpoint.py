@@ -59,6 +59,7 @@ def load_classifier(
         normalization=stated.normalization or found.normalization,
         activation=found.activation,
         labels=found.labels,
+        tag=found.tag,
     )
 
 

@@ -38,6 +38,7 @@ class Classifier:
     normalization: Normalization = USUAL_NORMALIZATION
     activation: Activation = "softmax"
     labels: list[str] | None = None  # that came along with the weights
+    tag: str = ""  # of timm's weights: what they were trained on
     random_weights: bool = False
 
 

@@ -4,10 +4,12 @@ In: checked options. Out: a published model, or an exception that `__main__` tur
 """
 
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from contracts.imagenet import names_for
 from contracts.labels import (
     LabelsError,
     labels_text,
@@ -181,9 +183,11 @@ def _write_graph(
 
 def _labels(options: Options, classifier: Source) -> list[str]:
     num_classes = classifier.num_classes
-    if options.labels is None and classifier.labels is not None:
-        note(f"the classes' names came along with the weights: {', '.join(classifier.labels[:3])}…")
-        return classifier.labels
+    if options.labels is None:
+        for labels, origin in _known_labels(options, classifier):
+            if labels is not None:
+                note(f"the classes' names come from {origin}: {', '.join(labels[:3])}, …")
+                return labels
     if options.labels is None:
         labels = numbered_labels(num_classes)
         note(f"no --labels: the classes are called {labels[0]} to {labels[-1]}")
@@ -195,6 +199,19 @@ def _labels(options: Options, classifier: Source) -> list[str]:
     if repeated := repeated_labels(labels):
         note(f"--labels: several classes share the names {', '.join(repeated[:5])}")
     return labels
+
+
+def _known_labels(options: Options, classifier: Source) -> Iterator[tuple[list[str] | None, str]]:
+    """Where the names of the classes can come from, without --labels, the surest first."""
+    yield classifier.labels, "the weights' configuration"
+    path = options.checkpoint or options.onnx
+    if path is not None:
+        beside = path.with_suffix(".labels.txt")  # as `python -m reference train` writes them
+        if beside.is_file():
+            yield read_labels(beside, classifier.num_classes), str(beside)
+    sources = (classifier.source, classifier.tag)
+    found = (names_for(classifier.num_classes, source) for source in sources)
+    yield next((names for names in found if names is not None), None), "ImageNet-1k"
 
 
 def _origin(classifier: Source) -> str:

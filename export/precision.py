@@ -20,7 +20,7 @@ from export.options import Precision, UsageError
 from export.parity import Logits, Pixels, probe_images
 from export.preprocessing import Preprocessing
 from export.progress import track
-from export.quantization import activations, quantize
+from export.quantization import activations, part_biases, quantize
 
 # The share of images whose first class must stay the same. Rounding to 11 bits moves hardly
 # anything; to 8 bits it decides between classes that were as good as equal.
@@ -115,6 +115,7 @@ def reduce_precision(model: ir.Model, precision: Precision, samples: Images, scr
     if precision == "fp16":
         to_half(model)
     elif precision == "int8":
+        part_biases(model)
         tracked = track(_batches(samples.calibration), "calibrating")
         quantize(model, calibrate(model, activations(model), tracked, scratch))
 

@@ -81,7 +81,6 @@ def quantize(model: ir.Model, limits: dict[str, float]) -> None:
     """Change the graph in place; `limits` are the magnitudes that 127 stands for, by name."""
     quantized: dict[str, ir.Value] = {}
     for node in layers(model):
-        _part_bias(model, node)
         name, source = _named(node.inputs[0])
         if name not in quantized:
             down, up = _pair(model, source, limits[name])
@@ -95,8 +94,14 @@ def quantize(model: ir.Model, limits: dict[str, float]) -> None:
     remove_unused(model)
 
 
+def part_biases(model: ir.Model) -> None:
+    """Let the biases of the convolutions to quantise be added behind them, before calibration:
+    integer convolutions have none in FP32."""
+    for node in layers(model):
+        _part_bias(model, node)
+
+
 def _part_bias(model: ir.Model, node: ir.Node) -> None:
-    """Let a convolution's bias be added behind it: integer convolutions have none in FP32."""
     if node.op_type != "Conv" or len(node.inputs) < 3 or (bias := node.inputs[2]) is None:
         return
     name, output = _named(node.outputs[0])

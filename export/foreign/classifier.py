@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 import onnxruntime
 
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
@@ -44,6 +45,7 @@ class OnnxClassifier:
     family: str = "onnx"
     variant: str | None = None
     random_weights: bool = False
+    tag: str = ""
 
 
 class Original:
@@ -210,5 +212,6 @@ def _described(model: ir.Model, num_classes: int) -> ir.Model:
         output.type = ir.TensorType(ir.DataType.FLOAT)
         output.shape = ir.Shape(["batch", num_classes])
     model.graph.name = "classifier"
+    passes.ShapeInferencePass()(model)  # FP16 asks every value for its type
     onnx.checker.check_model(ir.to_proto(model))
     return model

