@@ -33,6 +33,8 @@ COMMANDS = {"classify": client.main, "key": keys.main}
 
 def main() -> int:
     """Run until told to stop; the exit status."""
+    if sys.argv[1:2] == ["serve"]:  # as SageMaker starts a container
+        del sys.argv[1]
     command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if command is not None:
         return command(sys.argv[2:])

@@ -18,10 +18,11 @@ from huggingface_hub import InferenceClient
 
 from contracts.images.decoding import read
 from contracts.resizing import ResizeRule
+from server.local_triton.supervisor import LocalTriton
 from server.settings import DIALECTS
 from server.web.dialects import ALL
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, Gateway, Guarded
+from tests.stack import DEFAULT_MODEL, Gateway, Guarded, running_gateway
 
 JPEG = photo(0)
 B64 = base64.b64encode(JPEG).decode()
@@ -416,3 +417,29 @@ def test_too_many_values_are_refused_before_they_are_parsed(client: httpx.Client
     body = b'{"inputs": [' + b"0," * 2**21 + b"0]}"
     response = client.post(f"/v2/models/{M}/infer", content=body)
     assert response.status_code == 413
+
+
+def test_vertex_ai_names_its_routes(triton: LocalTriton, tmp_path: Path) -> None:
+    route = "/v1/endpoints/5/deployedModels/7:predict"  # equal, where a user names none
+    flags = (f"--triton-url={triton.grpc_url}", f"--default-model={M}")
+    environment = {"AIP_PREDICT_ROUTE": route, "AIP_HEALTH_ROUTE": route}
+    with running_gateway(tmp_path / "log", *flags, environment=environment) as gateway:
+        url = gateway.url + route
+        assert httpx.get(url, trust_env=False).status_code == 200
+        body = {"instances": [{"content": B64, "mimeType": "image/jpeg"}]}
+        answer = httpx.post(url, json=body, trust_env=False, timeout=30)
+        assert len(answer.json()["predictions"][0]) == 10
+        assert httpx.post(url, json={}, trust_env=False).json()["error"]
+
+
+def test_dialects_are_switched_off(triton: LocalTriton, tmp_path: Path) -> None:
+    flags = (f"--triton-url={triton.grpc_url}", f"--default-model={M}", "--dialects", "oip")
+    with (
+        running_gateway(tmp_path / "log", *flags) as gateway,
+        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+    ):
+        assert client.get(f"/v2/models/{M}").status_code == 200
+        for path in ("/hf", f"/predictions/{M}", "/invocations", f"/v1/models/{M}:predict"):
+            response = client.post(path, content=JPEG)
+            assert response.status_code == 404
+            assert response.headers["content-type"] == "application/problem+json"
