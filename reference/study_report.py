@@ -135,10 +135,15 @@ def draw(study: dict[str, Any], points: list[Point], out: Path) -> None:
         right.plot(images, gap, marker="o", label=label)
     for axes, text in ((left, "test accuracy, %"), (right, "training − test accuracy, points")):
         axes.set(xlabel="training images", ylabel=text, xscale="log")
+        counts = sorted({point.runs[0]["images"] for point in points})
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
-        axes.legend()
-    steps, seeds = study["plan"]["steps"], max(len(point.runs) for point in points)
-    figure.suptitle(f"CIFAR-10, {steps} steps of 128 each, up to {seeds} seeds, 95 % intervals")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    seeds = sorted({len(point.runs) for point in points})
+    each = f"seeds: {' or '.join(map(str, seeds))}"
+    steps = study["plan"]["steps"]
+    figure.suptitle(f"CIFAR-10, {steps} steps of 128 images each; {each}; 95 % intervals")
     buffer = io.BytesIO()
     kind = out.suffix.removeprefix(".")
     with mpl.rc_context({"svg.hashsalt": "study"}):
