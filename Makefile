@@ -82,6 +82,10 @@ compose-test: .venv/.test .venv-triton/.triton ## Run the tests of the container
 bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside a plain server (12 minutes)
 	$(BIN)/python -m loadtest bench serving
 
+.PHONY: proof
+proof: .venv/.test .venv-triton/.triton ## Follow a real classifier's accuracy from PyTorch to HTTP: make proof PHOTOS=folder
+	$(BIN)/python -m tests.proof $(PHOTOS)
+
 .PHONY: export
 export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)
 
