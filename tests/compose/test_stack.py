@@ -54,6 +54,7 @@ def test_the_example_names_every_variable_and_no_other() -> None:
     """`.env.example` against the compose files, and its MIXER_ variables against the settings."""
     files = "".join(path.read_text() for path in CHECKOUT.glob("docker-compose*.yml"))
     read = set(re.findall(r"\$\{([A-Z_]+)", files)) - {"VARIABLE"}
+    read |= set(re.findall(r"\b(PYTHON_IMAGE): ?\}", files))  # passed on if it is set
     example = (CHECKOUT / ".env.example").read_text()
     named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
     settings = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
@@ -61,7 +62,9 @@ def test_the_example_names_every_variable_and_no_other() -> None:
     assert not any(name.startswith(CLIENT_PREFIX) for name in named)
     assert {name for name in named if not name.startswith(PREFIX)} == read
     for name, value in re.findall(r"^#([A-Z_]+)=(.*)$", example, re.MULTILINE):
-        if name in read and name not in ("TRACING", "GPU_COUNT", "TRITON_MEMORY", "TRITON_SHM"):
+        # Without a default, or with another for GPUs.
+        special = {"PYTHON_IMAGE", "HEIC", "TRACING", "GPU_COUNT", "TRITON_MEMORY", "TRITON_SHM"}
+        if name in read - special:
             assert f"${{{name}:-{value}}}" in files, f"{name} has another default"
 
 
