@@ -83,7 +83,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 
 FROM ${PYTHON_IMAGE} AS runtime
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Mixer Serving" \
       org.opencontainers.image.description="Image classifiers behind NVIDIA Triton and a FastAPI gateway" \

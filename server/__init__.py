@@ -4,4 +4,4 @@
 protocol alone.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

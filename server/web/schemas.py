@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
+from server import __version__
 from server.problems import CLASSES, UnsupportedType
 from server.serving.predictions import Prediction
 
@@ -145,9 +146,12 @@ class Models(Answer):
 class Live(Answer):
     """The process runs."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"status": "live"}})
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"status": "live", "version": __version__}}
+    )
 
     status: Literal["live"] = "live"
+    version: str = Field(default=__version__, description="Of the gateway.")
 
 
 class Ready(Answer):

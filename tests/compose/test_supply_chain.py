@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from server import __version__
 from tests.compose.stack import BASE_IMAGE, missing, run
 from tests.waiting import CHECKOUT
 
@@ -78,3 +80,17 @@ def test_the_base_is_named_by_its_digest() -> None:
     """Under the name that the tests build on where no registry is reached."""
     (base,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", (CHECKOUT / "Dockerfile").read_text(), re.M)
     assert re.fullmatch(re.escape(BASE_IMAGE) + "@sha256:[0-9a-f]{64}", base)
+
+
+def test_images_of_a_release_are_named_by_whoever_pulls_them() -> None:
+    files = ("-f", "docker-compose.yml", "-f", "docker-compose.images.yml")
+    compose = ("docker", "compose", *files, "--profile", "export", "config")
+    done = run(*compose, check=False, variables={"IMAGES": ""})
+    assert done.returncode != 0
+    assert "is where the images lie" in done.stderr
+    services = yaml.safe_load(run(*compose, variables={"IMAGES": "x.example.org/a"}).stdout)[
+        "services"
+    ]
+    for name in ("gateway", "triton", "export"):
+        assert services[name]["image"] == f"x.example.org/a/{name}:{__version__}"
+        assert "build" not in services[name]

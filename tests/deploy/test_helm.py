@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from server import settings
+from server import __version__, settings
 from tests.waiting import CHECKOUT
 
 CHART = CHECKOUT / "deploy/helm"
@@ -18,7 +18,8 @@ VALUES = {path.stem: path for path in sorted(CHART.glob("values*.yaml"))}
 OLDEST, NEWEST = "1.31", "1.37"
 # Objects of other projects, whose schemas Kubernetes does not have.
 FOREIGN = {"ServiceMonitor", "ScaledObject", "HTTPRoute", "PrometheusRule"}
-OPEN: dict[str, Any] = {"allowAnonymous": True}
+IMAGES = {"images": "registry.example.org/mixer-serving"}
+OPEN: dict[str, Any] = IMAGES | {"allowAnonymous": True}
 EGRESS = [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}]
 STORE = {"bucket": "models", "prefix": "a/b/", "egress": EGRESS}
 NO_EGRESS = OPEN | {"modelRepository": {"image": {"repository": ""}, "s3": {"bucket": "b"}}}
@@ -31,7 +32,7 @@ ANYBODY = {"values", "values-wheel"}  # the other files name a Secret with keys
 DIGEST = f"sha256:{'0' * 64}"
 CASES: dict[str, dict[str, Any]] = {
     **{
-        name: yaml.safe_load(path.read_text()) | (OPEN if name in ANYBODY else {})
+        name: yaml.safe_load(path.read_text()) | (OPEN if name in ANYBODY else IMAGES)
         for name, path in VALUES.items()
     },
     "s3": S3,
@@ -45,7 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
             "ingress": {"enabled": True, "tlsSecret": "mixer-tls", "certManagerIssuer": "acme"},
         }
     },
-    "keys": {"gateway": {"keysSecret": "keys", "env": {"MIXER_ACCESS_LOG": "true"}}},
+    "keys": IMAGES | {"gateway": {"keysSecret": "keys", "env": {"MIXER_ACCESS_LOG": "true"}}},
     "closed": OPEN
     | {
         "gateway": {"allowedClients": [{"podSelector": {}}]},
@@ -272,7 +273,7 @@ def test_images_users_and_commands_are_those_of_the_dockerfile() -> None:
         text = next(part for part in stages if re.match(rf"\S+ AS {stage}\n", part))
         deployment = one(render(values), "Deployment", "triton")
         started = container(deployment)
-        assert started["image"] == f"mixer-serving/{stage}:0.1.0"
+        assert started["image"] == f"registry.example.org/mixer-serving/{stage}:{__version__}"
         listed = re.search(r"^CMD (\[.*\])", text, re.MULTILINE)
         assert listed
         assert started["command"][: len(yaml.safe_load(listed[1]))] == yaml.safe_load(listed[1])
@@ -367,3 +368,31 @@ def test_the_alerts_are_those_of_docker_compose() -> None:
     rules = one(render(CASES["values-gpu"]), "PrometheusRule", "rules")["spec"]
     file = CHECKOUT / "deploy/observability/rules/mixer-serving.yml"
     assert rules == yaml.safe_load(file.read_text())
+
+
+def images_of(objects: list[Object]) -> list[str]:
+    pods = [each["spec"]["template"]["spec"] for each in objects if each["kind"] == "Deployment"]
+    return [
+        container["image"]
+        for pod in pods
+        for container in [*pod["containers"], *pod.get("initContainers", [])]
+    ]
+
+
+def test_no_image_has_a_name_that_somebody_else_could_own() -> None:
+    with pytest.raises(RuntimeError, match="images: say where the images of this project lie"):
+        render({"allowAnonymous": True})
+    for image in images_of(render(OPEN)):
+        assert image.startswith("registry.example.org/mixer-serving/")
+    own = render(
+        OPEN
+        | {
+            "images": "other.example.org:5000/a/",
+            "gateway": {"image": {"repository": "x.example.org/y"}},
+        }
+    )
+    assert {image.rpartition(":")[0] for image in images_of(own)} == {
+        "x.example.org/y",
+        "other.example.org:5000/a/triton-nvidia",
+        "other.example.org:5000/a/models",
+    }

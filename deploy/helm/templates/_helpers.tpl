@@ -22,12 +22,18 @@ namespace: {{ .root.Release.Namespace }}
 labels: {{- include "mixer.labels" . | nindent 2 }}
 {{- end }}
 
-{{/* By its content where a digest is given; requireDigests refuses an image without. In: root, image. */}}
+{{/* Below `images` if its repository is a name alone; by its content where a digest is given; requireDigests refuses an
+image without. In: root, image. */}}
 {{- define "mixer.reference" -}}
 {{- if and .root.Values.requireDigests (not .image.digest) }}
 {{- fail (printf "requireDigests: the image %s needs its digest (sha256:...), which `docker push` prints" .image.repository) }}
 {{- end }}
-{{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ with .image.digest }}@{{ . }}{{ end }}
+{{- $repository := .image.repository }}
+{{- if not (contains "/" $repository) }}
+{{- $where := required "images: say where the images of this project lie, such as registry.example.org/mixer-serving; they have no default, since whoever owned that name would run code in your cluster" .root.Values.images }}
+{{- $repository = printf "%s/%s" (trimSuffix "/" $where) $repository }}
+{{- end }}
+{{- $repository }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ with .image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{- define "mixer.image" -}}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from server import __version__
 from server.local_triton.supervisor import LocalTriton
 from server.web.dialects import ALL, of_path
 from tests.photos import photo
@@ -323,7 +324,7 @@ def test_models_are_listed_and_shown(client: httpx.Client) -> None:
 
 
 def test_health(client: httpx.Client) -> None:
-    assert client.get("/livez").json() == {"status": "live"}
+    assert client.get("/livez").json() == {"status": "live", "version": __version__}
     for path in ("/readyz", "/healthz"):
         assert client.get(path).json() == {
             "status": "ready",
