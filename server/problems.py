@@ -254,6 +254,15 @@ class ModelNotReady(Problem):
     retry_after = 1
 
 
+class DecodingStuck(Problem):
+    """Images wait to be decoded, and none is: what decodes is stopped or stuck."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    name = "decoding-stuck"
+    title = "Decoding is stuck"
+    retry_after = 1
+
+
 class Draining(Problem):
     """The gateway is about to end: it still answers, but wants no new clients."""
 
@@ -298,6 +307,7 @@ CLASSES: tuple[type[Problem], ...] = (
     ContractBroken,
     TritonAway,
     ModelNotReady,
+    DecodingStuck,
     Draining,
     DeadlinePassed,
 )

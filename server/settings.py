@@ -5,6 +5,7 @@ does not fit is reported with its name, and so is a `MIXER_` variable that no se
 """
 
 import importlib.util
+import ipaddress
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
+
+from server.container import memory_limit
 
 PREFIX = "MIXER_"
 CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py
@@ -122,7 +125,20 @@ class Settings(BaseSettings):
         default_factory=cores,
         ge=1,
         le=256,
-        description="Threads that decode images; one per core by default.",
+        description="Threads that decode images, and as many processes for large ones; one per "
+        "core by default.",
+    )
+    max_decode_bytes: int | None = Field(
+        None,
+        ge=2**26,
+        description="Memory that decoding takes at once, in bytes; what waits for it waits, an "
+        "image that needs more gets 413. Without, half of what the container may use, shared by "
+        "--workers.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks of proxies whose X-Forwarded-For is believed, with "
+        "commas between them: 10.0.0.0/8,::1. Clients, told apart by key or address, share fairly.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message to log."
@@ -162,6 +178,13 @@ class Settings(BaseSettings):
     def longest_request(self) -> float:
         """Most seconds from the last byte of a request to its answer."""
         return max(self.request_timeout, self.max_request_timeout)
+
+    @property
+    def decode_bytes(self) -> int:
+        """Memory that one process may take for decoding."""
+        if self.max_decode_bytes is not None:
+            return self.max_decode_bytes
+        return max(2**26, memory_limit() // (2 * self.workers))
 
     @property
     def grace(self) -> float:
@@ -229,6 +252,13 @@ class Settings(BaseSettings):
         known = set(names) <= set(DIALECTS.split(",")) and len(set(names)) == len(names)
         if value != "none" and not known:
             raise ValueError(f"should be none, or some of {DIALECTS} with commas between them")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for each in filter(None, value.split(",")):
+            ipaddress.ip_network(each.strip())  # its message names what is wrong
         return value
 
     @field_validator("triton_url")

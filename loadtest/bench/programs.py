@@ -17,8 +17,8 @@ import tyro
 from loadtest.usage import USER_MISTAKES
 
 NAMES = (
-    "serving", "start", "profile", "overload", "outages", "soak", "rolling", "replicas",
-    "queueing", "graphs", "yardstick",
+    "serving", "start", "profile", "overload", "attack", "outages", "soak", "rolling",
+    "replicas", "queueing", "graphs", "yardstick",
 )  # fmt: skip
 INDENT = max(map(len, NAMES))
 

@@ -112,12 +112,14 @@ class Connection(asyncio.Protocol):
 class Http:
     """Kept connections to one server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, address: str | None = None) -> None:
+        """`address` is the one of this machine that the connections come from, any if None."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise TargetError(f"{url}: expected an address such as http://127.0.0.1:8000")
         self._host, self._port = parts.hostname, parts.port or 80
         self._netloc = parts.netloc
+        self._local = (address, 0) if address else None
         # The variable that the gateway's own client reads.
         self._key = os.environ.get("MIXER_CLIENT_KEY", "")
         self._idle: list[tuple[float, Connection]] = []  # since when
@@ -138,7 +140,9 @@ class Http:
         connection = self._take()
         if connection is None:
             loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(Connection, self._host, self._port)
+            _, connection = await loop.create_connection(
+                Connection, self._host, self._port, local_addr=self._local
+            )
         # A timer by hand: asyncio.timeout costs as much as all the rest of a request.
         timer = asyncio.get_running_loop().call_later(PATIENCE, connection.give_up)
         try:

@@ -28,6 +28,12 @@ def begins_like_image(data: bytes) -> bool:
     return True
 
 
+def kind_of(data: bytes) -> str:
+    """Pillow's name of the format, told by the bytes. Raises `UnsupportedType`."""
+    with _problems():
+        return formats.sniff(data)
+
+
 def is_quick(data: bytes) -> bool:
     """Whether reading and decoding take no longer than the bytes and the pixels tell.
 

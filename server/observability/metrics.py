@@ -5,6 +5,7 @@ text that GET /metrics gives. With `--workers` each process writes its numbers i
 folder that `PROMETHEUS_MULTIPROC_DIR` names, and whichever worker is asked answers for all.
 """
 
+import functools
 import os
 import platform
 from collections.abc import Mapping
@@ -22,7 +23,6 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from server import __version__
-from server.observability.timings import STAGES
 
 __all__ = ["CONTENT_TYPE_LATEST", "FOLDER_VARIABLE", "render", "start"]
 
@@ -45,11 +45,9 @@ tasks = Gauge(
 stage_seconds = Histogram(
     "mixer_stage_seconds",
     "Seconds that a request to /classify or /classify/batch spent in a stage.",
-    ("stage",),
+    ("stage", "model"),
     buckets=SECONDS,
 )
-# Looked up once, not for every request.
-seconds_of = {stage: stage_seconds.labels(stage) for stage in (*STAGES, "total")}
 shed = Counter("mixer_requests_shed", "Requests refused because the gateway was too busy.")
 unreadable = Counter(
     "mixer_images_refused", "Images that were refused or could not be decoded.", ("reason",)
@@ -63,6 +61,19 @@ image_bytes = Histogram(
     "mixer_image_bytes",
     "Encoded size of the images sent.",
     buckets=tuple(float(4**power) for power in range(5, 14)),
+)
+decode_oldest = Gauge(
+    "mixer_decode_oldest_seconds",
+    "For how long the oldest image has waited to be decoded, or is being decoded.",
+    multiprocess_mode="livemax",
+)
+decode_waiting = Gauge(
+    "mixer_decode_waiting", "Images that wait to be decoded.", multiprocess_mode="livesum"
+)
+decode_bytes = Gauge(
+    "mixer_decode_bytes",
+    "Memory that the images which are being decoded may take.",
+    multiprocess_mode="livesum",
 )
 average_batch = Gauge(
     "mixer_triton_average_batch",
@@ -92,6 +103,12 @@ ABOUT_IMAGES = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 }
+
+
+@functools.cache
+def seconds_of(stage: str, model: str) -> Histogram:
+    """The histogram of one stage: looked up once, not for every request."""
+    return stage_seconds.labels(stage, model)
 
 
 def start() -> None:

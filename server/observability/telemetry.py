@@ -78,8 +78,8 @@ def count(scope: Scope, path: str, status: int) -> None:
     for stage in STAGES:
         seconds = getattr(timings, stage)
         if seconds is not None:
-            metrics.seconds_of[stage].observe(seconds)
-    metrics.seconds_of["total"].observe(time.perf_counter() - timings.started)
+            metrics.seconds_of(stage, model).observe(seconds)
+    metrics.seconds_of("total", model).observe(time.perf_counter() - timings.started)
 
 
 def no_request(problem: Problem, request_id: str, *, log: bool) -> None:

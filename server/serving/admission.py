@@ -1,9 +1,10 @@
 """Whether one more image can be answered in time, told before any work is done for it.
 
-In: how many images a request has and how many seconds it may take. Out: a `Ticket`, or `TooBusy`
-with the seconds after which the queue has become short enough. The service rate is measured, never
-configured: images answered per second in which there was something to do, with the last seconds
-counting most. One gate stands before each model.
+In: how many images a request has, of which client, and how many seconds it may take. Out: a
+`Ticket`, or `TooBusy` with the seconds after which the queue has become short enough. As with CoDel
+(RFC 8289), what counts is the delay in the queue, never its length, and it is the delay of this
+client: one that asks for little is admitted while another, which fills the queue, is refused. One
+gate stands before each model.
 """
 
 import math
@@ -13,9 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from server.problems import ModelNotReady, TooBusy
+from server.serving.load import Load
 
-# Busy seconds after which an answer counts 1/e in the measured rate.
-MEMORY = 2.0
 # Of a deadline: the rest is for what varies, so that nearly all that is admitted is in time. A
 # longer queue would only make every answer later, not more of them.
 MARGIN = 0.5
@@ -26,41 +26,40 @@ STUCK_SECONDS = 3.0
 
 
 class Gate:
-    """Counts the images that are under way to one model, and how fast they get done."""
+    """Counts the images that are under way to one model, and how fast it answers them."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
-        self.waiting = 0
-        self._clock = clock
-        self._done = 0.0
-        self._busy = 0.0
-        self._since = 0.0  # the last answer, or when there was something to do again
+        self.load = Load(clock)
 
-    def enter(self, images: int, seconds: float) -> "Ticket":
+    @property
+    def waiting(self) -> int:
+        """Images that have been admitted and have no answer yet."""
+        return round(self.load.waiting)
+
+    def enter(self, images: int, seconds: float, client: str = "") -> "Ticket":
         """Admit a request; use the ticket as a context manager. Raises as `check`."""
-        self.check(images, seconds)
-        if self.waiting == 0:
-            self._since = self._clock()
-        self.waiting += images
-        return Ticket(self, images)
+        self.check(images, seconds, client)
+        self.load.admit(client, images)
+        return Ticket(self.load, client, images)
 
-    def check(self, images: int, seconds: float) -> None:
+    def check(self, images: int, seconds: float, client: str = "") -> None:
         """Raise what `enter` would raise now: `TooBusy`, or `ModelNotReady` if nothing moves.
 
         A lone request is always admitted: there is nothing to wait for.
         """
         if self.waiting == 0:
             return
-        ahead = self.waiting + images
-        if self._done == 0:
+        ahead = self.load.ahead(client, images)
+        rate = self.load.rate
+        if rate == 0:
             if ahead > UNMEASURED:
                 raise TooBusy(f"{self.waiting} images wait for the first answer; try again")
             return
-        rate = self._done / self._busy
         excess = ahead / rate - MARGIN * seconds
         if excess <= 0:
             return
-        idle = self._clock() - self._since
+        idle = self.load.idle
         if idle > max(STUCK_SECONDS, 2 * self.waiting / rate):
             raise ModelNotReady(f"model {self.name!r} has not answered anything for {idle:.1f} s")
         raise TooBusy(
@@ -69,31 +68,31 @@ class Gate:
             max(1, math.ceil(excess)),
         )
 
-    def leave(self, images: int, *, answered: bool) -> None:
-        """Called by the ticket."""
-        self.waiting -= images
-        if not answered:
-            return
-        now = self._clock()
-        # A long standstill is forgotten soon after it has ended.
-        spent = max(1e-6, now - self._since)
-        kept = math.exp(-spent / MEMORY)
-        self._busy = self._busy * kept + min(spent, MEMORY)
-        self._done = self._done * kept + images
-        self._since = now
-
 
 class Ticket:
     """The place of one request in the queue of a gate; what is not done at the end gave up."""
 
-    def __init__(self, gate: Gate, images: int) -> None:
-        self._gate = gate
-        self._images = images
+    def __init__(self, load: Load, client: str, images: int) -> None:
+        self._load = load
+        self._client = client
+        self._images = images  # that are neither done nor refused
+        self._begun = 0
+
+    def begin(self) -> None:
+        """One image has become pixels, and waits for the model alone."""
+        self._begun += 1
+        self._load.begin(1)
 
     def done(self) -> None:
-        """One image has got its answer."""
+        """One image, which had begun, has got its answer from the model."""
         self._images -= 1
-        self._gate.leave(1, answered=True)
+        self._begun -= 1
+        self._load.end(self._client, 1, begun=True, done=1)
+
+    def refused(self) -> None:
+        """One image is answered without the model."""
+        self._images -= 1
+        self._load.end(self._client, 1, begun=False)
 
     def __enter__(self) -> Self:
         return self
@@ -104,4 +103,8 @@ class Ticket:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._gate.leave(self._images, answered=False)
+        if self._begun:
+            self._load.end(self._client, self._begun, begun=True)
+        if self._images > self._begun:
+            self._load.end(self._client, self._images - self._begun, begun=False)
+        self._images = self._begun = 0

@@ -4,12 +4,12 @@ In: one image at a time. Out: its probabilities. Triton's dynamic batcher joins 
 joining them here first costs one call instead of many, and a call costs more than a small model.
 Nothing waits for company: an image goes at once unless every instance of the model has a batch to
 work on. Then one more batch goes ahead, so that an instance finds it when it is done, as soon as it
-is as large as those; and what has gathered otherwise goes as soon as one returns.
+is as large as those; and what has gathered otherwise goes as soon as one returns. Among those that
+wait the order is fair (server/serving/fairness.py).
 """
 
 import asyncio
 import math
-from collections import deque
 from contextvars import Context, copy_context
 
 from contracts.resizing import Pixels
@@ -18,6 +18,7 @@ from server.engines.model import Model, Probabilities
 from server.observability import tracing
 from server.problems import Problem
 from server.serving.admission import Gate
+from server.serving.fairness import FairQueue
 
 Answer = tuple[Probabilities, str]
 # The context is that of the request, for the log and for traces.
@@ -33,18 +34,18 @@ class Batcher:
         self.gate = Gate(model.name)
         self._engine = engine
         self._seconds = seconds
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: FairQueue[Waiting] = FairQueue()
         self._under_way: dict[asyncio.Task[None], int] = {}  # the images of each call
         self._will_send = False
 
-    async def infer(self, image: Pixels) -> Answer:
+    async def infer(self, image: Pixels, client: str = "") -> Answer:
         """Probabilities float32[K] of uint8[H, W, 3], and the version that answered.
 
         Raises as `Engine.infer`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((image, future, copy_context()))
+        self._waiting.push(client, 1, (image, future, copy_context()))
         if self.gate.waiting == 1:
             self._send()  # no other could join
         elif not self._will_send:
@@ -62,12 +63,14 @@ class Batcher:
         while len(self._waiting) >= self._enough(most):
             batch: list[Waiting] = []
             while self._waiting and len(batch) < most:
-                image, future, context = self._waiting.popleft()
+                image, future, context = self._waiting.pop()
                 if not future.done():  # its request has not been given up
                     batch.append((image, future, context))
             if batch:
                 task = asyncio.create_task(self._run(batch), context=batch[0][2])
                 self._under_way[task] = len(batch)
+        if not self._waiting and not self._under_way:
+            self._waiting.rest()
 
     def _enough(self, most: int) -> float:
         """How many images have to wait for a call to be made now."""

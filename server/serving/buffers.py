@@ -1,10 +1,13 @@
 """The bytes of request bodies that are held in memory, counted over all requests.
 
 In: the bytes of one body as they arrive. Out: `BodyTooLarge` or `TooBusy` where a limit is passed.
-A request that was given up goes on counting as long as a thread still works on its image.
+A request that was given up goes on counting as long as a thread still works on its image. One
+client may hold as much as is left free, and no more: so there is always room for another (dynamic
+thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998).
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,11 +23,12 @@ class Buffers:
         self.max_held = max_held
         self.seconds = seconds
         self.held = 0
+        self.by_client: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator["Hold"]:
+    def hold(self, client: str = "") -> Iterator["Hold"]:
         """A body is read and held inside, and for as long as somebody else keeps it."""
-        hold = Hold(self)
+        hold = Hold(self, client)
         try:
             yield hold
         finally:
@@ -36,6 +40,7 @@ class Hold:
     """The share of one request in what is held: until each that keeps it has released it."""
 
     buffers: Buffers
+    client: str = ""
     size: int = 0
     keepers: int = 1
 
@@ -47,15 +52,30 @@ class Hold:
         """Let go of what the request, or a `keep`, has held."""
         self.keepers -= 1
         if self.keepers == 0:
-            self.buffers.held -= self.size
+            self._add(-self.size)
 
     def take(self, count: int) -> None:
         """Account for `count` more bytes. Raises `BodyTooLarge` or `TooBusy`."""
+        buffers = self.buffers
         self.size += count
-        self.buffers.held += count
-        if self.size > self.buffers.max_bytes:
+        self._add(count)
+        if self.size > buffers.max_bytes:
             raise BodyTooLarge(
-                f"the body has more than the {self.buffers.max_bytes} bytes that are accepted"
+                f"the body has more than the {buffers.max_bytes} bytes that are accepted"
             )
-        if self.buffers.held > self.buffers.max_held:
+        if buffers.held > buffers.max_held:
             raise TooBusy("the requests under way fill the memory that they may take; try again")
+        # A lone request may take all of it.
+        mine = buffers.by_client[self.client]
+        if mine > max(self.size, buffers.max_held - buffers.held):
+            raise TooBusy(
+                f"the requests of this client under way have {mine} bytes, as many as are left for "
+                "all others; try again"
+            )
+
+    def _add(self, count: int) -> None:
+        buffers = self.buffers
+        buffers.held += count
+        buffers.by_client[self.client] += count
+        if not buffers.by_client[self.client]:
+            del buffers.by_client[self.client]

@@ -1,145 +1,139 @@
 """From the bytes of images to predictions: the way every request to /classify takes.
 
-In: images, a `Model` and the seconds they may take. Out: probabilities. What cannot be done in time
-is refused before anything is done for it. Decoding happens in a bounded pool of threads; the rest
-waits in the event loop, where images for the same model meet.
+In: images, a `Model`, the client and the seconds they may take. Out: probabilities. What cannot
+be done in time is refused before anything is done for it. Each image has a price, told from
+its header; decoding happens in bounded places (server/serving/decoding.py); the rest waits in the
+event loop, where images for the same model meet.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from http import HTTPStatus
 
-from contracts.resizing import Pixels, ResizeRule
+from contracts.resizing import Pixels
 from server.engines.engine import Engine
 from server.engines.model import Model, Probabilities, check_distribution
-from server.images.decoding import decode, is_quick, open_header
-from server.niceness import give_way
+from server.images import cost
+from server.images.cost import Price
+from server.images.decoding import decode, is_quick, kind_of, open_header
 from server.observability import metrics
 from server.observability.timings import Timings
 from server.problems import DeadlinePassed, NoImage, Problem
 from server.serving.admission import Ticket
 from server.serving.batching import Batcher
 from server.serving.buffers import Hold
+from server.serving.decoding import Decoding
 from server.settings import Settings
 
 # For an image this small the hop to a thread and back costs more than decoding it.
 INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
+INLINE_SCANS = 20  # of a JPEG: others have about 10
+START_OF_SCAN = b"\xff\xda"
+# Telling the price of so many bytes takes a tenth of a millisecond; of more, a thread does it.
+PRICED_INLINE_BYTES = 256 * 2**10
 
 Image = bytes | Pixels  # encoded, or as the model takes it
 Answer = tuple[Probabilities, str]  # float32[K], and the version that answered
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a request wants, who it is from, and the seconds that it may take."""
+
+    model: Model
+    seconds: float
+    client: str
+    timings: Timings
+    hold: Hold
+
+
 class Classifier:
-    """Classifies images; holds the pool of decoding threads. Close it at the end."""
+    """Classifies images; holds the places where they are decoded. Close it at the end."""
 
     def __init__(self, settings: Settings, models: Engine) -> None:
         self.models = models
         self._longest = settings.longest_request
         self._max_pixels = settings.max_pixels
         self._batchers: dict[str, Batcher] = {}
-        self._threads = ThreadPoolExecutor(
-            settings.decode_threads, thread_name_prefix="decode", initializer=give_way
+        self.decoding = Decoding(
+            settings.decode_threads, settings.decode_bytes, settings.max_pixels
         )
 
-    def close(self) -> None:
-        """End the threads, after the images that they have begun."""
-        self._threads.shutdown(cancel_futures=True)
+    async def close(self) -> None:
+        """End the threads, after the images that they have begun, and the processes."""
+        await self.decoding.close()
 
-    async def one(
-        self,
-        data: Image,
-        model: Model,
-        seconds: float,
-        timings: Timings,
-        *,
-        hold: Hold,
-    ) -> Answer:
+    async def one(self, data: Image, terms: Terms) -> Answer:
         """The probabilities for one image, and the version that answered.
 
-        Given up, it keeps `hold` until a thread that has begun to decode the image is done.
-        Raises the `Problem` of whatever fails: `TooBusy` at once when `seconds` will not do,
+        Given up, it keeps its `hold` until a thread that has begun to decode the image is done.
+        Raises the `Problem` of whatever fails: `TooBusy` at once when the seconds will not do,
         `DeadlinePassed` when they did not.
         """
-        with self._admit(model, 1, seconds, timings) as ticket:
+        with self._admit(1, terms) as ticket:
             try:
-                async with asyncio.timeout(seconds):
-                    return await self._one(data, model, timings, ticket, hold=hold)
+                async with asyncio.timeout(terms.seconds):
+                    return await self._one(data, terms, ticket)
             except TimeoutError:
-                raise _late(seconds, timings) from None
+                raise _late(terms) from None
 
     async def many(
-        self,
-        images: Sequence[Image],
-        model: Model,
-        seconds: float,
-        timings: Timings,
-        *,
-        hold: Hold,
+        self, images: Sequence[Image], terms: Terms
     ) -> tuple[list[Probabilities | Problem], str]:
         """For each image its probabilities or its own problem, and the version that answered.
 
-        Raises the `Problem` of what concerns them all. Keeps `hold` as `one` does.
+        Raises the `Problem` of what concerns them all. Keeps its `hold` as `one` does.
         """
-        version = model.version
+        version = terms.model.version
 
         async def result(data: Image, ticket: Ticket) -> Probabilities | Problem:
             nonlocal version
             try:
                 if len(data) == 0:
                     raise NoImage("the image has 0 bytes")
-                answer, version = await self._one(data, model, timings, ticket, hold=hold)
+                answer, version = await self._one(data, terms, ticket)
             except Problem as problem:
                 if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 return problem
             return answer
 
-        with self._admit(model, len(images), seconds, timings) as ticket:
+        with self._admit(len(images), terms) as ticket:
             try:
-                async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                async with asyncio.timeout(terms.seconds), asyncio.TaskGroup() as group:
                     tasks = [group.create_task(result(data, ticket)) for data in images]
             except TimeoutError:
-                raise _late(seconds, timings) from None
+                raise _late(terms) from None
             except ExceptionGroup as failures:
-                # All wait for the same Triton: one reason speaks for all.
+                # All wait for the same engine: one reason speaks for all.
                 raise failures.exceptions[0] from None
         return [task.result() for task in tasks], version
 
-    def check(self, model: Model, images: int, seconds: float) -> None:
+    def check(self, model: Model, images: int, seconds: float, client: str) -> None:
         """Raise `TooBusy` or `ModelNotReady` if so many images would be refused now."""
-        self._batcher(model).gate.check(images, seconds)
+        self._batcher(model).gate.check(images, seconds, client)
 
-    def _admit(self, model: Model, images: int, seconds: float, timings: Timings) -> Ticket:
+    def _admit(self, images: int, terms: Terms) -> Ticket:
         began = time.perf_counter()
         try:
-            return self._batcher(model).gate.enter(images, seconds)
+            return self._batcher(terms.model).gate.enter(images, terms.seconds, terms.client)
         finally:
-            timings.admission = time.perf_counter() - began
+            terms.timings.admission = time.perf_counter() - began
 
-    async def _one(
-        self,
-        data: Image,
-        model: Model,
-        timings: Timings,
-        ticket: Ticket,
-        *,
-        hold: Hold,
-    ) -> Answer:
+    async def _one(self, data: Image, terms: Terms, ticket: Ticket) -> Answer:
+        model, timings = terms.model, terms.timings
         try:
-            pixels = (
-                await self._pixels(data, model.rule, timings, hold)
-                if isinstance(data, bytes)
-                else data
-            )
+            pixels = await self._pixels(data, terms) if isinstance(data, bytes) else data
         except Problem:
-            ticket.done()
+            ticket.refused()
             raise
+        ticket.begin()
         began = time.perf_counter()
         try:
-            probabilities, version = await self._batcher(model).infer(pixels)
+            probabilities, version = await self._batcher(model).infer(pixels, terms.client)
         finally:
             timings.inference = time.perf_counter() - began
             timings.average_batch = self.models.average_batch.get(model.name)
@@ -154,45 +148,45 @@ class Classifier:
             self._batchers[model.name] = batcher
         return batcher
 
-    async def _pixels(self, data: bytes, rule: ResizeRule, timings: Timings, hold: Hold) -> Pixels:
-        submitted = time.perf_counter()
-        if len(data) <= INLINE_BYTES and is_quick(data):
+    async def _pixels(self, data: bytes, terms: Terms) -> Pixels:
+        began = time.perf_counter()
+        rule, timings = terms.model.rule, terms.timings
+        if _may_be_inline(data):
             image = open_header(data, self._max_pixels)
             if image.width * image.height <= INLINE_PIXELS:
                 metrics.image_pixels.observe(image.width * image.height)
                 pixels = decode(image, rule)
-                _add(timings, decode=time.perf_counter() - submitted, queue=0.0)
+                _add(timings, decode=time.perf_counter() - began, queue=0.0)
                 return pixels
+        price = await self._price(data, terms)
+        decoded = await self.decoding.decode(
+            data, rule, price, client=terms.client, seconds=terms.seconds, hold=terms.hold
+        )
+        _add(timings, decode=decoded.took, queue=decoded.waited)
+        return decoded.pixels
 
-        waiting = [data]  # until a thread begins with it
-
-        def work() -> tuple[Pixels, float, float]:
-            began = time.perf_counter()
-            image = open_header(waiting.pop(), self._max_pixels)
-            metrics.image_pixels.observe(image.width * image.height)
-            pixels = decode(image, rule)
-            return pixels, began, time.perf_counter()
-
-        job = self._threads.submit(work)
-        try:
-            pixels, began, ended = await asyncio.wrap_future(job)
-        except asyncio.CancelledError:
-            if job.cancel():
-                # No thread will begin, but `work` stays in the queue until one comes to it there.
-                waiting.clear()
-            else:
-                loop = asyncio.get_running_loop()
-                hold.keep()
-                job.add_done_callback(lambda _: loop.call_soon_threadsafe(hold.release))
-            raise
-        _add(timings, decode=ended - began, queue=began - submitted)
-        return pixels
+    async def _price(self, data: bytes, terms: Terms) -> Price:
+        """Raises `UnsupportedType`, `UnreadableImage`, or `TooManyPixels` if it is too much."""
+        rule, kind = terms.model.rule, kind_of(data)
+        if len(data) <= PRICED_INLINE_BYTES:
+            price = cost.price(kind, data, rule)
+        else:
+            price = await asyncio.to_thread(cost.price, kind, data, rule)
+        cost.check(price, self._max_pixels, rule)
+        return price
 
 
-def _late(seconds: float, timings: Timings) -> DeadlinePassed:
-    where = "waiting for inference" if timings.decode is not None else "waiting to be decoded"
+def _may_be_inline(data: bytes) -> bool:
+    """Whether decoding takes less than a millisecond if the image is small as well."""
+    small = len(data) <= INLINE_BYTES and data.count(START_OF_SCAN) <= INLINE_SCANS
+    return small and is_quick(data)
+
+
+def _late(terms: Terms) -> DeadlinePassed:
+    where = "waiting for inference" if terms.timings.decode is not None else "waiting to be decoded"
     return DeadlinePassed(
-        f"the request was still {where} after {seconds:g} s; try again when the server is less busy"
+        f"the request was still {where} after {terms.seconds:g} s; "
+        "try again when the server is less busy"
     )
 
 

@@ -1,7 +1,8 @@
-"""Whether the gateway may be sent requests: a real inference on every model, on demand.
+"""Whether the gateway may be sent requests: an image decoded, and an inference on every model.
 
-In: the models that have been loaded. Out: the default model, or the `Problem` that a request would
-get. An engine's own health may say ready while a model's backend is dead, so it is not asked.
+In: the places where images are decoded, and the models that have been loaded. Out: the default
+model, or the `Problem` that a request would get. An engine's own health may say ready while a
+model's backend is dead, so it is not asked.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import time
 from server.engines.engine import Engine
 from server.engines.model import Model
 from server.problems import ModelNotReady, Problem, UnknownModel
+from server.serving.decoding import Decoding
 
 # A dead backend must be told within 5 s: by a verdict that is not older than this, after a probe
 # that took no longer than 3 s (`PROBE_TIMEOUT` of a replica).
@@ -17,16 +19,17 @@ VERDICT_SECONDS = 1.0
 
 
 class Readiness:
-    """Probes the models, at most once a second however many ask."""
+    """Probes decoding and the models, at most once a second however many ask."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, decoding: Decoding) -> None:
         self._engine = engine
+        self._decoding = decoding
         self._lock = asyncio.Lock()
         self._judged = float("-inf")
         self._problems: list[Problem] = []
 
     async def check(self) -> Model:
-        """The default model, after every model gave the answer that it gave when loaded.
+        """The default model, after an image was decoded, and every model gave its answer again.
 
         Raises the `Problem` that a request to the default model, or to the one that fails, would
         get; if there is no default model, `ModelNotReady`, since it may still come.
@@ -37,8 +40,13 @@ class Readiness:
             raise ModelNotReady(f"the default model is missing: {missing.detail}") from None
         async with self._lock:
             if time.monotonic() - self._judged > VERDICT_SECONDS:
-                self._problems = await self._engine.probe()
+                self._problems = await self._found()
                 self._judged = time.monotonic()
             for problem in self._problems:
                 raise type(problem)(problem.detail)
         return model
+
+    async def _found(self) -> list[Problem]:
+        """What is wrong with decoding, or else with the models; both are probed at once."""
+        decoding, problems = await asyncio.gather(self._decoding.probe(), self._engine.probe())
+        return problems if decoding is None else [decoding, *problems]

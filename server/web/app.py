@@ -26,6 +26,7 @@ from server.serving.readiness import Readiness
 from server.settings import Settings
 from server.web import endpoints, pages, places
 from server.web.api_keys import KeyFile, RequireKey
+from server.web.clients import Clients
 from server.web.dialects import chosen
 from server.web.dialects.dialect import Dialect
 from server.web.middleware import Envelope
@@ -45,10 +46,13 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         tracing.start(__version__)
         models = _engine(settings, triton_url)
         state.models = models
-        state.readiness = Readiness(models)
         state.classifier = Classifier(settings, models)
+        state.readiness = Readiness(models, state.classifier.decoding)
         state.metrics = Paced(lambda: metrics.render(models.average_batch))
-        tasks = [asyncio.create_task(models.watch())]
+        tasks = [
+            asyncio.create_task(models.watch()),
+            asyncio.create_task(state.classifier.decoding.watch()),
+        ]
         if keys is not None:
             tasks.append(asyncio.create_task(keys.watch()))
         try:
@@ -57,7 +61,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            state.classifier.close()
+            await state.classifier.close()
             await models.close(settings.longest_request)
             await tracing.stop()
 
@@ -74,7 +78,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     )
     keys = None if settings.keys_file is None else KeyFile(settings.keys_file)
     buffers = Buffers(settings.max_body_bytes, settings.max_buffered_bytes, settings.read_timeout)
-    state = State(settings, buffers, keys)
+    state = State(settings, buffers, keys, Clients(settings.trusted_proxies))
     dialects = chosen(settings.dialects)
     put_state(app, state)
     app.include_router(endpoints.router)

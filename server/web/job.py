@@ -15,7 +15,7 @@ from server.observability import metrics
 from server.observability.telemetry import refused
 from server.problems import BodyTooLarge, Problem
 from server.serving.buffers import Hold
-from server.serving.classify import Answer, Image
+from server.serving.classify import Answer, Image, Terms
 from server.web.deadlines import seconds_for, while_connected
 from server.web.state import state_of, timings_of
 
@@ -34,25 +34,27 @@ class Job:
         self._timings = timings_of(request.scope)
         self._timings.model = model.name
         self._seconds = seconds_for(patience, self._state.settings)
-        self._state.classifier.check(model, 1, self._seconds)
+        self._client = self._state.clients.name(request.scope)
+        self._state.classifier.check(model, 1, self._seconds, self._client)
+
+    def _terms(self, hold: Hold) -> Terms:
+        return Terms(self.model, self._seconds, self._client, self._timings, hold)
 
     async def one(self, read: Callable[[Hold], Awaitable[Image]]) -> Answer:
         """Read one image and classify it. Raises the `Problem` of whatever fails."""
-        with self._state.buffers.hold() as hold:
+        with self._state.buffers.hold(self._client) as hold:
             began = time.perf_counter()
             data = await read(hold)
             self._timings.read = time.perf_counter() - began
             metrics.image_bytes.observe(len(data))
             with while_connected(self._request):
-                return await self._state.classifier.one(
-                    data, self.model, self._seconds, self._timings, hold=hold
-                )
+                return await self._state.classifier.one(data, self._terms(hold))
 
     async def many(
         self, read: Callable[[Hold], Awaitable[list[Image]]]
     ) -> tuple[list[Probabilities | Problem], str]:
         """Read several and classify them: of each its probabilities, or what is wrong with it."""
-        with self._state.buffers.hold() as hold:
+        with self._state.buffers.hold(self._client) as hold:
             began = time.perf_counter()
             images = await read(hold)
             self._timings.read = time.perf_counter() - began
@@ -64,9 +66,7 @@ class Job:
             for image in images:
                 metrics.image_bytes.observe(len(image))
             with while_connected(self._request):
-                answers, version = await self._state.classifier.many(
-                    images, self.model, self._seconds, self._timings, hold=hold
-                )
+                answers, version = await self._state.classifier.many(images, self._terms(hold))
         for answer in answers:
             if isinstance(answer, Problem):
                 refused(answer)

@@ -62,15 +62,15 @@ class LoadShedding:
             seconds = seconds_for(timeout(headers.get(TIMEOUT)), state.settings)
         except Problem:
             return None
+        if state.keys is not None:
+            name = state.keys.name_of(presented(scope["headers"]) or b"")
+            if name is None:
+                return None
+            scope["state"]["key"] = name
         try:
-            state.classifier.check(model, 1, seconds)
+            state.classifier.check(model, 1, seconds, state.clients.name(scope))
         except (TooBusy, ModelNotReady) as problem:
             problem.forget()
-            if state.keys is not None:
-                name = state.keys.name_of(presented(scope["headers"]) or b"")
-                if name is None:
-                    return None
-                scope["state"]["key"] = name
             request_id = request_id_of(scope)
             timings = Timings(began, request_id.decode(), model.name)
             scope["state"]["timings"] = timings

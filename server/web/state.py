@@ -16,6 +16,7 @@ from server.serving.classify import Classifier
 from server.serving.readiness import Readiness
 from server.settings import Settings
 from server.web.api_keys import KeyFile
+from server.web.clients import Clients
 from server.web.paced import Paced
 
 
@@ -26,6 +27,7 @@ class State:
     settings: Settings
     buffers: Buffers
     keys: KeyFile | None
+    clients: Clients
     draining: bool = False
     ports: dict[str, int] = field(default_factory=dict)  # of what has an address of its own
     models: Engine = field(init=False)

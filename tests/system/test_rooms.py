@@ -158,6 +158,7 @@ FLOORS = (
     ("images", "local_triton"),
     ("observability",),
     ("crash_loop", "niceness", "problems", "settings"),
+    ("container",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Programs of their own, and what is chosen in one place: who may import these.

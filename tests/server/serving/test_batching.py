@@ -30,6 +30,7 @@ def batcher_of(engine: FakeEngine) -> Batcher:
 
 async def ask(batcher: Batcher) -> None:
     with batcher.gate.enter(1, 30.0) as ticket:
+        ticket.begin()
         probabilities, version = await batcher.infer(IMAGE)
         ticket.done()
     assert probabilities.shape == (CLASSES,)
@@ -156,5 +157,32 @@ def test_a_failed_call_is_the_answer_of_each_image_in_it(failure: Exception) -> 
             await settle()
             engine.calls[1].finish()
             await another
+
+    run(test())
+
+
+def test_what_waits_is_taken_in_fair_order() -> None:
+    async def test() -> None:
+        engine = FakeEngine(model(max_batch_size=2), hold=True)
+        batcher = batcher_of(engine)
+        done: list[str] = []
+
+        async def ask_as(client: str) -> None:
+            await batcher.infer(IMAGE, client)
+            done.append(client)
+
+        with batcher.gate.enter(2, 30.0):
+            first = [asyncio.create_task(ask_as("greedy")) for _ in range(4)]
+            await settle()
+            later = [asyncio.create_task(ask_as("greedy")) for _ in range(6)]
+            await settle()
+            modest = [asyncio.create_task(ask_as("modest")) for _ in range(2)]
+            await settle()
+            for number in range(6):
+                engine.calls[number].finish()
+                await settle()
+        await asyncio.gather(*first, *later, *modest)
+        # One that comes late shares the next batches with one that has asked for ten.
+        assert done[4:8].count("modest") == 2
 
     run(test())

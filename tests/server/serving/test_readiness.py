@@ -6,6 +6,7 @@ import pytest
 
 from server.problems import ContractBroken, ModelNotReady
 from server.serving import readiness
+from server.serving.decoding import Decoding
 from server.serving.readiness import Readiness
 from tests.server.engines.fakes import FakeEngine, model
 
@@ -13,7 +14,7 @@ from tests.server.engines.fakes import FakeEngine, model
 def test_many_who_ask_at_once_cost_one_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         engine = FakeEngine(model())
-        check = Readiness(engine).check
+        check = Readiness(engine, Decoding(1, 2**27, 10**6)).check
         models = await asyncio.gather(*(check() for _ in range(50)))
         assert {each.name for each in models} == {"m"}
         assert engine.probes == 1
@@ -29,7 +30,7 @@ def test_a_failed_probe_is_the_problem_that_a_request_would_get() -> None:
         engine = FakeEngine(model())
         engine.problems = [ContractBroken("it answers otherwise")]
         with pytest.raises(ContractBroken, match="it answers otherwise"):
-            await Readiness(engine).check()
+            await Readiness(engine, Decoding(1, 2**27, 10**6)).check()
 
     asyncio.run(test())
 
@@ -39,7 +40,7 @@ def test_a_default_model_that_is_missing_may_still_come() -> None:
         engine = FakeEngine(model("other"))
         engine.default = "m"
         with pytest.raises(ModelNotReady, match="default model is missing: there is no model 'm'"):
-            await Readiness(engine).check()
+            await Readiness(engine, Decoding(1, 2**27, 10**6)).check()
         assert engine.probes == 0
 
     asyncio.run(test())

@@ -262,9 +262,12 @@ def test_concurrent_answers_equal_lone_ones_and_share_batches(
 def test_decoding_gives_way_to_the_event_loop(triton: LocalTriton, tmp_path: Path) -> None:
     """Also where the server itself was started with `nice`."""
     flags = (f"--triton-url={triton.grpc_url}", f"--default-model={DEFAULT_MODEL}")
-    with running_gateway(tmp_path / "log", *flags) as gateway:
+    with running_gateway(tmp_path / "log", *flags, "--decode-threads=2") as gateway:
         os.setpriority(os.PRIO_PROCESS, gateway.pid, 15)
-        httpx.post(f"{gateway.url}/classify", content=JPEG, headers=RAW, trust_env=False)
+        # One thread has decoded the probe of /readyz before; two images at once need another.
+        files = [("image", JPEG)] * 4
+        answer = httpx.post(f"{gateway.url}/classify/batch", files=files, trust_env=False)
+        assert answer.status_code == 200
         threads = [int(task.name) for task in Path(f"/proc/{gateway.pid}/task").iterdir()]
         assert os.getpriority(os.PRIO_PROCESS, gateway.pid) == 15
         assert max(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads) == 19

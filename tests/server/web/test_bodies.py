@@ -1,25 +1,13 @@
 """web/bodies.py: multipart forms, whole and malformed, and what given up requests hold."""
 
-import asyncio
-import gc
 import sys
-import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import pytest
 
-from contracts.resizing import ResizeRule
-from server.engines.model import Model
-from server.engines.triton.balancer import Balancer
-from server.observability.timings import Timings
-from server.problems import DeadlinePassed, NoImage, UnreadableImage
-from server.serving import classify
-from server.serving.buffers import Buffers
-from server.settings import read
+from server.problems import NoImage
 from server.web.bodies import (
     MAX_BOUNDARY,
     MAX_PADDING,
@@ -169,56 +157,3 @@ def lines_run(call: Callable[[], None]) -> int:
     finally:
         sys.settrace(before)
     return count
-
-
-def test_an_image_that_was_given_up_is_held_only_while_a_thread_works_on_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow(_data: bytes, _max_pixels: int) -> None:
-        begun.set()
-        go_on.wait(60)
-        raise UnreadableImage("it is none")
-
-    monkeypatch.setattr(classify, "open_header", slow)
-    settings = read(["--decode-threads", "1"], {})
-    classifier = classify.Classifier(settings, Balancer("127.0.0.1:1", "m", 1.0))
-    labels, expected = ["a", "b"], np.zeros(2, np.float32)
-    model = Model("m", "1", ResizeRule(8, 8), 2, 1, 1, {}, labels, expected)
-    bodies = Buffers(2**20, 2**20, 1.0)
-    size = classify.INLINE_BYTES + 1  # not decoded on the event loop
-
-    async def give_up(data: bytes, seconds: float) -> None:
-        with bodies.hold() as hold:
-            hold.take(len(data))
-            try:
-                await classifier.one(data, model, seconds, Timings(0.0), hold=hold)
-            except DeadlinePassed as problem:
-                problem.forget()  # as `Envelope` does
-            else:
-                pytest.fail("it was in time")
-
-    async def give_up_two() -> None:
-        first = asyncio.create_task(give_up(bytes(size), 1.0))
-        assert await asyncio.to_thread(begun.wait, 60)
-        second = bytes(size)
-        unheld = sys.getrefcount(second)
-        await give_up(second, 0.05)
-        await asyncio.sleep(0)  # asyncio's own callbacks still have the exception
-        gc.collect()
-        # The one that waited for the thread is gone, although the pool has yet to find that out.
-        assert sys.getrefcount(second) == unheld
-        await first
-        assert bodies.held == size
-        go_on.set()
-        deadline = time.monotonic() + 60
-        while bodies.held:
-            assert time.monotonic() < deadline, "the thread is done, its image is still held"
-            await asyncio.sleep(0.01)
-
-    try:
-        asyncio.run(give_up_two())
-    finally:
-        go_on.set()
-        classifier.close()

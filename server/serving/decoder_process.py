@@ -1,0 +1,151 @@
+"""A process of server/images/worker.py as the gateway holds it: one image at a time, ended at will.
+
+In: the bytes of an image and what decoding it may take. Out: pixels, or the `Problem` of the image.
+Where nobody waits for the answer any more, the process is killed, so that its core is free at once.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from contracts.resizing import Pixels
+from server.images.worker import LENGTH, Job, Result
+from server.problems import CLASSES, DecodingStuck, Problem, UnreadableImage
+
+logger = logging.getLogger(__name__)
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# It imports Pillow and numpy, and decodes a few images; a loaded machine takes its time.
+START_SECONDS = 30.0
+# Without any progress for so long it is stopped or stuck, and not only short of a core.
+STUCK_SECONDS = 2.0
+PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in CLASSES}
+
+
+class DecoderProcess:
+    """Make it with `start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.speed = 1.0  # how many times as long as where the prices were measured
+
+    @classmethod
+    async def start(cls) -> "DecoderProcess":
+        """A process that is ready for a first image. Raises `DecodingStuck` if none comes up."""
+        path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "server.images.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+        )
+        decoder = cls(process)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                hello, _ = await decoder._receive()
+        except (TimeoutError, asyncio.IncompleteReadError):
+            await decoder.kill()
+            raise DecodingStuck("a process that decodes images does not start") from None
+        except BaseException:
+            await decoder.kill()
+            raise
+        decoder.speed = float(hello["speed"])
+        return decoder
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be given an image."""
+        return self._process.returncode is None
+
+    async def decode(self, job: Job, data: bytes) -> tuple[Result, Pixels | None]:
+        """The pixels of an image, or what is wrong with it. Given up, the process is killed.
+
+        Raises `UnreadableImage` if the process ended over it, `DecodingStuck` if it got nowhere.
+        """
+        try:
+            self._send({**dataclasses.asdict(job)}, data)
+            return await self._answer()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise await self._reason(job) from None
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def kill(self) -> None:
+        """End it, whatever it does, and wait for that."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await asyncio.shield(self._process.wait())
+
+    async def close(self) -> None:
+        """Let it end by itself; it has nothing to do."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(1):
+                await self._process.wait()
+        except TimeoutError:
+            await self.kill()
+
+    def _send(self, header: object, payload: bytes) -> None:
+        text = json.dumps(header).encode()
+        assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
+        self._process.stdin.write(LENGTH.pack(len(text), len(payload)) + text)
+        self._process.stdin.write(payload)
+
+    async def _answer(self) -> tuple[Result, Pixels | None]:
+        waiting = asyncio.create_task(self._receive())
+        try:
+            progress, since = self._cpu(), time.monotonic()
+            while not (await asyncio.wait([waiting], timeout=STUCK_SECONDS / 4))[0]:
+                now = self._cpu()
+                if now != progress:
+                    progress, since = now, time.monotonic()
+                elif time.monotonic() - since > STUCK_SECONDS and self.alive:
+                    logger.error("the process %d that decodes images is stuck", self._process.pid)
+                    raise DecodingStuck("a process that decodes images got nowhere; try again")
+            header, payload = waiting.result()
+        finally:
+            waiting.cancel()
+        shape = header.pop("shape")
+        result = Result(shape=tuple(shape) if shape else None, **header)
+        if result.shape is None:
+            return result, None
+        return result, np.frombuffer(payload, np.uint8).reshape(result.shape)
+
+    def _cpu(self) -> float:
+        """Seconds of CPU that the process has had; its own are told in hundredths."""
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return -1.0
+        return float(times.user + times.system)
+
+    async def _receive(self) -> tuple[dict[str, Any], bytes]:
+        source = self._process.stdout
+        assert source is not None  # noqa: S101 - a pipe was asked for
+        text, payload = LENGTH.unpack(await source.readexactly(LENGTH.size))
+        header = json.loads(await source.readexactly(text))
+        return header, await source.readexactly(payload)
+
+    async def _reason(self, job: Job) -> Problem:
+        """Why it ended over an image."""
+        status = await self._process.wait()
+        if status == -signal.SIGPROF:
+            return UnreadableImage(
+                f"decoding takes more than {job.seconds:.1f} s of CPU, far more than the size of "
+                "the image tells; save it anew"
+            )
+        logger.warning("a process that decodes images ended with %d over one", status)
+        return UnreadableImage("the decoder could not cope with the image; save it anew")

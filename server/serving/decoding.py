@@ -1,0 +1,347 @@
+"""Decoding in bounded places: small work in threads, large work in processes that can be ended.
+
+In: the bytes of an image, its `Price`, its client and the seconds that it may take. Out: pixels.
+What waits is taken in fair order (server/serving/fairness.py), in each of the two lanes by itself,
+so that small work never stands behind large work. Both lanes together take no more memory than
+their budget: an image waits until what it will need is free. An image whose turn would come too
+late is refused at once.
+
+A thread costs an image nothing, but cannot be ended; so it gets only what is over soon. A process
+costs a copy of the image and of its pixels, and can be killed when its deadline passes or its
+client goes (docs/serving.md has both measured).
+"""
+
+import asyncio
+import io
+import math
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from contracts.resizing import Pixels, ResizeRule
+from server.images import cost
+from server.images.cost import Price
+from server.images.decoding import decode, open_header
+from server.images.worker import Job
+from server.niceness import give_way
+from server.observability import metrics
+from server.problems import (
+    DecodingStuck,
+    Problem,
+    TooBusy,
+    TooManyPixels,
+    UnreadableImage,
+)
+from server.serving.admission import MARGIN
+from server.serving.buffers import Buffers, Hold
+from server.serving.decoder_process import PROBLEMS, DecoderProcess
+from server.serving.fairness import FairQueue
+from server.serving.load import Load
+
+# In honest progressive JPEGs of --max-pixels: past it an image costs more than any may.
+MOST_CPU = 3.0
+# Of the budget, what the images in threads may take at most.
+THREADS_SHARE = 4
+# A probe that has not been decoded within so long tells that nothing is.
+PROBE_SECONDS = 2.0
+PROBE_CLIENT = " probe"  # no client has this name
+PROBE_RULE = ResizeRule(32, 32)
+MEASURE_SECONDS = 1.0  # between two looks at what is waiting
+
+
+def _future() -> "asyncio.Future[Decoded]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The pixels, and the seconds for which the image waited and was decoded."""
+
+    pixels: Pixels
+    waited: float
+    took: float
+
+
+@dataclass(eq=False)
+class Work:
+    """One image that waits for its turn, or has it."""
+
+    data: bytes  # emptied when it is given up: a queue may still hold the work
+    rule: ResizeRule
+    price: Price
+    client: str
+    hold: Hold
+    memory: int = 0  # of the budget
+    answer: "asyncio.Future[Decoded]" = field(default_factory=_future)
+    submitted: float = field(default_factory=time.perf_counter)
+    task: "asyncio.Task[None] | None" = None
+
+
+class Lane:
+    """Places of one kind, and the work that waits for one."""
+
+    def __init__(self, name: str, places: int) -> None:
+        self.name = name
+        self.places = places
+        self.queue: FairQueue[Work] = FairQueue()
+        self.load = Load(rate=float(places))
+        self.running: set[Work] = set()
+
+    @property
+    def busy(self) -> int:
+        """Places that are taken."""
+        return len(self.running)
+
+    def check(self, price: Price, client: str, seconds: float) -> None:
+        """Raise `TooBusy` if so much more of this client would come too late."""
+        if not self.load.waiting:
+            return
+        # The rate of the last seconds; what it has never done it may yet do.
+        rate = max(self.load.rate, 1e-3)
+        excess = self.load.ahead(client, price.seconds) / rate - MARGIN * seconds
+        if excess > 0:
+            raise TooBusy(
+                f"{len(self.queue) + len(self.running)} images wait to be decoded: not within the "
+                f"{seconds:g} s that the request may take",
+                max(1, math.ceil(excess)),
+            )
+
+
+class Decoding:
+    """Made inside the running event loop. Close it at the end."""
+
+    def __init__(self, threads: int, memory: int, max_pixels: int) -> None:
+        """`threads` is how many images each lane decodes at once; `memory` is in bytes."""
+        self._max_pixels = max_pixels
+        self._threads = ThreadPoolExecutor(
+            threads, thread_name_prefix="decode", initializer=give_way
+        )
+        # A thread may always begin: what all of them may take is set aside.
+        self._thread_bytes = min(cost.THREAD_BYTES, memory // (THREADS_SHARE * threads))
+        self.memory = memory - threads * self._thread_bytes
+        self.held = 0  # bytes that the images in processes may take now
+        self._small = Lane("threads", threads)
+        self._large = Lane("processes", threads)
+        self._idle: deque[DecoderProcess] = deque()
+        self._probe = _probe_image()
+        self._failed: DecodingStuck | None = None  # why the last process was of no use
+        self._closed = False
+
+    async def close(self) -> None:
+        """Give up what waits; end the threads after their images, and the processes at once."""
+        self._closed = True
+        tasks = [work.task for work in self._large.running if work.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(process.close() for process in self._idle))
+        self._threads.shutdown(cancel_futures=True)
+
+    async def decode(
+        self,
+        data: bytes,
+        rule: ResizeRule,
+        price: Price,
+        *,
+        client: str,
+        seconds: float,
+        hold: Hold,
+    ) -> Decoded:
+        """The pixels. Given up, a thread that has begun keeps `hold` until it is done.
+
+        Raises `TooBusy` at once when `seconds` will not do, `TooManyPixels` if the budget is less
+        than the image needs, `UnreadableImage`, or `DecodingStuck`.
+        """
+        lane = self._lane(price)
+        lane.check(price, client, seconds)
+        return await self._in(lane, Work(data, rule, price, client, hold))
+
+    async def probe(self) -> Problem | None:
+        """What is wrong, found by decoding an image the way that a client's goes.
+
+        The processes are probed only after one of them had failed: most gateways need none.
+        """
+        lanes = [self._small] + [self._large] * (self._failed is not None)
+        buffers = Buffers(2**20, 2**20, 1.0)
+        for lane in lanes:
+            price = cost.price("JPEG", self._probe, PROBE_RULE)
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    with buffers.hold(PROBE_CLIENT) as hold:
+                        work = Work(self._probe, PROBE_RULE, price, PROBE_CLIENT, hold)
+                        await self._in(lane, work)
+            except TimeoutError:
+                return DecodingStuck(
+                    f"an image was not decoded within {PROBE_SECONDS:g} s; "
+                    f"{lane.busy} of {lane.places} places for {lane.name} are taken"
+                )
+            except Problem as problem:
+                return problem
+        return None
+
+    async def watch(self) -> None:
+        """Tell the metrics what waits, for ever."""
+        while True:
+            lanes = (self._small, self._large)
+            metrics.decode_oldest.set(self.oldest)
+            metrics.decode_waiting.set(sum(len(lane.queue) for lane in lanes))
+            metrics.decode_bytes.set(
+                sum(work.price.memory for lane in lanes for work in lane.running)
+            )
+            await asyncio.sleep(MEASURE_SECONDS)
+
+    async def _in(self, lane: Lane, work: Work) -> Decoded:
+        work.memory = work.price.memory if lane is self._large else 0
+        client, price = work.client, work.price
+        lane.load.admit(client, price.seconds)
+        lane.queue.push(client, price.seconds, work)
+        self._begin(lane)
+        try:
+            return await work.answer
+        except asyncio.CancelledError:
+            self._give_up(lane, work)
+            raise
+
+    def _lane(self, price: Price) -> Lane:
+        if not price.killable and price.memory <= self._thread_bytes:
+            return self._small
+        if price.memory > self.memory:
+            raise TooManyPixels(
+                f"the {price.kind} of {price.width}×{price.height} pixels would take "
+                f"{price.memory >> 20} MiB to decode, this server has {self.memory >> 20} for "
+                "that; scale it down"
+            )
+        return self._large
+
+    @property
+    def oldest(self) -> float:
+        """Seconds for which the oldest image has waited or been decoded."""
+        now = time.perf_counter()
+        lanes = (self._small, self._large)
+        began = [work.submitted for lane in lanes for work in (*lane.queue.work(), *lane.running)]
+        return now - min(began, default=now)
+
+    def _give_up(self, lane: Lane, work: Work) -> None:
+        if work.task is not None:
+            work.task.cancel()  # a process is killed by that
+        elif work in lane.running:
+            work.hold.keep()  # until its thread is done
+        elif work.data:
+            work.data = b""
+            lane.load.end(work.client, work.price.seconds, begun=False)
+
+    def _begin(self, lane: Lane) -> None:
+        """Give free places to those whose turn it is."""
+        while lane.queue and len(lane.running) < lane.places and not self._closed:
+            work = lane.queue.peek()
+            if work.answer.done():
+                lane.queue.pop()
+                continue
+            if self.held + work.memory > self.memory and lane.running:
+                return  # until what it needs is free
+            lane.queue.pop()
+            lane.running.add(work)
+            lane.load.begin(work.price.seconds)
+            self.held += work.memory
+            if lane is self._small:
+                self._in_thread(work)
+            else:
+                work.task = asyncio.create_task(self._in_process(work))
+
+    def _end(self, lane: Lane, work: Work, done: float) -> None:
+        """The place and the memory of the work are free."""
+        lane.running.discard(work)
+        self.held -= work.memory
+        lane.load.end(work.client, work.price.seconds, begun=True, done=done)
+        if not lane.queue and not lane.running:
+            lane.queue.rest()
+        self._begin(lane)
+
+    def _in_thread(self, work: Work) -> None:
+        loop = asyncio.get_running_loop()
+        job = self._threads.submit(self._run, work)
+        job.add_done_callback(lambda job: loop.call_soon_threadsafe(self._thread_ended, work, job))
+
+    def _run(self, work: Work) -> Decoded:
+        """What a thread does."""
+        began = time.perf_counter()
+        data, work.data = work.data, b""
+        image = open_header(data, self._max_pixels)
+        if image.width * image.height > work.price.width * work.price.height:
+            raise UnreadableImage("the image is larger than its header says; save it anew")
+        _count(work, image.width * image.height)
+        pixels = decode(image, work.rule)
+        return Decoded(pixels, began - work.submitted, time.perf_counter() - began)
+
+    def _thread_ended(self, work: Work, job: "Future[Decoded]") -> None:
+        self._end(self._small, work, work.price.seconds)
+        error = job.exception()
+        if work.answer.cancelled():
+            work.hold.release()
+        elif isinstance(error, Exception):
+            work.answer.set_exception(error)
+        else:
+            work.answer.set_result(job.result())
+
+    async def _in_process(self, work: Work) -> None:
+        began = time.perf_counter()
+        done = 0.0
+        try:
+            process = self._idle.popleft() if self._idle else await DecoderProcess.start()
+            seconds = MOST_CPU * cost.honest(self._max_pixels, work.rule) * process.speed
+            job = Job(work.rule, self._max_pixels, seconds, work.price.memory)
+            result, pixels = await process.decode(job, work.data)
+            self._idle.append(process)
+            self._failed = None
+            done = work.price.seconds
+            # What it took beyond its price counts against the client's next image.
+            self._large.queue.charge(work.client, max(0.0, result.cpu / process.speed - done))
+            _count(work, result.pixels)
+            if pixels is None:
+                error = PROBLEMS.get(result.problem, UnreadableImage)(result.detail)
+                _settle(work.answer, error=error)
+            else:
+                took = time.perf_counter() - began
+                _settle(work.answer, Decoded(pixels, began - work.submitted, took))
+        except asyncio.CancelledError:
+            done = min(work.price.seconds, time.perf_counter() - began)
+            work.answer.cancel()
+        except Exception as error:
+            if isinstance(error, DecodingStuck):
+                self._failed = error
+            done = work.price.seconds
+            _settle(work.answer, error=error)
+        finally:
+            work.data = b""
+            self._end(self._large, work, done)
+
+
+def _count(work: Work, pixels: int) -> None:
+    """Count an image whose header has been read; a probe is none of a client's."""
+    if pixels and work.client != PROBE_CLIENT:
+        metrics.image_pixels.observe(pixels)
+
+
+def _settle(
+    answer: "asyncio.Future[Decoded]",
+    decoded: Decoded | None = None,
+    error: Exception | None = None,
+) -> None:
+    """Give it to whoever waits, if anybody does."""
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    elif decoded is not None:
+        answer.set_result(decoded)
+
+
+def _probe_image() -> bytes:
+    """A JPEG of 64 × 64 pixels."""
+    file = io.BytesIO()
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(file, "JPEG")
+    return file.getvalue()

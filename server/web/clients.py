@@ -1,0 +1,70 @@
+"""Who a request is from, so that no client takes the server from the others.
+
+In: the ASGI scope. Out: the client's name: that of its API key, else its address. The address is
+the connection's, unless that is a trusted proxy's: then the last one in `X-Forwarded-For` that is
+no trusted proxy's. Of IPv6 the network of 64 bits counts, which one customer has (RFC 6177).
+"""
+
+import functools
+import ipaddress
+
+from starlette.types import Scope
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+UNKNOWN = "unknown"
+
+
+class Clients:
+    """Tells clients apart; `trusted` are addresses and networks with commas between them."""
+
+    def __init__(self, trusted: str) -> None:
+        """Raises `ValueError` for what is neither."""
+        self._trusted = networks(trusted)
+
+    def name(self, scope: Scope) -> str:
+        """The client of a request; the name of its API key has been put into its state."""
+        key = scope["state"].get("key")
+        if key is not None:
+            return f"key {key}"
+        peer = scope.get("client")
+        address: str = peer[0] if peer else UNKNOWN
+        if self._trusted and _within(address, self._trusted):
+            address = self._forwarded(scope, address)
+        return _network(address)
+
+    def _forwarded(self, scope: Scope, peer: str) -> str:
+        """The nearest address that no trusted proxy has; the peer's if there is none."""
+        values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        for each in reversed(b",".join(values).decode("latin-1").split(",")):
+            address = each.strip()
+            if address and not _within(address, self._trusted):
+                return address[:64]
+        return peer
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks, as 10.0.0.0/8,::1. Raises `ValueError` for what is neither."""
+    return tuple(ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip())
+
+
+@functools.lru_cache(maxsize=4096)
+def _within(address: str, trusted: tuple[Network, ...]) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(found in network for network in trusted)
+
+
+@functools.lru_cache(maxsize=4096)
+def _network(address: str) -> str:
+    """IPv4 as it is, of IPv6 the first 64 bits; an IPv4 address within IPv6 is that address."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False))
+    return str(found)
