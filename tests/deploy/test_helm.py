@@ -9,6 +9,7 @@ import helm_python
 import kubernetes_validate
 import pytest
 import yaml
+from helm_python.errors import HelmRenderError
 
 from server import __version__, settings
 from tests.waiting import CHECKOUT
@@ -184,7 +185,12 @@ def test_triton_is_reached_by_gateways_alone() -> None:
         (PVC, {"persistentVolumeClaim": {"claimName": "mixer-models", "readOnly": True}}, None),
         (
             VOLUME,
-            {"image": {"reference": "x.org/models:0.1.0", "pullPolicy": "IfNotPresent"}},
+            {
+                "image": {
+                    "reference": f"x.org/models:{__version__}",
+                    "pullPolicy": "IfNotPresent",
+                }
+            },
             None,
         ),
         (S3, {"emptyDir": {"sizeLimit": "10Gi"}}, "repository:models/a/b"),
@@ -235,7 +241,7 @@ def test_the_dashboard_is_that_of_docker_compose() -> None:
         ({"triton": {"runAsUser": 0}}, "minimum: got 0, want 1"),
         ({"gateway": {"decodeThreads": "two"}}, "got string, want integer"),
         ({"gateway": {"autoscaling": {"kind": "vpa"}}}, "'none', 'hpa', 'keda'"),
-        ({}, "keysSecret: name the Secret with the API keys, or set allowAnonymous"),
+        (IMAGES, "keysSecret: name the Secret with the API keys, or set allowAnonymous"),
         (OPEN | {"requireDigests": True}, "requireDigests: the image .* needs its digest"),
         (OPEN | {"gateway": {"allowedClients": []}}, "minItems: got 0, want 1"),
         (OPEN | {"gateway": {"image": {"digest": "latest"}}}, "does not match pattern"),
@@ -380,7 +386,7 @@ def images_of(objects: list[Object]) -> list[str]:
 
 
 def test_no_image_has_a_name_that_somebody_else_could_own() -> None:
-    with pytest.raises(RuntimeError, match="images: say where the images of this project lie"):
+    with pytest.raises(HelmRenderError, match="images: say where the images of this project lie"):
         render({"allowAnonymous": True})
     for image in images_of(render(OPEN)):
         assert image.startswith("registry.example.org/mixer-serving/")
