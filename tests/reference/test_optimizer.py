@@ -117,7 +117,9 @@ def test_without_a_gradient_only_kernels_move_and_all_alike(
 def test_muon_makes_its_matrices_orthogonal_and_leaves_the_rest_to_adam() -> None:
     params = assorted(0)
     # Stretched, so that they are far from orthogonal.
-    gradients = jax.tree.map(lambda leaf: leaf * np.linspace(1, 5, leaf.shape[-1]), assorted(1))
+    gradients = jax.tree.map(
+        lambda leaf: leaf * np.geomspace(1, 20, leaf.shape[-1], dtype=np.float32), assorted(1)
+    )
     rule = build_optimizer(TrainConfig(optimizer="muon", weight_decay=0, clip_norm=0))
     updates, _ = jax.jit(rule.update)(gradients, rule.init(params), params)
     given, matrices = (
