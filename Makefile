@@ -139,6 +139,11 @@ look:
 	  "$$(sed -n 's/^torch==.*/&$(TORCH_BUILD)/p' requirements/constraints.txt)"
 	@touch $@
 
+.PHONY: docs
+docs: .venv/.docs ## Build the documentation as a site in site/, and check every link in it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/lychee --offline --include-fragments --no-progress --index-files index.html --root-dir $(CURDIR)/site 'site/**/*.html' README.md CONTRIBUTING.md SECURITY.md
+
 .PHONY: lock
 lock: .venv/.lock ## Write requirements/locked/ anew after a change of requirements/
 	requirements/lock.sh $(BIN)/uv
