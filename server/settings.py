@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
-from server.container import memory_limit
+from server.host.container import memory_limit
 
 PREFIX = "MIXER_"
 CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py

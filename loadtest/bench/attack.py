@@ -8,7 +8,7 @@ with, where both have the same address and keys of their own, and half of the at
 have none. Exits with 1 if fewer than 95 % of the photographs were answered in time, or the gateway
 took more memory than it may.
 
-    python -m tests.server.images.bombs bombs
+    python -m tests.server.serving.images.bombs bombs
     python -m loadtest bench attack cat.jpg bombs --seconds 60
 """
 
@@ -72,7 +72,9 @@ def main(
     """
     files = [path.read_bytes() for path in sorted(bombs.iterdir()) if path.is_file()]
     if not files:
-        raise UsageError(f"{bombs} has no files; python -m tests.server.images.bombs writes some")
+        raise UsageError(
+            f"{bombs} has no files; python -m tests.server.serving.images.bombs writes some"
+        )
     limits = ("--max-decode-bytes", str(decode_bytes), "--max-buffered-bytes", str(buffered_bytes))
     budget = decode_bytes + buffered_bytes + BASE_BYTES
     kept = True

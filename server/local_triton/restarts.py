@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 
-from server.crash_loop import CrashLoop
+from server.host.crash_loop import CrashLoop
 from server.local_triton.command_line import LOOPBACK, Listen
 from server.local_triton.launch import LocalTritonError, Program
 from server.local_triton.process import HangError, TritonProcess, tritonserver

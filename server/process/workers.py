@@ -18,7 +18,7 @@ from multiprocessing.context import SpawnProcess
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from server.crash_loop import CrashLoop
+from server.host.crash_loop import CrashLoop
 from server.observability import logs, metrics
 from server.process import gateway
 from server.process.event_loop import new_event_loop, stop_on_signals

@@ -15,9 +15,6 @@ from http import HTTPStatus
 from contracts.resizing import Pixels
 from server.engines.engine import Engine
 from server.engines.model import Model, Probabilities, check_distribution
-from server.images import cost
-from server.images.cost import Price
-from server.images.decoding import decode, is_quick, kind_of, open_header
 from server.observability import metrics
 from server.observability.timings import Timings
 from server.problems import DeadlinePassed, NoImage, Problem
@@ -25,6 +22,9 @@ from server.serving.admission import Ticket
 from server.serving.batching import Batcher
 from server.serving.buffers import Hold
 from server.serving.decoding import Decoding
+from server.serving.images import cost
+from server.serving.images.cost import Price
+from server.serving.images.decoding import decode, is_quick, kind_of, open_header
 from server.settings import Settings
 
 # For an image this small the hop to a thread and back costs more than decoding it.

@@ -1,4 +1,4 @@
-"""A process of server/images/worker.py as the gateway holds it: one image at a time, ended at will.
+"""A process of images/worker.py as the gateway holds it: one image at a time, ended at will.
 
 In: the bytes of an image and what decoding it may take. Out: pixels, or the `Problem` of the image.
 Where nobody waits for the answer any more, the process is killed, so that its core is free at once.
@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 
 from contracts.resizing import Pixels
-from server.images.worker import LENGTH, Job, Result
 from server.problems import CLASSES, DecodingStuck, Problem, UnreadableImage
+from server.serving.images.worker import LENGTH, Job, Result
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class DecoderProcess:
         """A process that is ready for a first image. Raises `DecodingStuck` if none comes up."""
         path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server.images.worker"),
+            *(sys.executable, "-m", "server.serving.images.worker"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},

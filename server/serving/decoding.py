@@ -23,11 +23,7 @@ import numpy as np
 from PIL import Image
 
 from contracts.resizing import Pixels, ResizeRule
-from server.images import cost
-from server.images.cost import Price
-from server.images.decoding import decode, open_header
-from server.images.worker import Job
-from server.niceness import give_way
+from server.host.niceness import give_way
 from server.observability import metrics
 from server.problems import (
     DecodingStuck,
@@ -40,6 +36,10 @@ from server.serving.admission import MARGIN
 from server.serving.buffers import Buffers, Hold
 from server.serving.decoder_process import PROBLEMS, DecoderProcess
 from server.serving.fairness import FairQueue
+from server.serving.images import cost
+from server.serving.images.cost import Price
+from server.serving.images.decoding import decode, open_header
+from server.serving.images.worker import Job
 from server.serving.load import Load
 
 # In honest progressive JPEGs of --max-pixels: past it an image costs more than any may.

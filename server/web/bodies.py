@@ -16,7 +16,6 @@ from fastapi import Request
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
-from server.images.decoding import begins_like_image
 from server.problems import (
     BadBody,
     BadParameter,
@@ -27,6 +26,7 @@ from server.problems import (
     UnsupportedType,
 )
 from server.serving.buffers import Hold
+from server.serving.images.decoding import begins_like_image
 from server.web.connections import connection_of
 from server.web.json_bodies import from_base64, named, parse_json
 

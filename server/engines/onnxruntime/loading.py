@@ -29,7 +29,7 @@ from server.engines.contract import instances_of, parameters_of, rule_of, shape_
 from server.engines.model import Model, Probabilities, check_distribution, probe_image
 from server.engines.onnxruntime.folders import served_version
 from server.engines.onnxruntime.session import ChangedError, SessionError, open_session
-from server.niceness import give_way
+from server.host.niceness import give_way
 from server.problems import ContractBroken
 
 BACKEND, PLATFORM = "onnxruntime", "onnxruntime_onnx"

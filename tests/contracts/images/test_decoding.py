@@ -18,7 +18,7 @@ from contracts.images.errors import (
     UnsupportedTypeError,
 )
 from contracts.resizing import Pixels, ResizeRule
-from server.images.decoding import PROBLEMS
+from server.serving.images.decoding import PROBLEMS
 from tests.photos import photo
 from tests.server.web.hostile_images import Case, chunk, jpeg, laborious, png, segment, tiff
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from contracts.probing import write_golden
-from server import crash_loop
+from server.host import crash_loop
 from server.local_triton import hang, restarts
 from server.local_triton.process import SHARED_MEMORY
 from server.local_triton.restarts import Reason

@@ -20,8 +20,6 @@ from PIL import Image
 from contracts.images.encoded import EncodedImage
 from contracts.resizing import Pixels, ResizeRule
 from server.engines.model import Model
-from server.images import cost
-from server.images import decoding as images
 from server.observability.timings import Timings
 from server.problems import (
     DeadlinePassed,
@@ -34,10 +32,12 @@ from server.serving import decoder_process, decoding
 from server.serving.buffers import Buffers
 from server.serving.classify import INLINE_BYTES, Classifier, Terms
 from server.serving.decoding import Decoded, Decoding
+from server.serving.images import cost
+from server.serving.images import decoding as images
 from server.settings import read
 from tests.photos import photo
 from tests.server.engines.fakes import FakeEngine, model
-from tests.server.images.bombs import encoded, png
+from tests.server.serving.images.bombs import encoded, png
 from tests.waiting import frozen
 
 RULE = ResizeRule(32, 32)
@@ -73,7 +73,7 @@ async def decode(
 
 def workers() -> list[psutil.Process]:
     children = psutil.Process().children()
-    return [child for child in children if "server.images.worker" in child.cmdline()]
+    return [child for child in children if "server.serving.images.worker" in child.cmdline()]
 
 
 def test_a_process_gives_the_same_pixels_as_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:

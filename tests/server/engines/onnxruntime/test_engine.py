@@ -19,7 +19,7 @@ from contracts.repository import GRAPH_DIGEST
 from server.engines.model import Model, Unusable
 from server.engines.onnxruntime import engine as module
 from server.engines.onnxruntime.engine import OnnxRuntime
-from server.niceness import NICENESS
+from server.host.niceness import NICENESS
 from server.problems import ModelNotReady, TritonAway, UnknownModel
 from tests import tiny_models
 from tests.photos import photo

@@ -3,7 +3,7 @@
 In: the limit of pixels. Out: a table of every bomb, and of honest photographs in every format: what
 the gateway says of each before any work, its CPU and memory where it is decoded, and its price.
 
-    python -m tests.server.images.measure --pixels 50000000
+    python -m tests.server.serving.images.measure --pixels 50000000
 """
 
 import argparse
@@ -24,11 +24,11 @@ from PIL import Image
 
 from contracts.images.formats import sniff
 from contracts.resizing import ResizeRule
-from server.images import cost
-from server.images.cost import Price
-from server.images.decoding import decode, open_header
 from server.problems import Problem
-from tests.server.images.bombs import Generator, bombs, honest
+from server.serving.images import cost
+from server.serving.images.cost import Price
+from server.serving.images.decoding import decode, open_header
+from tests.server.serving.images.bombs import Generator, bombs, honest
 from tests.waiting import CHECKOUT
 
 HONEST = "jpeg progressive"
@@ -57,7 +57,7 @@ class Meter:
     def __init__(self, rule: ResizeRule = RULE) -> None:
         self._rule = rule
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.server.images.measure", "--serve"],
+            [sys.executable, "-m", "tests.server.serving.images.measure", "--serve"],
             cwd=CHECKOUT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

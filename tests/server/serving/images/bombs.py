@@ -3,7 +3,7 @@
 In: the limit. Out: for each name the bytes of a file. Nothing here is downloaded or copied: the
 writers follow the specifications, or ask Pillow's encoders for what nobody would ask them for.
 
-    python -m tests.server.images.bombs OUT --pixels 50000000
+    python -m tests.server.serving.images.bombs OUT --pixels 50000000
 """
 
 import argparse

@@ -1,4 +1,4 @@
-from server.crash_loop import QUICK_DEATHS, CrashLoop
+from server.host.crash_loop import QUICK_DEATHS, CrashLoop
 
 
 def test_quick_deaths_in_a_row_are_counted() -> None:

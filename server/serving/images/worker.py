@@ -1,6 +1,6 @@
 """A process that decodes one image after another, and that may be ended at any moment.
 
-`python -m server.images.worker`, started by server/serving/decoder_process.py. In, on standard
+`python -m server.serving.images.worker`, started by serving/decoder_process.py. In, on standard
 input: a job and the bytes of its image. Out, on standard output: the pixels, or what is wrong with
 the image. Ends by itself where standard input ends.
 
@@ -29,9 +29,9 @@ import numpy as np
 from PIL import Image
 
 from contracts.resizing import ResizeRule
-from server.images.cost import honest
-from server.images.decoding import decode, open_header
 from server.problems import Problem, UnreadableImage
+from server.serving.images.cost import honest
+from server.serving.images.decoding import decode, open_header
 
 LENGTH = struct.Struct("<II")  # of the JSON, and of what follows it
 # Beside what an image takes: stacks, tables, what the allocator rounds up.

@@ -6,8 +6,8 @@ progressive JPEGs of --max-pixels, or more memory than `BYTES_PER_PIXEL` times -
 that cannot keep these at the full size get a lower one by that.
 
 The factors are nanoseconds on one core of an AMD EPYC (Zen 4) with Pillow 13.0, from the files of
-tests/server/images/bombs.py (`python -m tests.server.images.measure`), rounded up. Only their
-ratios matter, since the unit is an honest JPEG.
+tests/server/serving/images/bombs.py (`python -m tests.server.serving.images.measure`), rounded up.
+Only their ratios matter, since the unit is an honest JPEG.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from contracts.images.decoding import WHOLE_PIXELS
 from contracts.resizing import ResizeRule
-from server.images import headers, jpeg_scans
-from server.images.headers import Header
-from server.images.jpeg_scans import Structure
 from server.problems import TooManyPixels, UnreadableImage
+from server.serving.images import headers, jpeg_scans
+from server.serving.images.headers import Header
+from server.serving.images.jpeg_scans import Structure
 
 # The most that an image may cost, in honest progressive JPEGs of --max-pixels. No image that is
 # decoded takes more than 3; the rest is for what another machine does otherwise.

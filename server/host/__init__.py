@@ -1,0 +1,1 @@
+"""What processes of the server know of their machine: container limits, niceness, quick deaths."""
