@@ -12,6 +12,7 @@ Only their ratios matter, since the unit is an honest JPEG.
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from contracts.images.decoding import WHOLE_PIXELS
 from contracts.resizing import ResizeRule
 from server.problems import TooManyPixels, UnreadableImage
 from server.serving.images import headers, jpeg_scans
+from server.serving.images.decoding import open_header
 from server.serving.images.headers import Header
 from server.serving.images.jpeg_scans import Structure
 
@@ -115,13 +117,14 @@ class Price:
 def price(kind: str, data: bytes, rule: ResizeRule) -> Price:
     """The price of an image whose format `sniff` has told.
 
-    Raises `UnreadableImage` if its header cannot be read.
+    Raises `UnreadableImage`, or another problem of the image, if its header cannot be read.
     """
     if kind == "JPEG":
         found = _jpeg(data, rule)
     else:
         header = headers.read(kind, data)
         if header is None:
+            open_header(data, sys.maxsize)  # raises the reason, if the decoder has a better one
             raise UnreadableImage(f"the {kind} header cannot be read: it is cut off or broken")
         found = FORMULAS[kind](header, data, rule)
     # A copy of the file, for the process or the library that decodes it.
