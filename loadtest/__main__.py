@@ -1,9 +1,9 @@
-"""`python -m loadtest COMMAND`: compare, report, evaluate, sweep, bare, tune, bench.
+"""`python -m loadtest COMMAND`: compare, report, evaluate, sweep, bare, tune, rulers, bench.
 
 `--help` explains each; `bench` lists the long measurements, each a program of its own.
 
 Exit status: 0 done and right, 1 a request failed or an answer was wrong, 2 a mistake on the command
-line or something that cannot be reached, 130 stopped.
+line or something that cannot be reached, 3 other programs used the machine too much, 130 stopped.
 """
 
 import signal
@@ -16,6 +16,7 @@ from loadtest import results
 from loadtest.bench.programs import bench
 from loadtest.commands import comparison as commands
 from loadtest.commands import models as commands_models
+from loadtest.commands import rulers as commands_rulers
 from loadtest.commands import served as commands_served
 from loadtest.usage import USER_MISTAKES
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "sweep": commands_models.sweep,
     "evaluate": commands_served.evaluate,
     "tune": commands_served.tune,
+    "rulers": commands_rulers.rulers,
 }
 
 

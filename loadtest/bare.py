@@ -15,7 +15,7 @@ from loadtest.machine import conditions
 from loadtest.machine.conditions import slug
 from loadtest.progress import bar
 from loadtest.servers.launch import StackError, environment, last_words
-from loadtest.usage import RESULTS
+from loadtest.usage import results_folder
 
 ROOMS = {"pytorch": "export", "jax": "reference"}
 
@@ -63,7 +63,7 @@ def run(
                 found = _measure(room, flags)
                 _add(result["frameworks"], framework, found)
                 about = (slug(found["precision"]), *models)
-                out = out or RESULTS / results.file_name("bare", *about)
+                out = out or results_folder() / results.file_name("bare", *about)
                 results.write(out, result)
                 progress.advance(task)
     if out is None:

@@ -5,6 +5,7 @@ confused with what. Forms of many images, several under way at once, keep the se
 """
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from loadtest.truth import Labelled
 
 CONFUSED = 20  # pairs that are listed
 BUSY_SECONDS = 600.0
+HIT = {True: "1", False: "0", None: "-"}
 
 
 class Evaluation:
@@ -33,6 +35,8 @@ class Evaluation:
         self._out = out
         self._labels: list[str] = []
         self._top1 = self._top5 = self._seen = 0
+        self._hits: dict[Path, bool] = {}  # of each image that was classified
+        self._files: list[Path] = []
         self._confused: Counter[tuple[str, str]] = Counter()
         self._began = time.monotonic()
         self.result: results.Result = {
@@ -64,6 +68,10 @@ class Evaluation:
             raise ImagesError(
                 f"an image is of class {largest}, {self._model} has {len(self._labels)} classes"
             )
+        self._files = [each.file for each in sample_images]
+        self.result["images_sha256"] = hashlib.sha256(
+            "\n".join(each.name for each in self._files).encode()
+        ).hexdigest()
         groups = iter(
             [sample_images[at : at + batch] for at in range(0, len(sample_images), batch)]
         )
@@ -111,6 +119,7 @@ class Evaluation:
             said = [prediction["index"] for prediction in answer["predictions"]]
             self._seen += 1
             self._top5 += any(index in each.classes for index in said)
+            self._hits[each.file] = said[0] in each.classes
             if said[0] in each.classes:
                 self._top1 += 1
             else:
@@ -132,6 +141,8 @@ class Evaluation:
         self.result |= {
             "ok": not self.result["failures"],
             "pictures": self._seen,
+            # For each image, in their order: right, wrong, or not classified.
+            "hits": "".join(HIT[self._hits.get(file)] for file in self._files),
             "top1": self._top1 / seen,
             "top5": self._top5 / seen,
             "pictures_per_second": round(self._seen / (time.monotonic() - self._began), 2),

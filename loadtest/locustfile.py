@@ -2,12 +2,16 @@
 
     locust -f loadtest/locustfile.py --host http://127.0.0.1:8000
 
-In: a running gateway; the options below beside locust's own. Out: locust's statistics, in which the
-phases of `Server-Timing` have rows of their own, and at the end percentiles of our own samples,
-since locust rounds its to two digits. One failed request or wrong answer makes the exit status 1.
+In: a running gateway; the options below beside locust's own. Out: locust's statistics, and at the
+end percentiles of our own samples, since locust rounds its to two digits, and the phases of
+`Server-Timing`. What is sent is prepared before locust's clock starts. With --arrival-rate requests
+leave when they are due, and are timed from then. A failed request, a wrong answer or no request at
+all makes the exit status 1.
 """
 
 import json
+import math
+import statistics
 import sys
 import threading
 import time
@@ -23,21 +27,25 @@ from locust import FastHttpUser, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopUser
+from locust.runners import MasterRunner
 
 from loadtest.load import answers, forms, sample_images
+from loadtest.stats.percentiles import percentiles
 
 MOST_UNDER_WAY = 1000  # of one user, at a fixed rate
-RANDOM = np.random.default_rng()
 
 
 class Plan:
     """What is sent and what must come back; made when a test starts, the same for all users."""
 
-    def __init__(self, options: Namespace, host: str) -> None:
+    def __init__(self, options: Namespace, host: str, worker: int) -> None:
         folder = Path(options.images) if options.images else None
         self.sample_images = sample_images.load(folder, options.pictures, options.picture_seed)
         self.headers = {"X-API-Key": options.api_key} if options.api_key else {}
         self.batch = options.batch
+        self.host = host
+        # Another one in each process, and the same in each run.
+        self.random = np.random.default_rng([options.picture_seed, worker])
         with httpx.Client(base_url=host, headers=self.headers, trust_env=False) as client:
             self.model = options.model or _get(client, "/models")["default"]
             about = _get(client, f"/models/{self.model}")
@@ -82,7 +90,8 @@ class Plan:
 
 
 _plan: Plan | None = None
-_samples: list[float] = []  # milliseconds
+_samples: list[float] = []  # milliseconds; infinite where a request failed
+_phases: dict[str, list[float]] = {}  # milliseconds
 _started = threading.Lock()
 
 
@@ -105,37 +114,75 @@ def _options(parser: LocustArgumentParser) -> None:
         type=float,
         default=0.0,
         help="Requests per second of each locust process, sent whether or not earlier ones have "
-        "been answered; 0: each user sends the next one when it has its answer",
+        "been answered, and timed from when they were due; 0: each user sends the next one when it "
+        "has its answer",
+    )
+    parser.add_argument(
+        "--arrivals",
+        choices=("poisson", "even"),
+        default="poisson",
+        help="With --arrival-rate: at random times, as independent people send, or evenly spaced",
     )
     parser.add_argument("--api-key", default="", is_secret=True, help="Of a gateway with keys")
     parser.add_argument("--samples", default="", help="File for each request's milliseconds")
 
 
-def _start(environment: Environment, **_: object) -> None:
+def _prepare(environment: Environment) -> None:
+    """Make the plan, once for each host; a test that cannot start ends with exit status 1."""
     global _plan  # noqa: PLW0603 - locust's listeners share nothing else
+    host = environment.host or ""
+    if _plan is not None and _plan.host == host:
+        return
+    try:
+        worker = getattr(environment.runner, "worker_index", 0)
+        _plan = Plan(environment.parsed_options or Namespace(), host, worker)
+    except (OSError, RuntimeError, ValueError, httpx.HTTPError) as error:
+        print(f"cannot start: {host}: {error}", file=sys.stderr)
+        environment.process_exit_code = 1
+        if environment.runner is not None:
+            environment.runner.quit()
+
+
+def _init(environment: Environment, **_: object) -> None:
+    """Before locust's clock starts, where the host is known by then."""
+    options = environment.parsed_options
+    if (
+        options is not None
+        and options.headless
+        and not isinstance(environment.runner, MasterRunner)
+    ):
+        with _started:
+            _prepare(environment)
+
+
+def _start(environment: Environment, **_: object) -> None:
     with _started:
         _samples.clear()
-        try:
-            _plan = Plan(environment.parsed_options or Namespace(), environment.host or "")
-        except (OSError, RuntimeError, ValueError, httpx.HTTPError) as error:
-            print(f"cannot start: {environment.host}: {error}", file=sys.stderr)
-            environment.process_exit_code = 1
-            if environment.runner is not None:
-                environment.runner.quit()
+        _phases.clear()
+        if not isinstance(environment.runner, MasterRunner):
+            before = _plan
+            _prepare(environment)
+            if _plan is not before:
+                environment.stats.reset_all()  # what the plan took is no part of the test
 
 
-def _note(request_type: str, response_time: float, **_: object) -> None:
+def _note(request_type: str, response_time: float, exception: object, **_: object) -> None:
     if request_type == "POST":
-        _samples.append(response_time)
+        _samples.append(math.inf if exception else response_time)
 
 
 def _report(environment: Environment, **_: object) -> None:
+    if environment.stats.total.num_requests == 0:
+        print("no request was answered, so nothing was tested", file=sys.stderr)
+        environment.process_exit_code = 1
     if not _samples:
         return
-    levels = (50, 90, 95, 99, 99.9, 100)
-    shown = zip(levels, np.percentile(_samples, levels), strict=True)
     print(f"own samples, {len(_samples)} requests, ms:", end=" ")
-    print(", ".join(f"p{level:g} {value:.2f}" for level, value in shown))
+    found = percentiles(_samples).values()
+    print(", ".join(f"p{each.level:g} {each.text('.2f')}" for each in found) or "too few")
+    for phase, milliseconds in _phases.items():
+        print(f"phase {phase}: mean {statistics.fmean(milliseconds):.2f} ms", end="; ")
+    print()
     options = environment.parsed_options
     if options is not None and options.samples:
         Path(options.samples).write_text("".join(f"{value:.4f}\n" for value in _samples))
@@ -151,36 +198,36 @@ class ImageUser(FastHttpUser):
         if _plan is None:
             raise StopUser
         self._plan = _plan
-        self._next = int(RANDOM.integers(len(_plan.bodies)))
+        self._next = int(_plan.random.integers(len(_plan.bodies)))
         self._under_way = Pool(MOST_UNDER_WAY)
-        self._due = 0.0
+        self._due = time.monotonic()
 
     def on_stop(self) -> None:
         """Wait for what is under way."""
         self._under_way.join(timeout=60)
 
     def wait_time(self) -> float:
-        """Until the next request is due: nothing, or what the fixed rate says."""
-        rate = self.environment.parsed_options.arrival_rate
-        if not rate:
+        """Until the next request is due: nothing, or what the rate says.
+
+        A user that has fallen behind sends what was due meanwhile at once, and its time counts.
+        """
+        options = self.environment.parsed_options
+        if not options.arrival_rate:
             return 0.0
-        now = time.monotonic()
-        # What has been missed is made up for, so that the rate holds whatever the machine does.
-        self._due = (
-            max(self._due or now, now - 1) + max(1, self.environment.runner.user_count) / rate
-        )
-        return max(0.0, self._due - now)
+        gap = max(1, self.environment.runner.user_count) / options.arrival_rate
+        self._due += self._plan.random.exponential(gap) if options.arrivals == "poisson" else gap
+        return max(0.0, self._due - time.monotonic())
 
     @task
     def classify(self) -> None:
-        """One request; at a fixed rate nobody waits for its answer."""
+        """One request; at a rate nobody waits for its answer."""
         self._next = (self._next + 1) % len(self._plan.bodies)
         if self.environment.parsed_options.arrival_rate:
-            self._under_way.add(gevent.spawn(self._ask, self._next))
+            self._under_way.add(gevent.spawn(self._ask, self._next, self._due))
         else:
-            self._ask(self._next)
+            self._ask(self._next, time.monotonic())
 
-    def _ask(self, number: int) -> None:
+    def _ask(self, number: int, due: float) -> None:
         plan = self._plan
         kind = forms.FORM_TYPE if plan.batch else "application/octet-stream"
         with self.client.request(
@@ -191,6 +238,8 @@ class ImageUser(FastHttpUser):
             name=plan.path.partition("?")[0],
             catch_response=True,
         ) as response:
+            # locust counts from when it was sent.
+            response.request_meta["response_time"] = 1e3 * (time.monotonic() - due)
             if response.status_code != 200:
                 response.failure(f"status {response.status_code}: {(response.text or '')[:200]}")
                 return
@@ -203,18 +252,11 @@ class ImageUser(FastHttpUser):
                 return
             response.success()
         for phase, milliseconds in forms.phases(response.headers.get("Server-Timing", "")).items():
-            self.environment.events.request.fire(
-                request_type="phase",
-                name=phase,
-                response_time=milliseconds,
-                response_length=0,
-                exception=None,
-                context={},
-                start_time=time.time(),
-            )
+            _phases.setdefault(phase, []).append(milliseconds)
 
 
 events.init_command_line_parser.add_listener(_options)
+events.init.add_listener(_init)
 events.test_start.add_listener(_start)
 events.request.add_listener(_note)
 events.test_stop.add_listener(_report)

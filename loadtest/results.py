@@ -1,18 +1,20 @@
 """Results as files: JSON, written whole under another name and then renamed.
 
-In: plain data of one kind (compare, sweep, bare, evaluate, tune). Out: files that `report` reads. A
-run that was stopped has left a file, with `complete` false.
+In: plain data of one of KINDS. Out: files that `report` reads. A run that was stopped has left a
+file, with `complete` false.
 """
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from loadtest.machine import conditions
 
-FORMAT = 1
-KINDS = ("compare", "bare", "sweep", "evaluate", "tune")
+FORMAT = 2
+KINDS = ("compare", "bare", "sweep", "evaluate", "tune", "rulers")
+NUMBERS = re.compile(r"\[\s+((?:(?:-?[\d.e+-]+|null),?\s+)+)\]")
 Result = dict[str, Any]
 written: set[Path] = set()  # by this process, so that a command that is stopped can name its file
 
@@ -31,11 +33,17 @@ def write(path: Path, result: Result) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"format": FORMAT, **result}, indent=1) + "\n")
+        temporary.write_text(text_of({"format": FORMAT, **result}))
         temporary.replace(path)
         written.add(path)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def text_of(result: Result) -> str:
+    """As JSON, with each list of numbers on one line."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    return NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
 
 def read(path: Path) -> Result:
@@ -45,7 +53,7 @@ def read(path: Path) -> Result:
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path}: not a result: {error}") from error
     match found:
-        case {"format": 1, "kind": kind} if kind in KINDS:
+        case {"format": 2, "kind": kind} if kind in KINDS:
             return {**found, "file": path.name}
     raise ResultsError(f"{path}: not a result of `python -m loadtest` in format {FORMAT}")
 

@@ -1,9 +1,12 @@
 """Throughput at growing resolution: how the time of a model grows with the number of patches.
 
-In: image sizes. Out: a result with the time per image at each size and fitted exponents. Mixers are
-written as checkpoints in the published format, with random numbers: their token-mixing MLP has the
-hidden width of the table whatever the number of patches, as the paper has it where it calls their
-cost linear. Everything is served: export, Triton, one image per request.
+In: image sizes. Out: a result with the time per image at each size, fitted exponents with
+intervals, and beside them those of the arithmetic. Mixers are written as checkpoints in the
+published format, with random numbers, in two kinds: `mixer_s16` has the hidden width of its
+token-mixing MLP whatever the number of patches, as the paper has it where it calls the cost linear;
+`mixer_s16_enlarged` is what fine-tuning at a higher resolution makes of one (appendix C of the
+paper: the MLP becomes block-diagonal, so its hidden width grows with the number of patches).
+Everything is served: export, Triton, one image per request.
 """
 
 import dataclasses
@@ -11,22 +14,30 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from contracts.model_config import parameters, read_config
+from contracts.repository import CONFIG_NAME
 from loadtest import results
-from loadtest.compare.measure import Load, visit
+from loadtest.compare.measure import Load, Visit, visit
 from loadtest.load import loop
 from loadtest.load.engine import MOST_FAILURES
 from loadtest.load.sample_images import SampleImage
 from loadtest.load.triton_target import Triton, TritonTarget
 from loadtest.machine import conditions
+from loadtest.machine.disturbance import FOREIGN_LIMIT
 from loadtest.progress import bar
 from loadtest.servers import stack
+from loadtest.stats.growth import fits
 
 PATCH = 16
 CLASSES = 1000
+TRAINED_AT = 224  # pixels per side, for which the hidden widths of the table are meant
+ENLARGED = "_enlarged"
+REPEATS = 2  # of a window that was disturbed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +51,15 @@ class Mixer:
 
 
 MIXERS = {"mixer_s16": Mixer(512, 8, 256, 2048), "mixer_b16": Mixer(768, 12, 384, 3072)}
+
+
+def sizes_of(model: str, image_size: int) -> Mixer | None:
+    """The sizes of a Mixer for images of that size; None of another family."""
+    sizes = MIXERS.get(model.removesuffix(ENLARGED))
+    if sizes is None or not model.endswith(ENLARGED):
+        return sizes
+    grown = (image_size / TRAINED_AT) ** 2
+    return dataclasses.replace(sizes, tokens_mlp_dim=max(1, round(grown * sizes.tokens_mlp_dim)))
 
 
 def write_mixer(path: Path, sizes: Mixer, image_size: int) -> None:
@@ -72,176 +92,170 @@ def write_mixer(path: Path, sizes: Mixer, image_size: int) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub thinks of allow_pickle
 
 
-def publish(repository: Path, model: str, image_size: int) -> str:
-    """Publish the model at that image size, if it is not there; its name."""
+def publish(repository: Path, model: str, image_size: int) -> Path:
+    """Publish the model at that image size, if it is not there; its folder."""
     name = f"{model}_at_{image_size}"
-    if (repository / name / "config.pbtxt").is_file():
-        return name
+    if (repository / name / CONFIG_NAME).is_file():
+        return repository / name
     flags = ("--name", name, "--max-batch-size", "1", "--repository", str(repository))
-    if model not in MIXERS:
+    sizes = sizes_of(model, image_size)
+    if sizes is None:
         stack.export("--model", model, "--image-size", str(image_size), *flags)
-        return name
+        return repository / name
     checkpoint = repository / f".{name}.npz"
     try:
-        write_mixer(checkpoint, MIXERS[model], image_size)
+        write_mixer(checkpoint, sizes, image_size)
         stack.export("--checkpoint", str(checkpoint), *flags)
     finally:
         checkpoint.unlink(missing_ok=True)
-    return name
+    return repository / name
 
 
-def run(
-    models: Sequence[str],
-    sizes: Sequence[int],
-    *,
-    repository: Path,
-    sample_images: Sequence[SampleImage],
-    seconds: float,
-    rounds: int,
-    out: Path,
-) -> results.Result:
-    """Measure all of it; raises StackError, TargetError."""
-    result: results.Result = {
-        "kind": "sweep",
-        "complete": False,
-        "ok": True,
-        "conditions": conditions.conditions(),
-        "settings": {
-            "images per request": 1,
-            "seconds_per_window": seconds,
-            "rounds": rounds,
-            "weights": "random",
-        },
-        "rows": [],
-        "fits": {},
-        "failures": [],
-    }
-    names = {}
-    repository.mkdir(parents=True, exist_ok=True)
-    with bar() as progress:
-        task = progress.add_task("exporting", total=len(models) * len(sizes))
-        for model in models:
-            for size in sizes:
-                names[model, size] = publish(repository, model, size)
-                progress.advance(task)
-    with stack.running(repository, list(names.values())) as running:
-        loop.run(
-            _measure(
-                result,
-                names,
-                running,
-                sample_images=sample_images,
-                seconds=seconds,
-                rounds=rounds,
-                out=out,
-            )
-        )
-    return result
+Key = tuple[str, int]  # model, pixels per side
 
 
-async def _measure(
-    result: results.Result,
-    names: dict[tuple[str, int], str],
-    running: stack.Stack,
-    *,
-    sample_images: Sequence[SampleImage],
-    seconds: float,
-    rounds: int,
-    out: Path,
-) -> None:
-    triton = Triton(running.triton)
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in names}
-    rates: dict[tuple[str, int], list[float]] = {key: [] for key in names}
-    cpu: dict[tuple[str, int], list[float]] = {key: [] for key in names}
-    try:
-        targets = {
-            key: await TritonTarget.prepare(triton, name, sample_images, "fp32")
-            for key, name in names.items()
+class Sweep:
+    """One run."""
+
+    def __init__(
+        self, models: Sequence[str], sizes: Sequence[int], repository: Path, out: Path
+    ) -> None:
+        self._keys = [(model, size) for model in models for size in sizes]
+        self._repository, self._out = repository, out
+        self._folders: dict[Key, Path] = {}
+        self._foreign_limit = FOREIGN_LIMIT
+        self._flops: dict[Key, float | None] = {}
+        self._visits: dict[Key, list[Visit]] = {key: [] for key in self._keys}
+        self.result: results.Result = {
+            "kind": "sweep",
+            "complete": False,
+            "ok": True,
+            "disturbed": "",
+            "conditions": conditions.conditions(),
+            "settings": {"images per request": 1, "weights": "random"},
+            "rows": [],
+            "fits": {},
+            "failures": [],
         }
+
+    def run(
+        self,
+        sample_images: Sequence[SampleImage],
+        seconds: float,
+        rounds: int,
+        foreign_limit: float = FOREIGN_LIMIT,
+    ) -> None:
+        """Measure all of it; raises StackError, TargetError."""
+        self._foreign_limit = foreign_limit
+        self.result["settings"] |= {
+            "seconds_per_window": seconds, "rounds": rounds, "foreign_limit": foreign_limit,
+        }  # fmt: skip
+        self._repository.mkdir(parents=True, exist_ok=True)
         with bar() as progress:
-            task = progress.add_task("", total=rounds * len(names))
-            for number in range(rounds):
-                # There and back, so that a machine that grows slower favours no size.
-                for key in list(names)[:: 1 if number % 2 == 0 else -1]:
-                    progress.update(task, description=f"{key[0]}, {key[1]} pixels")
-                    found, window = await visit(
-                        targets[key],
-                        Load("triton", 1),
-                        model=names[key],
-                        number=number,
-                        warm=seconds / 4,
-                        seconds=seconds,
-                        triton=triton,
-                        instances=1,
-                        servers=running.servers,
-                    )
-                    result["failures"] += window.errors[: MOST_FAILURES - len(result["failures"])]
-                    if found.compute_ms is not None:
-                        times[key].append(found.compute_ms)
-                        rates[key].append(found.rate)
-                        seconds_used = found.cpu_seconds.get("model", 0.0)
-                        cpu[key].append(1e3 * seconds_used / max(1, found.images))
-                    _conclude(result, times, rates, cpu)
-                    results.write(out, result)
-                    progress.advance(task)
-        result["complete"] = True
-        results.write(out, result)
-    finally:
-        await triton.close()
+            task = progress.add_task("exporting", total=len(self._keys))
+            for key in self._keys:
+                self._folders[key] = publish(self._repository, *key)
+                self._flops[key] = flops_per_image(self._folders[key])
+                progress.advance(task)
+        with stack.running(list(self._folders.values())) as running:
+            loop.run(self._measure(running, sample_images, seconds, rounds))
 
+    async def _measure(
+        self,
+        running: stack.Stack,
+        sample_images: Sequence[SampleImage],
+        seconds: float,
+        rounds: int,
+    ) -> None:
+        triton = Triton(running.triton)
+        try:
+            targets = {
+                key: await TritonTarget.prepare(triton, folder.name, sample_images, "fp32")
+                for key, folder in self._folders.items()
+            }
+            with bar() as progress:
+                task = progress.add_task("", total=rounds * len(self._keys))
+                for number in range(rounds):
+                    # There and back, so that a machine that grows slower favours no size.
+                    for key in self._keys[:: 1 if number % 2 == 0 else -1]:
+                        progress.update(task, description=f"{key[0]}, {key[1]} pixels")
+                        for _ in range(1 + REPEATS):
+                            found, window = await visit(
+                                targets[key],
+                                Load("triton", 1),
+                                model=self._folders[key].name,
+                                number=number,
+                                warm=seconds / 4,
+                                seconds=seconds,
+                                triton=triton,
+                                instances=1,
+                                servers=running.servers,
+                                foreign_limit=self._foreign_limit,
+                            )
+                            self._visits[key].append(found)
+                            failed = self.result["failures"]
+                            failed += window.errors[: MOST_FAILURES - len(failed)]
+                            self._write()
+                            if not found.disturbed:
+                                break
+                        progress.advance(task)
+            self.result["complete"] = True
+            self._write()
+        finally:
+            await triton.close()
 
-def _conclude(
-    result: results.Result,
-    times: dict[tuple[str, int], list[float]],
-    rates: dict[tuple[str, int], list[float]],
-    cpu: dict[tuple[str, int], list[float]],
-) -> None:
-    result["ok"] = not result["failures"]
-    result["rows"] = [
-        {
-            "model": model,
-            "image_size": size,
-            "tokens": (size // PATCH) ** 2,
-            "compute_ms": round(statistics.median(found), 4),
-            "cpu_ms": round(statistics.median(cpu[model, size]), 4),
-            "images_per_second": round(statistics.median(rates[model, size]), 4),
-            "windows_ms": found,
+    def _write(self) -> None:
+        rows = [
+            row for key in self._keys if (row := _row(key, self._visits[key], self._flops[key]))
+        ]
+        lacking = [f"{m} at {s}" for m, s in self._keys if self._visits[m, s] and not any(
+            not each.disturbed for each in self._visits[m, s]
+        )]  # fmt: skip
+        self.result |= {
+            "ok": not self.result["failures"],
+            "rows": rows,
+            "disturbed": f"no window of {', '.join(lacking)} counts" if lacking else "",
+            "fits": {
+                model: fits(rows_of)
+                for model in dict.fromkeys(model for model, _ in self._keys)
+                if len(rows_of := [row for row in rows if row["model"] == model]) >= 4
+            },
         }
-        for (model, size), found in times.items()
-        if found
+        results.write(self._out, self.result)
+
+
+def flops_per_image(folder: Path) -> float | None:
+    """As the export counted them; a multiply-add is two."""
+    stated = parameters(read_config(folder / CONFIG_NAME)).get("flops_per_image")
+    return float(stated) if stated else None
+
+
+def _row(key: Key, visits: Sequence[Visit], flops: float | None) -> dict[str, Any] | None:
+    windows: list[dict[str, Any]] = [
+        {
+            "round": each.round,
+            "compute_ms": each.compute_ms,
+            "cpu_ms": round(1e3 * each.cpu_seconds.get("model", 0.0) / max(1, each.images), 4),
+            "rate": each.rate,
+            "disturbed": each.disturbed,
+        }
+        for each in visits
+        if each.compute_ms is not None
     ]
-    for model in {row["model"] for row in result["rows"]}:
-        for kind in ("compute_ms", "cpu_ms"):
-            points = [(r["tokens"], r[kind]) for r in result["rows"] if r["model"] == model]
-            if len(points) >= 4 and min(points)[1] > 0:
-                result["fits"].setdefault(model, {})[kind] = fit(points)
+    counted = [each for each in windows if not each["disturbed"]]
+    if not counted:
+        return None
 
+    def median(name: str) -> float:
+        return round(statistics.median([float(each[name]) for each in counted]), 4)
 
-def fit(points: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """How a time grows with S: t = scale · S^exponent, by least squares of the logarithms.
-
-    `upper_exponent` is that of the upper half of the sizes. `quadratic_share` is c·S² ÷ t at the
-    largest S in t = a + b·S + c·S² with no term below zero, by least squares relative to t.
-    """
-    tokens, times = np.array(sorted(points), np.float64).T
-    exponent, scale = np.polyfit(np.log(tokens), np.log(times), 1)
-    half = len(tokens) // 2
-    upper, _ = np.polyfit(np.log(tokens[half:]), np.log(times[half:]), 1)
-    best = np.zeros(3)
-    least = math.inf
-    # Every choice of terms; the best of those without a negative one is the constrained optimum.
-    for mask in range(1, 8):
-        chosen = [power for power in range(3) if mask >> power & 1]
-        terms = np.stack([tokens**power / times for power in chosen], axis=1)
-        found, *_ = np.linalg.lstsq(terms, np.ones_like(times), rcond=None)
-        miss = float(((terms @ found - 1) ** 2).sum())
-        if (found >= 0).all() and miss < least:
-            least, best = miss, np.zeros(3)
-            best[chosen] = found
-    largest = tokens[-1] ** np.arange(3)
     return {
-        "exponent": round(float(exponent), 4),
-        "scale": float(np.exp(scale)),
-        "upper_exponent": round(float(upper), 4),
-        "quadratic_share": round(float(best[2] * largest[2] / (best @ largest)), 4),
+        "model": key[0],
+        "image_size": key[1],
+        "tokens": (key[1] // PATCH) ** 2,
+        "flops": flops,
+        "compute_ms": median("compute_ms"),
+        "cpu_ms": median("cpu_ms"),
+        "images_per_second": median("rate"),
+        "windows": windows,
     }

@@ -1,21 +1,45 @@
-"""What the commands share: mistakes on the command line, and where results go by default."""
+"""What the commands share: mistakes on the command line, and where files go by default.
+
+Files go outside the checkout, into the folders that the XDG specification has for a user's data:
+https://specifications.freedesktop.org/basedir-spec/latest/
+"""
 
 import math
+import os
 from pathlib import Path
 
 from loadtest.load.sample_images import ImagesError
 from loadtest.load.target import TargetError
 from loadtest.results import ResultsError
+from loadtest.rulers.programs import RulerError
 from loadtest.servers.launch import StackError
 
-RESULTS = Path("docs/results")
+NAME = "mixer-serving"
+DISTURBED = 3  # exit status: other programs used this machine, so that nothing was learnt
+
+
+def results_folder() -> Path:
+    """Where results go that have no --out."""
+    return _folder("XDG_DATA_HOME", ".local/share") / "results"
+
+
+def models_folder() -> Path:
+    """Where models go that are made for a measurement."""
+    return _folder("XDG_CACHE_HOME", ".cache") / "models"
+
+
+def _folder(variable: str, default: str) -> Path:
+    stated = os.environ.get(variable, "")
+    # The specification has relative paths passed over.
+    base = Path(stated) if Path(stated).is_absolute() else Path.home() / default
+    return base / NAME
 
 
 class UsageError(ValueError):
     """The command line asks for something that cannot be; the message is one sentence."""
 
 
-USER_MISTAKES = (UsageError, ResultsError, ImagesError, StackError, TargetError)
+USER_MISTAKES = (UsageError, ResultsError, ImagesError, StackError, TargetError, RulerError)
 
 
 def check_some(**flags: tuple[object, ...]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -79,3 +80,14 @@ def lie_one_in(many: int) -> Fault:
         return answer.replace(b'"label":"', b'"label":"not ', 1)
 
     return spoil
+
+
+def stall_one_in(many: int, seconds: float) -> Fault:
+    """Every so many answers, it comes so much later."""
+
+    def stall(number: int, answer: bytes) -> bytes:
+        if number % many == 0:
+            time.sleep(seconds)
+        return answer
+
+    return stall

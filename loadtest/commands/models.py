@@ -7,10 +7,18 @@ from loadtest import bare as bare_models
 from loadtest import results
 from loadtest import sweep as growth
 from loadtest.load import sample_images
+from loadtest.machine.disturbance import FOREIGN_LIMIT
 from loadtest.progress import note, show
-from loadtest.report import papers
+from loadtest.report import bare as bare_report
 from loadtest.report.page import Table, Text
-from loadtest.usage import RESULTS, UsageError, check_positive, check_some
+from loadtest.usage import (
+    DISTURBED,
+    UsageError,
+    check_positive,
+    check_some,
+    models_folder,
+    results_folder,
+)
 
 
 def bare(
@@ -32,7 +40,8 @@ def bare(
         compiled: Compile the PyTorch models with torch.compile; JAX always compiles.
         windows: How often each figure is measured; the median counts.
         seconds: How long a window is.
-        out: The result file; by default docs/results/ with the conditions in its name.
+        out: The result file; by default one in
+            ~/.local/share/mixer-serving/results with the conditions in its name.
     """
     check_some(models=models, batch_sizes=batch_sizes)
     check_positive(batch_sizes=batch_sizes, windows=(windows,), seconds=(seconds,))
@@ -45,7 +54,7 @@ def bare(
         windows=windows,
         out=out,
     )
-    for block in papers.bare_blocks(results.read(path)):
+    for block in bare_report.blocks(results.read(path)):
         match block:
             case Text():
                 print(block.text)
@@ -57,42 +66,48 @@ def bare(
 
 def sweep(
     *,
-    models: tuple[str, ...] = ("mixer_s16", "vit_s16"),
+    models: tuple[str, ...] = ("mixer_s16", "mixer_s16_enlarged", "vit_s16", "bit_r50x1"),
     sizes: tuple[int, ...] = (112, 160, 224, 320, 448, 640),
     seconds: float = 3.0,
-    rounds: int = 3,
-    repository: Path = Path("build/sweep"),
+    rounds: int = 4,
+    foreign_limit: float = FOREIGN_LIMIT,
+    repository: Path | None = None,
     out: Path | None = None,
 ) -> int:
     """Measure how the time of a model grows with the number of patches, and fit exponents.
 
     Args:
-        models: mixer_s16, mixer_b16, and ViTs of `python -m export --list`.
+        models: mixer_s16, mixer_b16, whose token-mixing MLP is as wide at every size;
+            mixer_s16_enlarged, mixer_b16_enlarged, as fine-tuning at a higher resolution makes
+            them; and ViTs and BiTs of `python -m export --list`.
         sizes: Pixels per side, multiples of 16, at least four.
         seconds: How long a window is.
         rounds: How often each size is measured; the median counts.
-        repository: Where the models are published; those that are there are used again.
-        out: The result file; by default docs/results/ with the conditions in its name.
+        foreign_limit: Share of all cores that other programs may take during a window; beyond it
+            the window is repeated.
+        repository: Where the models are published; those that are there are used again. By default
+            ~/.cache/mixer-serving/models/sweep.
+        out: The result file; by default one in
+            ~/.local/share/mixer-serving/results with the conditions in its name.
     """
     check_some(models=models)
     check_positive(seconds=(seconds,), rounds=(rounds,))
     if len(set(sizes)) < 4 or any(size % growth.PATCH or size <= 0 for size in sizes):
         raise UsageError(f"--sizes: expected at least four multiples of {growth.PATCH}")
-    path = out or RESULTS / results.file_name("sweep", "fp32", *models)
-    found = growth.run(
-        models,
-        sizes,
-        repository=repository,
-        sample_images=sample_images.load(None, 4),
-        seconds=seconds,
-        rounds=rounds,
-        out=path,
-    )
-    for model, fit in found["fits"].items():
-        for kind, found_fit in fit.items():
-            name = "CPU time" if kind == "cpu_ms" else "time"
-            print(f"{model}: {name} grows as patches^{found_fit['exponent']:.2f}")
+    path = out or results_folder() / results.file_name("sweep", "fp32", *models)
+    run = growth.Sweep(models, sizes, repository or models_folder() / "sweep", path)
+    run.run(sample_images.load(None, 4), seconds, rounds, foreign_limit)
+    found = run.result
+    for model, fits in found["fits"].items():
+        measured, counted = fits["cpu_ms"], fits.get("flops")
+        between = f" ({measured['low']:.2f} to {measured['high']:.2f})" if "low" in measured else ""
+        theory = f", arithmetic as patches^{counted['exponent']:.2f}" if counted else ""
+        print(f"{model}: CPU time grows as patches^{measured['exponent']:.2f}{between}{theory}")
     for failure in found["failures"]:
         note(f"FAILED: {failure}")
+    if found["disturbed"]:
+        note(f"DISTURBED: {found['disturbed']}")
     print(path)
-    return 0 if found["ok"] else 1
+    if not found["ok"]:
+        return 1
+    return DISTURBED if found["disturbed"] else 0

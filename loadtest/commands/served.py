@@ -8,7 +8,8 @@ from loadtest import results, truth
 from loadtest import tune as tuner
 from loadtest.load import loop, sample_images
 from loadtest.progress import note
-from loadtest.usage import RESULTS, UsageError, check_positive, check_some
+from loadtest.stats.shares import wilson
+from loadtest.usage import UsageError, check_positive, check_some, results_folder
 
 Knob = Literal["instances", "threads", "max_batch_size", "max_queue_delay_microseconds"]
 
@@ -36,13 +37,14 @@ def evaluate(
         real: ReaL's real.json; an image counts as right when any of its labels is hit.
         batch: Images per request.
         parallel: Requests under way at once.
-        out: The result file; by default docs/results/ with the conditions in its name.
+        out: The result file; by default one in
+            ~/.local/share/mixer-serving/results with the conditions in its name.
     """
     check_positive(batch=(batch,), parallel=(parallel,))
     if imagenet_labels is not None and real is not None:
         raise UsageError("--imagenet-labels or --real, not both")
     labels = "ReaL" if real else "ImageNet" if imagenet_labels else "folders"
-    path = out or RESULTS / results.file_name("evaluate", model, data.name, labels)
+    path = out or results_folder() / results.file_name("evaluate", model, data.name, labels)
     settings = {"data": data.name, "labels": labels, "images per request": batch}
 
     async def ask() -> results.Result:
@@ -60,9 +62,11 @@ def evaluate(
         note(f"FAILED: {failure}")
     for each in result["confused"][:10]:
         print(f"{each['count']:>6} × {each['true']} called {each['said']}")
+    count = result["pictures"]
+    first, five = (wilson(round(result[key] * count), count) for key in ("top1", "top5"))
     print(
-        f"top-1 accuracy {result['top1']:.2%}, top-5 {result['top5']:.2%}, on {result['pictures']} "
-        f"images, {result['pictures_per_second']:.0f} per second; {path}"
+        f"top-1 accuracy {first.text()}, top-5 {five.text()}, on {count} images, "
+        f"{result['pictures_per_second']:.0f} per second; {path}"
     )
     return 0 if result["ok"] else 1
 
@@ -90,12 +94,13 @@ def tune(
         knobs: What is tried, one after the other.
         seconds: How long a window is.
         images: A folder of images to send; without, photo-like ones are made.
-        out: The result file; by default docs/results/ with the conditions in its name.
+        out: The result file; by default one in
+            ~/.local/share/mixer-serving/results with the conditions in its name.
     """
     check_some(concurrency=concurrency)
     check_positive(slo_p99=(slo_p99,), seconds=(seconds,), concurrency=concurrency)
     sent = sample_images.load(images, 8)
-    path = out or RESULTS / results.file_name("tune", model, f"p99-{slo_p99:g}-ms")
+    path = out or results_folder() / results.file_name("tune", model, f"p99-{slo_p99:g}-ms")
     settings = {"pictures": sample_images.describe(sent, images), "seconds_per_window": seconds}
     tuning = tuner.Tuning(
         repository,

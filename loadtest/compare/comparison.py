@@ -1,22 +1,27 @@
 """The comparison: each model alone under the same loads, by both ways, in alternating order.
 
 In: names of models, a gateway with its Triton (started here or given). Out: one result, written
-after every window, so that a run that is stopped leaves what it had. A round visits every model
-under every load for one window; the next round goes the other way round. There are rounds until, at
-every point, the last three windows agree, or until a limit is reached.
+after every window, so that a run that is stopped leaves what it had. First the closed loop: a round
+visits every model under every load for one window, the next round goes the other way round, until
+the ratios are known well enough. Then the open loop: each model at shares of what it can do, round
+by round, until there are samples enough for the percentiles. At last, if a limit is given, the
+greatest rate that keeps it. A window in which other programs used the machine is repeated.
 """
 
 import dataclasses
-import statistics
+import functools
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
 from loadtest import results, usage
-from loadtest.compare.measure import Load, Visit, failures, percentiles, visit
+from loadtest.compare import ramp
+from loadtest.compare.measure import Load, Visit, failures, visit
+from loadtest.compare.points import Point, rate_ratio
 from loadtest.load import loop, sample_images
 from loadtest.load.engine import MOST_FAILURES
 from loadtest.load.http import Http
@@ -27,10 +32,15 @@ from loadtest.machine import conditions
 from loadtest.progress import bar
 from loadtest.servers import processes
 from loadtest.servers.stack import Stack
+from loadtest.stats.percentiles import least_samples
+from loadtest.stats.ratios import LEAST_PAIRS
 
-AGREE = 0.1  # of the median, between the slowest and the fastest of the last windows
-AGREEING = 3  # so many windows
-DEFAULT_SHARES = (0.4, 0.8)  # of what the slowest model can do, where no rates are given
+WITHIN = 0.05  # the closed loop ends when the ratios at its greatest load are known so well
+REPEATS = 2  # of a window that was disturbed
+RAMP_TRIALS = 8
+DISTURBED_AT_MOST = 0.5  # of all windows; beyond it nothing is to be learnt on this machine now
+LEAST_WINDOWS = 6  # before that is judged
+CLOSED_SHARE = 0.4  # of the time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,42 +49,22 @@ class Plan:
 
     models: tuple[str, ...]
     concurrency: tuple[int, ...]
-    rates: tuple[float, ...]  # images per second; empty: DEFAULT_SHARES of the slowest model
+    rates: tuple[float, ...]  # images per second of every model; empty: by `shares`
+    shares: tuple[float, ...]  # of what each model can do
+    arrivals: str  # of loadtest.load.arrivals
     seconds: float  # of a window
+    open_seconds: float  # of a window in the open loop
     warm: float  # seconds before it that do not count
     min_rounds: int
     max_rounds: int
-    until: float  # on time.monotonic: no round begins that would end later
+    slo_p99: float | None  # milliseconds
+    minutes: float
+    foreign_limit: float  # share of all cores that other programs may take
     sample_images: tuple[sample_images.SampleImage, ...]
 
 
-@dataclasses.dataclass
-class Point:
-    """One model under one load: its windows so far, and all of their samples."""
-
-    model: str
-    load: Load
-    visits: list[Visit] = dataclasses.field(default_factory=list)
-    milliseconds: list[float] = dataclasses.field(default_factory=list)
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the last windows agree; fewer than AGREEING say nothing."""
-        rates = [each.rate for each in self.visits[-AGREEING:]]
-        enough = len(rates) == AGREEING
-        return enough and max(rates) - min(rates) <= AGREE * statistics.median(rates)
-
-    def document(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "model": self.model,
-            **dataclasses.asdict(self.load),
-            "rate_measured": statistics.median(each.rate for each in self.visits),
-            "agrees": self.agrees,
-            "requests": len(self.milliseconds),
-            "milliseconds": percentiles(self.milliseconds),
-            "windows": [dataclasses.asdict(each) for each in self.visits],
-        }
+class DisturbedError(RuntimeError):
+    """Other programs use this machine so much that nothing can be measured."""
 
 
 class Comparison:
@@ -87,13 +77,17 @@ class Comparison:
         self.out = out  # named once the models' precision is known, if it is None
         self._targets: dict[tuple[str, str], Target] = {}
         self._about: dict[str, dict[str, Any]] = {}
-        self._points: list[Point] = []
+        self._closed: list[Point] = []
+        self._open: list[Point] = []
+        self._ramps: list[dict[str, Any]] = []
+        self._windows = self._disturbed = 0
         self.failures: Counter[tuple[str, str, str]] = Counter()
         self._began = time.monotonic()
         self.result: results.Result = {
             "kind": "compare",
             "complete": False,
             "ok": True,
+            "disturbed": "",
             "conditions": conditions.conditions(),
             "settings": settings,
         }
@@ -105,14 +99,24 @@ class Comparison:
             self.result["conditions"]["Triton"] = await triton.version()
             with bar() as progress:
                 await self._prepare(http, triton, progress)
-                await self._rounds(triton, progress)
+                try:
+                    done = (
+                        await self._measure_closed(triton, progress)
+                        and await self._measure_open(triton, progress)
+                        and await self._measure_ramps(triton, progress)
+                    )
+                    self.result["disturbed"] = self._too_few()
+                    self.result["complete"] = done
+                except DisturbedError as error:
+                    self.result["disturbed"] = str(error)
+            self._write()
         finally:
             http.close()
             await triton.close()
 
     async def _prepare(self, http: Http, triton: Triton, progress: Progress) -> None:
-        """Record the right answers of every model, and choose the rates."""
-        plan, capacities = self._plan, []
+        """Record the right answers of every model."""
+        plan = self._plan
         task = progress.add_task("recording the right answers", total=len(plan.models))
         for model in plan.models:
             about = await http.json(http.request(f"/models/{model}"))
@@ -127,66 +131,172 @@ class Comparison:
                 await TritonTarget.prepare(triton, model, plan.sample_images, precision),
             )
             self._targets[model, "gateway"], self._targets[model, "triton"] = targets
-            if not plan.rates:
-                most = Point(model, Load("gateway", max(plan.concurrency)))
-                capacities.append((await self._visit(most, triton, 0)).rate)
             progress.advance(task)
         progress.remove_task(task)
         if self.out is None:
             precisions = {each["provenance"].get("precision", "") for each in self._about.values()}
             about = ("-".join(sorted(precisions)), *plan.models)
-            self.out = usage.RESULTS / results.file_name("compare", *about)
-        rates = plan.rates or [round(share * min(capacities), 2) for share in DEFAULT_SHARES]
+            self.out = usage.results_folder() / results.file_name("compare", *about)
         loads = [Load("gateway", each) for each in plan.concurrency]
         loads += [Load("triton", each) for each in plan.concurrency]
-        loads += [Load("gateway", 0, rate) for rate in rates if rate > 0]
-        self._points = [Point(model, load) for load in loads for model in plan.models]
+        self._closed = [Point(model, load) for load in loads for model in plan.models]
 
-    async def _rounds(self, triton: Triton, progress: Progress) -> None:
-        plan, longest = self._plan, 0.0
-        task = progress.add_task("", total=plan.max_rounds * len(self._points))
+    async def _measure_closed(self, triton: Triton, progress: Progress) -> bool:
+        """Rounds of all points; false if a point fails too often to go on."""
+        plan = self._plan
+        until = self._began + 60 * plan.minutes * CLOSED_SHARE
+        task = progress.add_task("", total=plan.max_rounds * len(self._closed))
+        longest = 0.0
         for number in range(1, plan.max_rounds + 1):
             began = time.monotonic()
-            if number > 1 and began + longest > plan.until:
+            if number > plan.min_rounds and began + longest > until:
                 break
-            for point in self._points if number % 2 else reversed(self._points):
-                progress.update(task, description=f"round {number}: {point.model}, {point.load}")
-                visited = await self._visit(point, triton, number)
-                self._write()
-                if visited.failed >= MOST_FAILURES:
-                    return
-                progress.advance(task)
+            if not await self._round(self._closed, number, plan.seconds, triton, progress):
+                return False
             longest = max(longest, time.monotonic() - began)
-            if number >= plan.min_rounds and all(point.agrees for point in self._points):
+            if number >= plan.min_rounds and self._known_well():
                 break
-        self.result["complete"] = True
-        self._write()
+        progress.remove_task(task)
+        return True
 
-    async def _visit(self, point: Point, triton: Triton, number: int) -> Visit:
-        visited, window = await visit(
-            self._targets[point.model, point.load.way],
-            point.load,
-            model=point.model,
-            number=number,
-            warm=self._plan.warm,
-            seconds=self._plan.seconds,
-            triton=triton,
-            instances=self._about[point.model]["instances"],
-            servers=self._stack.servers,
-        )
-        point.visits.append(visited)
-        point.milliseconds += window.milliseconds
-        for error, count in failures(window).items():
-            self.failures[point.model, str(point.load), error] += count
+    def _known_well(self) -> bool:
+        """Whether the ratios at the greatest load are known well enough, and all windows agree."""
+        first, *others = self._main()
+        ratios = [rate_ratio(first, point) for point in others]
+        known = all(ratio is not None and ratio.within <= WITHIN for ratio in ratios)
+        return known and all(point.agrees for point in self._closed)
+
+    async def _measure_open(self, triton: Triton, progress: Progress) -> bool:
+        """Rounds of each model at its rates, until there are samples enough or time is up."""
+        plan = self._plan
+        for point in self._main():
+            if not point.capacity:
+                raise DisturbedError(f"no window of {point.model} was free of disturbances")
+            rates = [(rate, 0.0) for rate in plan.rates]
+            rates = rates or [(round(share * point.capacity, 2), share) for share in plan.shares]
+            self._open += [
+                Point(point.model, Load("gateway", 0, rate), share) for rate, share in rates
+            ]
+        enough = least_samples(99.0, 2)
+        until, longest, number = self._began + 60 * plan.minutes, 0.0, 0
+        while lacking := [point for point in self._open if point.samples < enough]:
+            number += 1
+            began = time.monotonic()
+            if number > 1 and began + longest > until:
+                break
+            if not await self._round(lacking, number, plan.open_seconds, triton, progress):
+                return False
+            longest = max(longest, time.monotonic() - began)
+        return True
+
+    async def _round(
+        self,
+        points: Sequence[Point],
+        number: int,
+        seconds: float,
+        triton: Triton,
+        progress: Progress,
+    ) -> bool:
+        """A window of each, there and back in turn; false if one fails too often to go on."""
+        task = progress.add_task("", total=len(points))
+        for point in points if number % 2 else reversed(points):
+            progress.update(task, description=f"round {number}: {point.model}, {point.load}")
+            visited = await self._visit(point, triton, number, seconds)
+            if visited.failed >= MOST_FAILURES:
+                return False
+            progress.advance(task)
+        progress.remove_task(task)
+        return True
+
+    async def _visit(self, point: Point, triton: Triton, number: int, seconds: float) -> Visit:
+        """A window that counts, or the last of those that were disturbed.
+
+        Raises DisturbedError when too many were.
+        """
+        for _ in range(1 + REPEATS):
+            visited = await self._window(point.model, point.load, triton, number, seconds)
+            point.visits.append(visited)
+            self._write()
+            if not visited.disturbed:
+                break
         return visited
 
+    async def _window(
+        self, model: str, load: Load, triton: Triton, number: int, seconds: float
+    ) -> Visit:
+        visited, window = await visit(
+            self._targets[model, load.way],
+            load,
+            model=model,
+            number=number,
+            warm=self._plan.warm,
+            seconds=seconds,
+            triton=triton,
+            instances=self._about[model]["instances"],
+            servers=self._stack.servers,
+            arrivals=self._plan.arrivals,
+            foreign_limit=self._plan.foreign_limit,
+        )
+        for error, count in failures(window).items():
+            self.failures[model, str(load), error] += count
+        self._windows += 1
+        self._disturbed += bool(visited.disturbed)
+        if self._windows >= LEAST_WINDOWS and self._disturbed > DISTURBED_AT_MOST * self._windows:
+            raise DisturbedError(
+                f"{self._disturbed} of {self._windows} windows were disturbed, the last one "
+                f"because {visited.disturbed or 'of what was before'}"
+            )
+        return visited
+
+    async def _measure_ramps(self, triton: Triton, progress: Progress) -> bool:
+        """The greatest rate of each model within the limit."""
+        limit = self._plan.slo_p99
+        if limit is None:
+            return True
+        for point in self._main():
+            task = progress.add_task(f"{point.model}: p99 within {limit:g} ms", total=None)
+            attempt = functools.partial(self._attempt, point.model, limit, triton)
+            trials, rate = await ramp.search(attempt, point.capacity, RAMP_TRIALS)
+            self._ramps.append({
+                "model": point.model, "slo_p99_ms": limit, "rate": rate,
+                "trials": [dataclasses.asdict(each) for each in trials],
+            })  # fmt: skip
+            progress.remove_task(task)
+            self._write()
+        return True
+
+    async def _attempt(self, model: str, limit: float, triton: Triton, rate: float) -> ramp.Trial:
+        load = Load("gateway", 0, rate)
+        visited = await self._window(model, load, triton, 1, ramp.seconds_for(rate))
+        return ramp.trial(rate, visited, limit)
+
+    def _main(self) -> list[Point]:
+        """The points of the closed loop at the greatest load, through the gateway."""
+        most = Load("gateway", max(self._plan.concurrency))
+        return [point for point in self._closed if point.load == most]
+
+    def _too_few(self) -> str:
+        """Why there are no ratios, when disturbances left too few windows; "" if they did not."""
+        for point in self._closed:
+            rounds = len({each.round for each in point.visits})
+            if len(point.counted) < min(rounds, LEAST_PAIRS):
+                return (
+                    f"{point.model}, {point.load}: only {len(point.counted)} of {rounds} rounds "
+                    "were free of disturbances"
+                )
+        return ""
+
     def _write(self) -> None:
+        points = [*self._closed, *self._open]
         self.result |= {
             "ok": not self.failures,
             "seconds": round(time.monotonic() - self._began, 1),
             "generator_cpu_seconds": round(processes.own_cpu_seconds(), 1),
+            "windows": self._windows,
+            "windows_disturbed": self._disturbed,
             "models": self._about,
-            "points": [point.document() for point in self._points if point.visits],
+            "points": [point.document() for point in points if point.visits],
+            "ramps": self._ramps,
             "failures": [
                 {"model": model, "load": load, "error": error, "count": count}
                 for (model, load, error), count in self.failures.most_common(50)

@@ -1,4 +1,4 @@
-"""What kept a point from being faster: load generator, decoding, gateway, Triton or the model.
+"""What kept a point from being faster: load generator, decoding, gateway, Triton, model, or others.
 
 In: a point of a comparison. Out: how much of each part's capacity was used, and the name of the one
 that was used up. A part counts as used up from 80 % on; all cores together from 90 %.
@@ -8,9 +8,13 @@ import dataclasses
 import statistics
 from typing import Any
 
+from loadtest.compare.points import counted_windows
+from loadtest.machine.disturbance import FOREIGN_LIMIT
+
 FULL, ALL_CORES = 0.8, 0.9
 LATE_MS = 10.0  # in the open loop; beyond it, latencies are the generator's own
 GENERATOR = "load generator"
+OTHERS = "other programs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +27,14 @@ class Use:
     triton: float | None  # of all cores
     model: float | None  # of the time in which an instance computes
     cores: float | None  # of all cores, all processes
+    others: float | None  # of all cores, by programs that are not ours
     late_ms: float  # 99th percentile
 
     @property
     def limit(self) -> str:
         """What was used up; "none" if nothing was."""
+        if self.others is not None and self.others > FOREIGN_LIMIT:
+            return OTHERS
         if self.generator >= FULL or self.late_ms > LATE_MS:
             return GENERATOR
         parts = {
@@ -46,19 +53,21 @@ class Use:
 
 
 def use(point: dict[str, Any], cores: int, workers: int) -> Use:
-    """What the windows of a point used, medians."""
-    windows = point["windows"]
+    """What the windows of a point used, medians; of all windows if none counts."""
+    windows = counted_windows(point) or point["windows"]
 
     def per_second(role: str) -> float | None:
         found = [w["cpu_seconds"][role] / w["seconds"] for w in windows if role in w["cpu_seconds"]]
         return statistics.median(found) if found else None
 
     gateway, triton, model = (per_second(role) for role in ("gateway", "triton", "model"))
-    event_loop = per_second("event_loop")  # older results lack it
+    event_loop = per_second("event_loop")
     generator = per_second("generator") or 0.0
     # By the clock, not by CPU time: on a machine that is full, threads wait for their core too.
     decoding = [w["phases"]["decode"] * w["rate"] / 1e3 for w in windows if w["phases"]]
     busy = [w["busy"] for w in windows if w["busy"] is not None]
+    foreign = [w["machine"]["foreign_cores"] for w in windows if w["machine"]]
+    known = [each for each in foreign if each is not None]
     whole = None
     if gateway is not None and triton is not None and model is not None:
         whole = (gateway + triton + model + generator) / cores
@@ -69,12 +78,13 @@ def use(point: dict[str, Any], cores: int, workers: int) -> Use:
         triton=None if triton is None else triton / cores,
         model=statistics.median(busy) if busy else None,
         cores=whole,
+        others=statistics.median(known) / cores if known else None,
         late_ms=max(w["late_ms"] for w in windows),
     )
 
 
 def cpu_ms(point: dict[str, Any], role: str) -> float | None:
-    """CPU milliseconds of a role per image, all windows together."""
-    windows = [w for w in point["windows"] if role in w["cpu_seconds"]]
+    """CPU milliseconds of a role per image, all windows that count together."""
+    windows = [w for w in counted_windows(point) if role in w["cpu_seconds"]]
     images = sum(w["images"] for w in windows)
     return 1e3 * sum(w["cpu_seconds"][role] for w in windows) / images if images else None

@@ -1,7 +1,7 @@
 """One window, with all that is counted elsewhere meanwhile.
 
 In: a target and a load. Out: a `Visit`, plain data for the results: rate, latencies, phases, what
-Triton counted, the CPU seconds of each role, what failed.
+Triton counted, the CPU seconds of each role, what failed, and who else used the machine.
 """
 
 import asyncio
@@ -17,9 +17,10 @@ from loadtest.load.arrivals import ARRIVALS
 from loadtest.load.engine import Window, closed, opened
 from loadtest.load.target import Target
 from loadtest.load.triton_target import Statistics, Triton
+from loadtest.machine.disturbance import FOREIGN_LIMIT, Disturbance, Watch
+from loadtest.machine.gpu import gpu_state, gpus
 from loadtest.servers.processes import Watched, own_cpu_seconds
-
-LEVELS = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
+from loadtest.stats import percentiles as stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Visit:
     seconds: float
     images: int
     rate: float  # images per second
-    milliseconds: dict[str, float]  # percentile: latency
+    latencies_ms: list[float | None]  # of each request; None where it failed
     phases: dict[str, float]  # mean milliseconds
     cpu_seconds: dict[str, float]  # by role; the load generator among them
     average_batch: float | None
@@ -52,6 +53,14 @@ class Visit:
     busy: float | None  # share of the time in which an instance computes
     late_ms: float  # of this program in the open loop, 99th percentile
     failed: int
+    machine: Disturbance | None  # None where the servers are not seen
+    gpus: list[dict[str, str]]  # at the end of the window; none on a machine without
+    disturbed: str  # why it does not count; "" if it does
+
+    @property
+    def milliseconds(self) -> list[float]:
+        """Latencies, infinite where a request failed."""
+        return milliseconds(self.latencies_ms)
 
 
 class _Counters:
@@ -59,13 +68,16 @@ class _Counters:
 
     def __init__(self, triton: Triton | None, model: str, servers: Mapping[str, int]) -> None:
         self._triton, self._model, self._servers = triton, model, Watched(servers)
+        self.watch = Watch(self._servers)
         self._cpu: list[dict[str, float]] = []
         self._reads: list[asyncio.Task[tuple[float, Statistics]]] = []
 
     def begin(self) -> None:
+        self.watch.begin()
         self._read()
 
     def end(self) -> None:
+        self.watch.end()
         self._read()
 
     def _read(self) -> None:
@@ -104,8 +116,24 @@ async def visit(
     instances: int,
     servers: Mapping[str, int],
     arrivals: str = "poisson",
+    foreign_limit: float = FOREIGN_LIMIT,
 ) -> tuple[Visit, Window]:
-    """Measure one window; `triton` None where its counters cannot be read."""
+    """Measure one window.
+
+    Args:
+        target: What answers.
+        load: How hard it is pressed.
+        model: Its name, by which Triton counts.
+        number: Of the round, which seeds the arrivals.
+        warm: Seconds before the window.
+        seconds: Of the window.
+        triton: None where its counters cannot be read.
+        instances: Of the model.
+        servers: Process ids by role; none where the servers run elsewhere or are not seen.
+        arrivals: Of ARRIVALS, in the open loop.
+        foreign_limit: Share of all cores that other programs may take before the window is
+            disturbed.
+    """
     counters = _Counters(triton, model, servers)
     if load.rate:
         # The same moments for every model of a round, so that they differ in nothing else.
@@ -120,17 +148,18 @@ async def visit(
         raise asyncio.CancelledError
     batch = queue = compute = busy = None
     if counted is not None and counted[1].executions > 0:
-        took, stats = counted
-        batch = stats.images / stats.executions
-        queue = 1e3 * stats.queue_seconds / max(1, stats.requests)
-        compute = 1e3 * stats.compute_seconds / stats.executions
-        busy = stats.compute_seconds / took / instances
+        took, stats_of = counted
+        batch = stats_of.images / stats_of.executions
+        queue = 1e3 * stats_of.queue_seconds / max(1, stats_of.requests)
+        compute = 1e3 * stats_of.compute_seconds / stats_of.executions
+        busy = stats_of.compute_seconds / took / instances
+    machine = counters.watch.found if servers else None
     found = Visit(
         round=number,
         seconds=round(window.seconds, 4),
         images=window.images,
         rate=round(window.rate, 4),
-        milliseconds=percentiles(window.milliseconds),
+        latencies_ms=[None if math.isinf(ms) else round(ms, 2) for ms in window.milliseconds],
         phases=mean_phases(window),
         cpu_seconds=counters.cpu(),
         average_batch=_rounded(batch),
@@ -139,16 +168,24 @@ async def visit(
         busy=_rounded(busy),
         late_ms=round(1e3 * float(np.percentile(window.late or [0.0], 99)), 3),
         failed=len(window.errors),
+        machine=machine,
+        gpus=await asyncio.to_thread(gpu_state) if gpus() else [],
+        disturbed=machine.reason(limit=foreign_limit) if machine is not None else "",
     )
     return found, window
 
 
-def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
-    """Latencies at LEVELS, by linear interpolation between our own samples."""
-    if not milliseconds:
-        return {}
-    found = np.percentile(milliseconds, LEVELS)
-    return {f"{level:g}": round(float(v), 3) for level, v in zip(LEVELS, found, strict=True)}
+def milliseconds(recorded: Sequence[float | None]) -> list[float]:
+    """Latencies as results have them, infinite where a request failed."""
+    return [math.inf if value is None else value for value in recorded]
+
+
+def percentiles(latencies: Sequence[float]) -> dict[str, float | str]:
+    """Those that the samples suffice for; "failed" where a request that failed has the rank."""
+    return {
+        f"{level:g}": "failed" if math.isinf(found.value) else round(found.value, 3)
+        for level, found in stats.percentiles(latencies).items()
+    }
 
 
 def mean_phases(window: Window) -> dict[str, float]:

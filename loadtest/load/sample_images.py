@@ -6,7 +6,9 @@ frequency), the size of ImageNet's images, and about their number of bytes.
 """
 
 import dataclasses
+import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,14 @@ def make(seed: int) -> SampleImage:
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
     return SampleImage(f"made-{seed}.jpg", file.getvalue())
+
+
+def digest(sample_images: Sequence[SampleImage]) -> str:
+    """SHA-256 of all of them, in their order: equal if two results had the same."""
+    found = hashlib.sha256()
+    for image in sample_images:
+        found.update(hashlib.sha256(image.data).digest())
+    return found.hexdigest()
 
 
 def describe(sample_images: list[SampleImage], folder: Path | None) -> str:

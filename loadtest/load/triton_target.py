@@ -23,6 +23,7 @@ OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),  # whatever http_proxy says: what is measured is near
 )
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 NANOSECONDS = 1e9
 
 
@@ -51,6 +52,7 @@ class About:
     instances: int
     max_batch_size: int
     queue_delay_us: int
+    threads: int  # of one instance; 0: what the cores allow
 
 
 class Triton:
@@ -60,6 +62,8 @@ class Triton:
         self.address = address
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        # From serialized request to serialized answer.
+        self.raw_infer = self._channel.unary_unary(MODEL_INFER)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -79,7 +83,9 @@ class Triton:
         height, width, _ = next(each.dims for each in config.input if each.name == INPUT)
         counts = [int(group.count) * max(1, len(group.gpus)) for group in config.instance_group]
         delay = config.dynamic_batching.max_queue_delay_microseconds
-        return About(height, width, max(1, sum(counts)), config.max_batch_size, delay)
+        stated = config.parameters["intra_op_thread_count"].string_value or "0"
+        threads = int(stated) if stated.isdecimal() else 0
+        return About(height, width, max(1, sum(counts)), config.max_batch_size, delay, threads)
 
     async def statistics(self, model: str) -> Statistics:
         """What it has counted so far; raises TargetError."""
@@ -107,18 +113,21 @@ class Triton:
 
 
 class TritonTarget:
-    """ModelInfer of one model, one image per request, as clients of the gateway send them."""
+    """ModelInfer of one model, one image per request, as clients of the gateway send them.
+
+    Requests are serialized once, which saves a tenth of the CPU time that one costs here.
+    """
 
     images = 1
 
     def __init__(
         self,
         triton: Triton,
-        requests: list[service_pb2.ModelInferRequest],
+        requests: list[bytes],
         right: list[answers.Probabilities],
         tolerance: float,
     ) -> None:
-        self._infer = triton.stub.ModelInfer
+        self._infer = triton.raw_infer
         self._requests = requests
         self._right = right
         self._tolerance = tolerance
@@ -137,11 +146,11 @@ class TritonTarget:
             request.outputs.add(name=PROBABILITIES)
             pixels = image.pixels(about.height, about.width)
             request.raw_input_contents.append(pixels.tobytes())
-            requests.append(request)
+            requests.append(request.SerializeToString())
         target = cls(triton, requests, [], answers.TOLERANCE.get(precision, 1e-3))
         for request in requests:
             try:
-                target._right.append(await target._rows(request))
+                target._right.append(_rows(await triton.raw_infer(request)))
             except grpc.aio.AioRpcError as error:
                 raise TargetError(f"Triton at {triton.address}: {error.details()}") from None
         return target
@@ -149,19 +158,36 @@ class TritonTarget:
     async def ask(self, number: int) -> Answered:
         """One image."""
         place = number % len(self._requests)
+        call = self._infer(self._requests[place])
+        # Not cancelled when it takes too long: Triton before 24.12 can crash then.
+        if not await _done(call, PATIENCE):
+            return Answered(f"no answer within {PATIENCE:.0f} s", 0)
         try:
-            # Not cancelled when it takes too long: Triton before 24.12 can crash then.
-            rows = await asyncio.wait_for(
-                asyncio.shield(self._rows(self._requests[place])), PATIENCE
-            )
+            rows = _rows(await call)
         except grpc.aio.AioRpcError as error:
-            return Answered(f"{error.code().name}: {error.details()}"[:200])
-        except TimeoutError:
-            return Answered(f"no answer within {PATIENCE:.0f} s")
+            return Answered(f"{error.code().name}: {error.details()}"[:200], 0)
         problem = answers.wrong_rows(rows, self._right[place], self._tolerance)
         return Answered(f"wrong answer: {problem}" if problem else "")
 
-    async def _rows(self, request: service_pb2.ModelInferRequest) -> answers.Probabilities:
-        response = await self._infer(request)
-        rows = np.frombuffer(response.raw_output_contents[0], np.float32)
-        return rows.reshape(tuple(response.outputs[0].shape))
+
+async def _done(call: Any, seconds: float) -> bool:  # noqa: ANN401 - a call of gRPC
+    """Whether the call has ended within so many seconds; it is left as it is."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[bool] = loop.create_future()
+
+    def end(found: bool) -> None:
+        if not ended.done():
+            ended.set_result(found)
+
+    call.add_done_callback(lambda _: end(True))
+    timer = loop.call_later(seconds, end, False)
+    try:
+        return await ended
+    finally:
+        timer.cancel()
+
+
+def _rows(answer: bytes) -> answers.Probabilities:
+    response = service_pb2.ModelInferResponse.FromString(answer)
+    rows = np.frombuffer(response.raw_output_contents[0], np.float32)
+    return rows.reshape(tuple(response.outputs[0].shape))

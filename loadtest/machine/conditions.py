@@ -1,6 +1,6 @@
 """What a number depends on: the machine, the versions, the day.
 
-Out: plain text by name, which stands above every table of the report and in the file's name.
+Out: plain text by name, which stands below every table of the report and in the file's name.
 """
 
 import datetime
@@ -11,21 +11,36 @@ import re
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from loadtest import CHECKOUT
+from loadtest.machine.gpu import gpus
 
 TRITON_PACKAGES = sorted((CHECKOUT / ".venv-triton").glob("lib/python3.*/site-packages"))
 PACKAGES = ("torch", "jax", "onnx", "fastapi", "uvicorn", "pillow", "numpy")
+# What matrix products depend on.
+CPU_FLAGS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16"),
+    *("amx_tile", "amx_bf16", "amx_int8"),
+)
+FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def conditions() -> dict[str, str]:
     """This machine, now."""
     found = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
         "cpu": f"{cpu_model()}, {cores()} cores",
-        "gpu": gpu(),
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "cpu_flags": cpu_flags(),
+        "cpu_frequency": _frequency(),
+        "cpu_limit": _read(CPU_MAX) or "none",
+        "gpu": "; ".join(gpus()) or "none",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "load_average_before": f"{os.getloadavg()[0]:.2f}",
+        "niceness_of_the_load_generator": str(psutil.Process().nice()),
+        "load_average_before": f"{psutil.getloadavg()[0]:.2f}",
     }
     for name in PACKAGES:
         try:
@@ -50,24 +65,49 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def commit() -> str:
+    """The checkout's commit, and whether files were changed since; "unknown" outside of git."""
+    head = _run("git", "-C", str(CHECKOUT), "rev-parse", "--short=12", "HEAD")
+    if not head:
+        return "unknown"
+    changed = _run("git", "-C", str(CHECKOUT), "status", "--porcelain", "--untracked-files=no")
+    return f"{head}, with changes" if changed else head
+
+
 def cpu_model() -> str:
     """The processor's own name."""
+    names = re.findall(r"^model name\s*:\s*(.+)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def cpu_flags() -> str:
+    """Which of CPU_FLAGS the processor has."""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _read(Path("/proc/cpuinfo")), re.M)
+    flags = set(found[1].split()) if found else set()
+    return ", ".join(flag for flag in CPU_FLAGS if flag in flags) or "none of those looked for"
+
+
+def _frequency() -> str:
+    governor = _read(FREQUENCY / "scaling_governor")
+    kilohertz = _read(FREQUENCY / "scaling_max_freq")
+    if not governor:
+        return "not told, as in most virtual machines"
+    return f"governor {governor}, at most {int(kilohertz or 0) / 1e6:.2f} GHz"
+
+
+def _read(path: Path) -> str:
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        return path.read_text().strip()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return names[0] if names else platform.machine()
+        return ""
 
 
-def gpu() -> str:
-    """The GPUs that nvidia-smi lists, or "none"."""
-    command = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+def _run(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
-        return "none"
-    return "; ".join(done.stdout.split("\n")).strip("; ") or "none"
+        return ""
+    return done.stdout.strip()
 
 
 def slug(text: str) -> str:
@@ -77,8 +117,7 @@ def slug(text: str) -> str:
 
 def device_slug() -> str:
     """The device that computes, as part of a file's name."""
-    found = gpu()
-    if found != "none":
-        return slug(found.partition(",")[0])
+    if found := gpus():
+        return slug(found[0].partition(",")[0])
     short = re.sub(r"\(R\)|\(TM\)|CPU|Processor|@.*", " ", cpu_model())
     return f"{slug(short)}-{cores()}-cores"

@@ -15,6 +15,7 @@ import psutil
 GATEWAY, EVENT_LOOP, TRITON, MODEL = "gateway", "event_loop", "triton", "model"
 TRITONSERVER, STUB = "tritonserver", "triton_python_backend_stub"
 ROLES = {TRITONSERVER: TRITON, STUB: MODEL}  # by the program's name
+PROXIES = {"docker-proxy", "rootlessport", "slirp4netns", "pasta"}
 GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
 
 
@@ -64,6 +65,23 @@ def tree(pid: int) -> list[psutil.Process]:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
     return []
+
+
+def listening(port: int) -> int:
+    """The process that listens on a TCP port of this machine, the first of a family; 0 if unseen.
+
+    A proxy of containers is none: what it stands before is not below it.
+    """
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(*GONE):
+            sockets = process.net_connections("tcp")
+            if any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets):
+                found.append(process)
+    if not found:
+        return 0
+    first = min(found, key=lambda process: process.create_time())
+    return 0 if program(first) in PROXIES else first.pid
 
 
 def named(pid: int, wanted: str) -> list[psutil.Process]:

@@ -7,12 +7,14 @@ the context is left. Everything is started by its command line, as a user would.
 import contextlib
 import dataclasses
 import json
+import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from contracts.repository import CONFIG_NAME
 from loadtest import CHECKOUT
 from loadtest.servers.launch import (
     LOOK_SECONDS,
@@ -26,8 +28,9 @@ from loadtest.servers.launch import (
     last_words,
     triton_address,
 )
-from loadtest.servers.processes import GATEWAY
+from loadtest.servers.processes import GATEWAY, TRITON, listening, tree
 
+LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 SETTLE_SECONDS = 10.0  # in which a model that the gateway refuses may yet become ready
 
 
@@ -41,15 +44,16 @@ class Stack:
     servers: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def export_missing(repository: Path, model: str) -> bool:
-    """Publish a variant with random weights if there is no model of that name; whether it did.
+def find_or_export(repository: Path, made: Path, model: str) -> tuple[Path, bool]:
+    """The folder of a model: the repository's, or one with random weights in the folder `made`.
 
-    Raises StackError.
+    Also whether it is such a one. Raises StackError.
     """
-    if (repository / model / "config.pbtxt").is_file():
-        return False
-    export("--model", model, "--name", model, "--repository", str(repository))
-    return True
+    if (repository / model / CONFIG_NAME).is_file():
+        return repository / model, False
+    if not (made / model / CONFIG_NAME).is_file():
+        export("--model", model, "--name", model, "--repository", str(made))
+    return made / model, True
 
 
 def export(*flags: str) -> None:
@@ -62,15 +66,32 @@ def export(*flags: str) -> None:
         raise StackError(f"python -m export {' '.join(flags)}: {last_words(done.stderr)}")
 
 
+def servers_of(url: str, triton: str) -> dict[str, int]:
+    """Process ids of servers that were not started here, by role; none if one is not seen.
+
+    They are not if they run on another machine, or in containers, whose ports a proxy holds.
+    """
+    found = {}
+    for role, address in ((GATEWAY, url.removeprefix("http://")), (TRITON, triton)):
+        host, _, port = address.rstrip("/").rpartition(":")
+        pid = listening(int(port)) if host in LOOPBACK and port.isdecimal() else 0
+        # What has started this program is no server.
+        if not pid or any(process.pid == os.getpid() for process in tree(pid)):
+            return {}
+        found[role] = pid
+    return found
+
+
 @contextlib.contextmanager
-def running(repository: Path, models: Sequence[str], workers: int = 1) -> Iterator[Stack]:
-    """A gateway and a Triton that serve just these models of the repository, and are ready.
+def running(folders: Sequence[Path], workers: int = 1) -> Iterator[Stack]:
+    """A gateway and a Triton that serve just the models in these folders, and are ready.
 
     Raises StackError.
     """
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
-        for model in models:
-            Path(folder, model).symlink_to((repository / model).resolve())
+        models = [each.name for each in folders]
+        for each in folders:
+            Path(folder, each.name).symlink_to(each.resolve())
         flags = ("--with-triton", "--repository", folder, "--default-model", models[0])
         server = gateway(*flags, "--workers", str(workers), "--log-format", "text")
         try:

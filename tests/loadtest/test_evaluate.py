@@ -33,7 +33,7 @@ def sample_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def percentages(text: str) -> list[float]:
     """Top-1 and top-5 accuracy, as both programs print them."""
-    found = re.search(r"top-1 accuracy ([\d.]+)%, top-5 ([\d.]+)%", text)
+    found = re.search(r"top-1 accuracy ([\d.]+)%[^,]*, top-5 ([\d.]+)%", text)
     assert found, text
     return [float(found[1]), float(found[2])]
 

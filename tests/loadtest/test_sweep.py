@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from export.checkpoint import load_classifier
 from loadtest import sweep
 from loadtest.results import read
+from loadtest.stats import growth
 from tests import tiny_models
 from tests.loadtest.runs import loadtest
 
@@ -18,16 +20,16 @@ TOKENS = (49, 100, 196, 400, 784, 1600)
 
 @pytest.mark.parametrize("exponent", [1.0, 1.5, 2.0])
 def test_a_known_power_is_found(exponent: float) -> None:
-    found = sweep.fit([(tokens, 0.3 * tokens**exponent) for tokens in TOKENS])
+    found = growth.fit([(tokens, 0.3 * tokens**exponent) for tokens in TOKENS])
     assert found["exponent"] == pytest.approx(exponent)
     assert found["upper_exponent"] == pytest.approx(exponent)
     assert found["scale"] == pytest.approx(0.3)
 
 
 def test_the_quadratic_share_is_that_of_the_largest_size() -> None:
-    linear = sweep.fit([(tokens, 5 + 0.2 * tokens) for tokens in TOKENS])
+    linear = growth.fit([(tokens, 5 + 0.2 * tokens) for tokens in TOKENS])
     assert linear["quadratic_share"] == pytest.approx(0, abs=1e-3)
-    mixed = sweep.fit([(tokens, 0.2 * tokens + 0.2 / 1600 * tokens**2) for tokens in TOKENS])
+    mixed = growth.fit([(tokens, 0.2 * tokens + 0.2 / 1600 * tokens**2) for tokens in TOKENS])
     assert mixed["quadratic_share"] == pytest.approx(0.5, abs=1e-3)
 
 
@@ -41,6 +43,50 @@ def test_the_mixer_of_another_size_is_the_tables_but_for_its_patches(tmp_path: P
         assert arrays["MixerBlock_7/channel_mixing/Dense_1/kernel"].shape == (2048, 512)
 
 
+@pytest.mark.parametrize(("size", "hidden"), [(224, 256), (448, 1024), (112, 64)])
+def test_an_enlarged_mixer_grows_with_its_patches(size: int, hidden: int) -> None:
+    """As block-diagonal enlargement does: K² times the patches, K² times the hidden width."""
+    found = sweep.sizes_of("mixer_s16_enlarged", size)
+    assert found is not None
+    assert found.tokens_mlp_dim == hidden
+    fixed = sweep.sizes_of("mixer_s16", size)
+    assert fixed is not None
+    assert fixed.tokens_mlp_dim == 256
+    assert sweep.sizes_of("vit_s16", size) is None
+
+
+def rows(exponents: list[float]) -> list[dict[str, Any]]:
+    """Rows of a model whose time grows so in each round; the arithmetic grows linearly."""
+    return [
+        {
+            "tokens": tokens, "flops": 2.0 * tokens, "compute_ms": tokens ** exponents[0],
+            "cpu_ms": tokens ** exponents[0],
+            "windows": [
+                {"round": n, "compute_ms": tokens**e, "cpu_ms": tokens**e, "disturbed": ""}
+                for n, e in enumerate(exponents)
+            ],
+        }
+        for tokens in TOKENS
+    ]  # fmt: skip
+
+
+def test_an_exponent_has_an_interval_and_its_theory() -> None:
+    found = growth.fits(rows([1.2, 1.1, 1.3, 1.2]))
+    assert found["cpu_ms"]["low"] == pytest.approx(1.2 - 0.13, abs=0.001)  # 3.182 × 0.0816 ÷ √4
+    assert found["cpu_ms"]["high"] == pytest.approx(1.2 + 0.13, abs=0.001)
+    assert found["flops"]["exponent"] == pytest.approx(1)
+    few = growth.fits(rows([1.2, 1.1]))
+    assert "low" not in few["cpu_ms"]
+
+
+def test_a_disturbed_round_is_in_no_interval() -> None:
+    made = rows([1.2, 1.1, 1.3, 5.0])
+    for row in made:
+        row["windows"][3]["disturbed"] = "other programs took a core"
+    found = growth.fits(made)
+    assert found["cpu_ms"]["high"] < 1.5
+
+
 def test_the_sweep_end_to_end(tmp_path: Path) -> None:
     """With models that are there already, so that nothing has to be exported."""
     sizes = (16, 32, 48, 64)
@@ -49,14 +95,16 @@ def test_the_sweep_end_to_end(tmp_path: Path) -> None:
     out, page = tmp_path / "sweep.json", tmp_path / "page.md"
     done = loadtest(
         *("sweep", "--models", "mixer_s16", "--sizes", *map(str, sizes), "--seconds", "0.3"),
-        *("--rounds", "1", "--repository", tmp_path / "models", "--out", out),
+        *("--rounds", "3", "--repository", tmp_path / "models", "--out", out),
+        *("--foreign-limit", "1"),
     )
     assert done.returncode == 0, done.stderr
     result = read(out)
     assert [row["tokens"] for row in result["rows"]] == [1, 4, 9, 16]
     assert set(result["fits"]) == {"mixer_s16"}
+    assert "low" in result["fits"]["mixer_s16"]["cpu_ms"]
     assert loadtest("report", out, "--markdown", page).returncode == 0
-    assert "Growing resolution" in page.read_text()
+    assert "Growing resolution: mixer_s16" in (tmp_path / "page/growth.md").read_text()
 
 
 def test_bare_models_of_both_frameworks(tmp_path: Path) -> None:
@@ -75,4 +123,4 @@ def test_bare_models_of_both_frameworks(tmp_path: Path) -> None:
         assert found["best"]["images_per_second"] > 0
         assert len(found["sweep"]) == 2
     assert loadtest("report", out, "--markdown", page).returncode == 0
-    assert "| mixer_testing@32 |" in page.read_text()
+    assert "| mixer_testing@32 |" in (tmp_path / "page/bare.md").read_text()

@@ -159,7 +159,7 @@ def test_the_winner_is_written_with_its_evidence(model_repository: Path, tmp_pat
     assert config.startswith(f"# {NOTE}")
     assert Knobs.read(parse(config)) == Knobs(**result["winner"])
     assert loadtest("report", out, "--markdown", page).returncode == 0
-    assert f"Tuned: {DEFAULT_MODEL}" in page.read_text()
+    assert f"Tuned: {DEFAULT_MODEL}" in (tmp_path / "page/tuned.md").read_text()
 
 
 def test_what_cannot_be_kept_changes_nothing(model_repository: Path, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ ALLOWED = {
         "httptools",
         "httpx",
         "locust",
+        "markdown_it",
         "matplotlib",
         "mlperf_loadgen",
         "numpy",

@@ -18,18 +18,22 @@ import pytest
 from tritonclient import grpc as triton_grpc
 
 from loadtest.compare.measure import Load, visit
+from loadtest.compare.points import latencies_of, recorded_ratio
 from loadtest.load import sample_images
 from loadtest.load.triton_target import Triton, TritonTarget
 from loadtest.results import read
+from loadtest.stats.percentiles import percentile
 from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
 from tests import sleepy_models
-from tests.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in
+from tests.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in, stall_one_in
 from tests.loadtest.runs import loadtest, loadtest_on_terminal
 from tests.stack import DEFAULT_MODEL, Gateway, running_triton
 from tests.waiting import CHECKOUT, wait_for
 
 QUICK, SLOW = 0.02, 0.04  # seconds per image
+# Other tests use the machine too; models that sleep are not slower for it.
+AMONG_OTHERS = ("--foreign-limit", "1")
 
 pytestmark = pytest.mark.timeout(300)  # windows that hold many batches take their time
 
@@ -37,8 +41,8 @@ pytestmark = pytest.mark.timeout(300)  # windows that hold many batches take the
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sleepy")
-    sleepy_models.publish(folder, "quick", QUICK)
-    sleepy_models.publish(folder, "slow", SLOW)
+    sleepy_models.publish(folder, "mixer_quick", QUICK)
+    sleepy_models.publish(folder, "vit_slow", SLOW)
     return folder
 
 
@@ -53,11 +57,21 @@ def compared(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     """A comparison that started its own servers."""
     out = tmp_path_factory.mktemp("results") / "compare.json"
     done = loadtest(
-        *("compare", "--models", "quick", "slow", "--repository", repository, "--out", out),
-        *("--concurrency", "4", "--rates", "8", "--seconds", "2.5", "--warm", "0.2"),
-        *("--rounds", "3", "--max-rounds", "3", "--pictures-sent", "4"),
+        *(
+            "compare",
+            "--models",
+            "mixer_quick",
+            "vit_slow",
+            "--repository",
+            repository,
+            "--out",
+            out,
+        ),
+        *("--concurrency", "4", "--rates", "8", "--seconds", "2", "--open-seconds", "4"),
+        *("--warm", "0.2", "--pictures-sent", "4", "--limit-minutes", "0.1", *AMONG_OTHERS),
     )
     assert done.returncode == 0, done.stderr
+    assert "mixer_quick answers" in done.stdout
     return read(out)
 
 
@@ -70,7 +84,11 @@ def point(result: dict[str, Any], model: str, way: str, rate: float = 0.0) -> di
 
 @pytest.mark.parametrize("way", ["gateway", "triton"])
 def test_half_the_speed_shows_as_half(compared: dict[str, Any], way: str) -> None:
-    quick, slow = (point(compared, model, way) for model in ("quick", "slow"))
+    quick, slow = (point(compared, model, way) for model in ("mixer_quick", "vit_slow"))
+    ratio = recorded_ratio(slow, quick)
+    assert ratio is not None
+    assert ratio.low <= 2 <= ratio.high or ratio.value == pytest.approx(2, rel=0.05)
+    assert ratio.differs
     assert quick["rate_measured"] / slow["rate_measured"] == pytest.approx(2, rel=0.1)
     assert quick["milliseconds"]["50"] * 2 == pytest.approx(slow["milliseconds"]["50"], rel=0.1)
     # What Triton says of itself agrees: a sleeping model computes for the time that it sleeps.
@@ -85,14 +103,16 @@ def test_a_comparison_has_everything_that_a_number_depends_on(compared: dict[str
     assert {"cpu", "gpu", "date", "Triton", "onnxruntime in the local Triton"} <= set(
         compared["conditions"]
     )
-    open_loop = point(compared, "quick", "gateway", 8.0)
+    open_loop = point(compared, "mixer_quick", "gateway", 8.0)
     assert open_loop["rate_measured"] == pytest.approx(8, rel=0.3)
     for found in compared["points"]:
-        assert len(found["windows"]) == 3
+        assert len(found["windows"]) == (1 if found["rate"] else 4)
         for window in found["windows"]:
             roles = {"gateway", "event_loop", "triton", "model", "generator"}
             assert set(window["cpu_seconds"]) == roles
-    busy = point(compared, "quick", "gateway")["windows"][0]
+            assert window["machine"]["foreign_cores"] >= 0
+            assert len(window["latencies_ms"]) >= window["images"] - 8
+    busy = point(compared, "mixer_quick", "gateway")["windows"][0]
     assert set(busy["phases"]) == {"decode", "queue", "inference", "total"}
     assert 0 < busy["cpu_seconds"]["event_loop"] < busy["cpu_seconds"]["gateway"]
 
@@ -103,9 +123,9 @@ def test_straight_at_triton_agrees_with_an_independent_client(sleepy_triton: Loc
 
     async def ours() -> float:
         triton = Triton(sleepy_triton.grpc_url)
-        target = await TritonTarget.prepare(triton, "quick", sent, "fp32")
+        target = await TritonTarget.prepare(triton, "mixer_quick", sent, "fp32")
         found, window = await visit(
-            target, Load("triton", 4), model="quick", number=0, warm=0.3, seconds=1.5,
+            target, Load("triton", 4), model="mixer_quick", number=0, warm=0.3, seconds=1.5,
             triton=triton, instances=1, servers={},
         )  # fmt: skip
         await triton.close()
@@ -121,7 +141,7 @@ def test_straight_at_triton_agrees_with_an_independent_client(sleepy_triton: Loc
             tensor = triton_grpc.InferInput("image", (1, 32, 32, 3), "UINT8")
             tensor.set_data_from_numpy(sent[0].pixels(32, 32)[None])
             while time.perf_counter() < end:
-                connection.infer("quick", [tensor])
+                connection.infer("mixer_quick", [tensor])
                 answers.append(time.perf_counter())
             connection.close()
 
@@ -153,7 +173,8 @@ def test_a_fault_anywhere_fails_the_run(
         done = loadtest(
             *("compare", "--models", DEFAULT_MODEL, "--url", url, "--triton", triton.grpc_url),
             *("--concurrency", "8", "--rates", "100", "--seconds", "1.2", "--warm", "0.1"),
-            *("--rounds", "1", "--max-rounds", "1", "--pictures-sent", "2", "--out", out),
+            *("--open-seconds", "1.2", "--limit-minutes", "0.01", "--pictures-sent", "2"),
+            *("--rounds", "1", "--max-rounds", "1", "--out", out, *AMONG_OTHERS),
         )
     assert done.returncode == 1
     assert "FAILED" in done.stderr
@@ -165,11 +186,78 @@ def test_a_fault_anywhere_fails_the_run(
     assert f"{DEFAULT_MODEL}, gateway, 8 at once: {shown}" in page.read_text()
 
 
+def test_a_slow_answer_in_fifty_is_in_the_p99(
+    gateway: Gateway, triton: LocalTriton, tmp_path: Path
+) -> None:
+    """Two in a hundred take a second: the p99 must have it, the p90 must not."""
+    out = tmp_path / "compare.json"
+    with faulty_proxy(gateway.url, stall_one_in(50, 1.0)) as url:
+        done = loadtest(
+            *("compare", "--models", DEFAULT_MODEL, "--url", url, "--triton", triton.grpc_url),
+            *("--concurrency", "8", "--rates", "60", "--seconds", "3", "--open-seconds", "12"),
+            *("--warm", "0.1", "--limit-minutes", "0.01", "--pictures-sent", "2"),
+            *("--rounds", "4", "--max-rounds", "4", "--out", out, *AMONG_OTHERS),
+        )
+    assert done.returncode == 0, done.stderr
+    result = read(out)
+    found = percentile(latencies_of(point(result, DEFAULT_MODEL, "gateway", 60.0)), 99)
+    assert found is not None
+    assert found.low >= 1000
+    closed = percentile(latencies_of(point(result, DEFAULT_MODEL, "gateway")), 90)
+    assert closed is not None
+    assert closed.high < 1000
+
+
+def test_random_arrivals_wait_where_even_ones_do_not(repository: Path, tmp_path: Path) -> None:
+    """A model that is busy 0.6 of the time, alone: even arrivals never meet, random ones do."""
+    slow = {}
+    for arrivals in ("even", "poisson"):
+        out = tmp_path / f"{arrivals}.json"
+        done = loadtest(
+            *("compare", "--models", "mixer_quick", "--repository", repository, "--out", out),
+            *("--concurrency", "1", "--rates", "30", "--arrivals", arrivals, "--seconds", "0.5"),
+            *("--open-seconds", "8", "--warm", "0.3", "--pictures-sent", "2"),
+            *("--rounds", "1", "--max-rounds", "1", "--limit-minutes", "0.01", *AMONG_OTHERS),
+        )
+        assert done.returncode == 0, done.stderr
+        found = percentile(latencies_of(point(read(out), "mixer_quick", "gateway", 30.0)), 90)
+        assert found is not None
+        slow[arrivals] = found
+    assert slow["poisson"].low > slow["even"].value
+    assert slow["poisson"].value > 1.3 * slow["even"].value
+
+
+def test_a_foreign_load_has_a_status_of_its_own_and_no_ratios(
+    repository: Path, tmp_path: Path
+) -> None:
+    """One core is taken by a program that is not ours."""
+    out = tmp_path / "compare.json"
+    spin = [sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(spin, start_new_session=True) as foreign:
+        done = loadtest(
+            *("compare", "--models", "mixer_quick", "vit_slow", "--repository", repository),
+            *("--concurrency", "4", "--rates", "8", "--seconds", "0.6", "--warm", "0.1"),
+            *("--pictures-sent", "2", "--out", out),
+        )
+        foreign.kill()
+    assert done.returncode == 3, done.stderr
+    assert re.search(
+        r"DISTURBED: \d of \d windows .* other programs took [\d.]+ cores", done.stderr
+    )
+    assert "times as many" not in done.stdout
+    result = read(out)
+    assert not result["complete"]
+    page = tmp_path / "page.md"
+    assert loadtest("report", out, "--markdown", page).returncode == 0
+    assert "Disturbed, so that it compares nothing" in page.read_text()
+    assert "times as many" not in (tmp_path / "page/speed.md").read_text()
+
+
 def test_ctrl_c_before_the_first_window_names_no_file(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "compare.json"
     out.write_text("an older result")
     command = (
-        *(sys.executable, "-m", "loadtest", "compare", "--models", "quick"),
+        *(sys.executable, "-m", "loadtest", "compare", "--models", "mixer_quick"),
         *("--repository", repository, "--out", out, "--rates", "5", "--warm", "60"),
     )
     process = subprocess.Popen(
@@ -192,11 +280,11 @@ def test_a_narrow_terminal_shows_whole_values(
         80,
         *("compare", "--models", DEFAULT_MODEL, "--url", gateway.url, "--triton", triton.grpc_url),
         *("--concurrency", "1", "--rates", "20", "--seconds", "0.3", "--warm", "0.1"),
-        *("--rounds", "2", "--max-rounds", "2", "--pictures-sent", "2"),
-        *("--out", tmp_path / "compare.json"),
+        *("--rounds", "2", "--max-rounds", "2", "--pictures-sent", "2", "--open-seconds", "0.5"),
+        *("--limit-minutes", "0.01", "--out", tmp_path / "compare.json", *AMONG_OTHERS),
     )
-    assert f"model: {DEFAULT_MODEL}\nway: gateway\nat once: 1\nimages/s: " in shown
-    assert re.search(r"\nwindows: [\d.]+ to [\d.]+, too few windows\n", shown)
+    assert re.search(rf"model: {DEFAULT_MODEL}\nimages/s: [\d.]+ \([\d.]+ to [\d.]+\)\n", shown)
+    assert f"model: {DEFAULT_MODEL}\nway: gateway\nload: 1 at once\n" in shown
     assert re.search(r"\ngenerator late, ms: [\d.]+\nlimit: \w+", shown)
     assert "…" not in shown
 
@@ -204,9 +292,10 @@ def test_a_narrow_terminal_shows_whole_values(
 def test_what_was_measured_before_ctrl_c_can_be_read(repository: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "compare.json", tmp_path / "page.md"
     command = (
-        *(sys.executable, "-m", "loadtest", "compare", "--models", "quick"),
+        *(sys.executable, "-m", "loadtest", "compare", "--models", "mixer_quick"),
         *("--repository", repository, "--out", out, "--seconds", "0.3", "--warm", "0.1"),
         *("--rates", "5", "--rounds", "100", "--max-rounds", "100", "--pictures-sent", "2"),
+        *AMONG_OTHERS,
     )
     process = subprocess.Popen(
         [*map(str, command)], cwd=CHECKOUT, stderr=subprocess.PIPE, start_new_session=True
@@ -228,16 +317,16 @@ def test_what_was_measured_before_ctrl_c_can_be_read(repository: Path, tmp_path:
 @pytest.mark.parametrize(
     ("flags", "shown"),
     [
-        (("--models", "quick", "quick"), "one is there twice"),
+        (("--models", "mixer_quick", "mixer_quick"), "one is there twice"),
         (("--models", "no_such_model"), "no_such_model"),
-        (("--models", "../quick"), "expected letters, digits"),
-        (("--models", "quick", "--concurrency"), "--concurrency: expected at least one"),
-        (("--models", "quick", "--seconds", "nan"), "--seconds nan: expected more than 0"),
-        (("--models", "quick", "--url", "http://127.0.0.1:9"), "belong together"),
-        (("--models", "quick", "--seconds", "0"), "--seconds 0: expected more than 0"),
-        (("--models", "quick", "--images", "/no/such/folder"), "/no/such/folder"),
+        (("--models", "../mixer_quick"), "expected letters, digits"),
+        (("--models", "mixer_quick", "--concurrency"), "--concurrency: expected at least one"),
+        (("--models", "mixer_quick", "--seconds", "nan"), "--seconds nan: expected more than 0"),
+        (("--models", "mixer_quick", "--url", "http://127.0.0.1:9"), "belong together"),
+        (("--models", "mixer_quick", "--seconds", "0"), "--seconds 0: expected more than 0"),
+        (("--models", "mixer_quick", "--images", "/no/such/folder"), "/no/such/folder"),
         (
-            ("--models", "quick", "--url", "http://127.0.0.1:9", "--triton", "127.0.0.1:9"),
+            ("--models", "mixer_quick", "--url", "http://127.0.0.1:9", "--triton", "127.0.0.1:9"),
             "127.0.0.1:9",
         ),
     ],

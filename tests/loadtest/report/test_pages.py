@@ -2,107 +2,121 @@
 
 import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from loadtest.compare.limits import GENERATOR, use
+from loadtest.report import pages
 from loadtest.report.page import (
     Block,
+    Details,
     Facts,
     Heading,
+    Page,
     Plot,
     Table,
     Text,
     html_page,
     markdown,
+    plots,
 )
-from loadtest.results import read
+from loadtest.results import read, text_of
+from tests.loadtest.compare import made
 from tests.loadtest.runs import loadtest
 from tests.waiting import CHECKOUT
 
 RESULTS = CHECKOUT / "docs/results"
 
 
-def test_the_page_is_made_from_the_results_beside_it(tmp_path: Path) -> None:
+def test_the_pages_are_made_from_the_results_beside_them(tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     done = loadtest("report", "--markdown", page, "--html", tmp_path / "results.html")
     assert done.returncode == 0, done.stderr
     assert page.read_text() == (CHECKOUT / "docs/results.md").read_text()
-    referred = set(re.findall(r"\]\(results/(plots/[^)]+)\)", page.read_text()))
-    assert referred
+    made_pages = {each.name for each in (tmp_path / "results").glob("*.md")}
+    assert made_pages == {each.name for each in RESULTS.glob("*.md")}
+    for name in made_pages:
+        assert (tmp_path / "results" / name).read_text() == (RESULTS / name).read_text()
+    text = page.read_text() + "".join(p.read_text() for p in (tmp_path / "results").glob("*.md"))
+    referred = set(re.findall(r"\]\((?:results/)?(plots/[^)]+)\)", text))
     assert referred == {f"plots/{path.name}" for path in (RESULTS / "plots").iterdir()}
     html = (tmp_path / "results.html").read_text()
-    assert html.count("<img") == len(referred)
-    assert not re.search(r'(src|href)="(?!data:|https://arxiv)', html)
+    assert len(set(re.findall(r'<img [^>]*src="[^"]+"', html))) == len(referred)
+    assert not re.search(r'(src|href)="(?!data:|#|https://)', html)
 
 
 def test_every_result_states_its_conditions_in_its_name() -> None:
-    for path in RESULTS.glob("*_*_*.json"):
-        found = read(path) if not path.name.startswith("tpu_") else None
-        if found is not None:
-            day = found["conditions"]["date"][:10]
-            assert path.name.startswith(f"{found['kind']}_{day}-")
+    kinds = ("compare", "sweep", "bare", "evaluate", "tune", "rulers")
+    found = [path for kind in kinds for path in RESULTS.glob(f"{kind}_*.json")]
+    assert found
+    for path in found:
+        result = read(path)
+        assert path.name.startswith(f"{result['kind']}_{result['conditions']['date'][:10]}-")
 
 
-def test_blocks_as_markdown_and_as_html() -> None:
-    blocks: list[Block] = [
-        Heading("A <title>"),
-        Text("**bold** and `code`"),
-        Text("it failed", wrong=True),
-        Facts(["one", "two"]),
-        Table(("name", "n"), [("a|b", "1.5"), ("c", "–")]),
-        Plot("plot", "a plot", "<svg/>"),
-    ]
-    text = markdown(blocks, "plots")
+BLOCKS: list[Block] = [
+    Heading("A <title>"),
+    Text("**bold** and `code` and <script>"),
+    Text("it failed", wrong=True),
+    Facts(["one", "[two](results/two.md)"]),
+    Table(("name", "n"), [("a|b", "1.5"), ("c", "–")]),
+    Plot("plot", "a plot", "<svg/>"),
+    Details("folded & away", [Table(("x",), [("1",)]), Plot("inner", "another", "<svg/>")]),
+]
+
+
+def test_blocks_as_markdown() -> None:
+    text = markdown(Page("", "Title", BLOCKS), "plots")
+    assert text.startswith("# Title\n\n## A <title>\n")
     assert "| --- | ---: |\n| a\\|b | 1.5 |" in text
     assert "![a plot](plots/plot.svg)" in text
     assert "**it failed**" in text
-    html = html_page("T", blocks)
-    assert "<h2>A &lt;title&gt;</h2>" in html
+    assert "<details><summary>folded &amp; away</summary>\n\n| x |" in text
+    assert [each.name for each in plots(BLOCKS)] == ["plot", "inner"]
+
+
+def test_blocks_as_html() -> None:
+    html = html_page([Page("", "Title", BLOCKS), Page("two", "The second?", [Heading("A part")])])
+    assert "<script>" not in html
     assert '<p class="wrong">it failed</p>' in html
-    assert "data:image/svg+xml;base64," in html
+    assert html.count('src="data:image/svg+xml;base64,') == 2
+    assert '<td style="text-align:right">1.5</td>' in html
+    assert '<h2 id="two">The second?</h2>' in html
+    assert '<h3 id="two-a-part">A part</h3>' in html
+    assert '<a href="#two">two</a>' in html
+    assert '<li><a href="#two">The second?</a></li>' in html
+
+    class Balance(HTMLParser):
+        """Every tag is closed in order."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
+
+        def handle_starttag(self, tag: str, _attrs: object) -> None:
+            if tag not in {"meta", "img", "br"}:
+                self.open.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert self.open.pop() == tag
+
+    parser = Balance()
+    parser.feed(html)
+    assert parser.open == []
 
 
-CPU = {"gateway": 2.0, "event_loop": 1.0, "triton": 1.0, "model": 3.0, "generator": 1.0}
-WINDOW = {
-    "seconds": 10.0, "rate": 100.0, "busy": 0.3, "late_ms": 0.0, "phases": {"decode": 1.0},
-    "cpu_seconds": CPU,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("changes", "limit"),
-    [
-        ({}, "none"),
-        ({"busy": 0.95}, "model"),
-        ({"phases": {"decode": 18.0}}, "decode"),
-        ({"cpu_seconds": CPU | {"event_loop": 9.9}}, "gateway"),
-        # Most of what the gateway uses is decoding, which is spread over the cores.
-        ({"cpu_seconds": CPU | {"gateway": 9.9}}, "none"),
-        ({"cpu_seconds": CPU | {"triton": 17.0}}, "Triton"),
-        ({"cpu_seconds": CPU | {"generator": 9.0}}, GENERATOR),
-        ({"late_ms": 50.0}, GENERATOR),
-        ({"busy": 0.7, "cpu_seconds": CPU | {"model": 14.5}}, "all cores, model most"),
-    ],
-)
-def test_the_limit_that_was_hit_is_named(changes: dict[str, object], limit: str) -> None:
-    point = {"windows": [{**WINDOW, **changes}]}
-    assert use(point, cores=2, workers=1).limit == limit
-
-
-def test_an_event_loop_that_an_older_result_does_not_know_is_not_guessed(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    (older,) = RESULTS.glob("compare_2026-11-25-2300_*.json")
-    assert loadtest("report", older, "--markdown", page).returncode == 0
-    table = page.read_text().partition("### What was the limit")[2].partition("###")[0]
-    head, _, *rows = [
-        [cell.strip() for cell in line.split("|")]
-        for line in table.splitlines()
-        if line.startswith("|")
-    ]
-    assert {row[head.index("gateway's event loop")] for row in rows} == {"–"}
-    assert {row[head.index("limit")] for row in rows} == {"model", "none"}
+def test_a_broken_result_is_the_first_thing_on_the_page() -> None:
+    points = [made.point("mixer_x", made.MIXER), made.point("vit_x", made.VIT)]
+    failure = {"model": "vit_x", "load": "gateway, 8 at once", "error": "no answer", "count": 3}
+    failed = made.comparison(points, ok=False, failures=[failure])
+    first = pages.pages([failed])[0]
+    assert first.blocks[0] == Text("Failed 3×: vit_x, gateway, 8 at once: no answer", wrong=True)
+    disturbed = made.comparison(points, complete=False, disturbed="6 of 6 windows were disturbed")
+    front, *others = pages.pages([disturbed])
+    text = markdown(front, "plots") + "".join(markdown(each, "plots") for each in others)
+    assert "Disturbed, so that it compares nothing: 6 of 6 windows were disturbed." in text
+    assert "times as many" not in text
 
 
 @pytest.mark.parametrize(
@@ -110,7 +124,8 @@ def test_an_event_loop_that_an_older_result_does_not_know_is_not_guessed(tmp_pat
     [
         ("not json", "not a result"),
         (json.dumps({"rows": []}), "not a result of `python -m loadtest`"),
-        (json.dumps({"format": 99, "kind": "compare"}), "in format 1"),
+        (json.dumps({"format": 99, "kind": "compare"}), "in format 2"),
+        (json.dumps({"format": 1, "kind": "compare"}), "in format 2"),
     ],
 )
 def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, shown: str) -> None:
@@ -120,3 +135,10 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, shown: str
     assert "x.json" in done.stderr
     assert shown in done.stderr
     assert not (tmp_path / "page.md").exists()
+
+
+def test_numbers_of_a_result_stand_in_a_line() -> None:
+    found = {"kind": "x", "latencies_ms": [1.5, -2e-3, None], "names": ["a", "b"], "empty": []}
+    text = text_of(found)
+    assert '"latencies_ms": [1.5, -0.002, null]' in text
+    assert json.loads(text) == found

@@ -1,0 +1,208 @@
+"""What was claimed of MLP-Mixer, each claim with its experiment here, or "not shown here".
+
+In: all results. Out: a page. The claims are those of Tolstikhin et al. 2021 (arXiv 2105.01601) and
+of this project's beginning; a claim that needs machines or data that were not at hand says so.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from loadtest.report import growth, records, studies, verdict
+from loadtest.report.page import Block, Table, Text
+from loadtest.results import Result
+from loadtest.stats.ratios import Ratio
+
+NOT_SHOWN = "not shown here"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What there is to go by."""
+
+    comparisons: Sequence[Result]
+    sweeps: Sequence[Result]
+    trained: Sequence[studies.Trained]
+    resolutions: Sequence[Result]  # comparisons of one model at two resolutions
+
+
+Found = tuple[str, str]  # the finding in a word or two, and what it rests on
+
+
+def blocks(evidence: Evidence) -> list[Block]:
+    """The table of claims."""
+    rows = [(claim, *check(evidence)) for claim, check in CLAIMS]
+    return [
+        Text(
+            "Each claim with what was measured on this project's machine, and where that does not "
+            "suffice with what others published. Intervals are of 95 %."
+        ),
+        Table(("claim", "finding", "evidence"), rows),
+        *records.blocks(),
+    ]
+
+
+def ratios(comparisons: Sequence[Result], family: str) -> list[tuple[str, Ratio]]:
+    """How many times as fast the first model of each comparison is as one of that family."""
+    found = []
+    for result in comparisons:
+        first, *others = result["models"]
+        for other in others:
+            if other.startswith(family) and (ratio := verdict.faster(result, other)):
+                name = f"{first} against {other}, {verdict.precisions(result)}"
+                found.append((name, ratio))
+    return found
+
+
+def _speed(family: str, public: str) -> Callable[[Evidence], Found]:
+    def check(evidence: Evidence) -> Found:
+        found = ratios(evidence.comparisons, family)
+        if not found:
+            return NOT_SHOWN, public
+        text = "; ".join(f"{name}: {ratio.text()} times" for name, ratio in found)
+        if all(ratio.low > 1 for _, ratio in found):
+            word = "yes, on this CPU"
+        elif all(ratio.high < 1 for _, ratio in found):
+            word = "no, on this CPU"
+        else:
+            word = "in part, on this CPU"
+        return word, f"{text}. {public}"
+
+    return check
+
+
+def _vit_records() -> str:
+    low, high = records.gpu_range()
+    return (
+        f"On GPUs with fused attention published figures say {low:.2f} to {high:.2f} times ViT of "
+        "like size, so there it is not"
+    )
+
+
+def _exponents(models: Sequence[str], sweeps: Sequence[Result]) -> list[str]:
+    found = []
+    for result in sweeps:
+        for model, fits in result["fits"].items():
+            if any(model.startswith(each) for each in models):
+                theory = fits.get("flops")
+                beside = f", arithmetic {theory['exponent']:.2f}" if theory else ""
+                found.append(f"{model} {growth.exponent(fits['cpu_ms'])}{beside}")
+    return found
+
+
+def _linear(evidence: Evidence) -> Found:
+    found = _exponents(("mixer", "vit"), evidence.sweeps)
+    if not found:
+        return NOT_SHOWN, "`python -m loadtest sweep` measures it"
+    return (
+        "as far as it goes",
+        f"Exponents of CPU time with the patches: {'; '.join(found)}. ViT is far from 2 at these "
+        "sizes, since its MLPs are linear too. A Mixer that is enlarged by fine-tuning is not "
+        "linear: its hidden width grows with the patches, and its cost faster than a ViT's",
+    )
+
+
+def _pixels(evidence: Evidence) -> Found:
+    found = _exponents(("mixer", "bit"), evidence.sweeps)
+    if not any("bit" in each for each in found):
+        return NOT_SHOWN, "`python -m loadtest sweep --models mixer_s16 bit_r50x1` measures it"
+    return "yes, at a fixed width", f"Exponents of CPU time with the pixels: {'; '.join(found)}"
+
+
+def _data(evidence: Evidence) -> Found:
+    gains = {
+        family: values
+        for family in studies.NAMES
+        if (values := studies.gain(evidence.trained, family)) is not None
+    }
+    if "mixer" not in gains:
+        return NOT_SHOWN, "`python -m reference study` measures it on CIFAR-10"
+    mine = studies.difference(gains["mixer"])
+    shares = sorted({p.share for p in evidence.trained if p.family == "mixer"})
+    text = f"From {shares[0]:.0%} to {shares[-1]:.0%} of CIFAR-10 Mixer gains {mine.text()}"
+    return ("yes, at this scale" if mine.low > 0 else "no"), text
+
+
+def _overfits(evidence: Evidence) -> Found:
+    mine = [p for p in evidence.trained if p.family == "mixer"]
+    theirs = [p for p in evidence.trained if p.family == "vit"]
+    gain, other = (studies.gain(evidence.trained, family) for family in ("mixer", "vit"))
+    if not mine or not theirs or gain is None or other is None:
+        return NOT_SHOWN, "`python -m reference study` measures it on CIFAR-10"
+    least, most = (min(mine, key=lambda p: p.share), max(mine, key=lambda p: p.share))
+    faster = studies.difference(gain - other)
+    text = (
+        f"Mixer loses {100 * least.gap:.1f} points from training to test images with the least "
+        f"data and {100 * most.gap:.1f} with the most; its gain is {faster.text()} that of ViT"
+    )
+    overfits = least.gap > most.gap
+    if overfits and faster.low > 0:
+        return "yes, at this scale", text
+    return ("in part" if overfits or faster.low > 0 else "not at this scale"), text
+
+
+def _families(evidence: Evidence) -> Found:
+    full = [p for p in evidence.trained if p.share == 1]
+    if len(full) < 3:
+        return NOT_SHOWN, "`python -m reference study` trains the three families by one recipe"
+    text = ", ".join(f"{studies.NAMES[p.family]} {p.accuracy:.1%}" for p in full)
+    return "yes, at this scale", f"By one recipe on all of CIFAR-10: {text}"
+
+
+def _resolution(evidence: Evidence) -> Found:
+    for result in evidence.resolutions:
+        first, *others = result["models"]
+        for other in others:
+            if ratio := verdict.faster(result, other):
+                return (
+                    "true of the time spent",
+                    f"Serving {first} is {ratio.text()} times as fast as {other}; training it "
+                    "costs nothing more. But this Mixer's cost grows faster than a ViT's",
+                )
+    found = _exponents(("mixer_s16_enlarged", "mixer_b16_enlarged"), evidence.sweeps)
+    if found:
+        return (
+            "true of the time spent",
+            f"Exponent of the enlarged Mixer's CPU time: {'; '.join(found)}: only serving pays it",
+        )
+    return NOT_SHOWN, "`python -m loadtest sweep` has the enlarged Mixer"
+
+
+def _always(finding: str, text: str) -> Callable[[Evidence], Found]:
+    return lambda _: (finding, text)
+
+
+CLAIMS: tuple[tuple[str, Callable[[Evidence], Found]], ...] = (
+    (
+        "Mixer is faster at inference than ViT of like size",
+        _speed("vit", _vit_records()),
+    ),
+    (
+        "Mixer is faster at inference than BiT (ResNet)",
+        _speed("bit", "Published for GPUs: 1.7 to 2.9 times BiT-R50x1; the paper's TPU: 1.85"),
+    ),
+    ("Its cost grows linearly with the number of patches, that of ViT quadratically", _linear),
+    ("Its cost is linear in the pixels, as that of a convolutional network", _pixels),
+    (
+        "A higher resolution at fine-tuning costs throughput in serving only",
+        _resolution,
+    ),
+    ("Convolutions and attention suffice for good results, and neither is needed", _families),
+    ("More training data helps Mixer markedly", _data),
+    ("With little data it overfits strongly, with more it gains fastest", _overfits),
+    (
+        "It needs only matrix products, transposes and scalar non-linearities",
+        _always(
+            "yes",
+            "The exported graph has no Conv but the patch embedding and no Softmax but the last; "
+            "a test counts its operators",
+        ),
+    ),
+    (
+        "Slightly behind when small, it becomes more competitive as it grows",
+        _always(NOT_SHOWN, "Needs widths that no machine here can train; the paper's table 2"),
+    ),
+    (
+        "Trained on JFT-300M it reaches 87.94 % on ImageNet",
+        _always(NOT_SHOWN, "The data and these weights were never released; the paper's table 2"),
+    ),
+)

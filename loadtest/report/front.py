@@ -1,0 +1,92 @@
+"""The first page: the verdict in three sentences, one plot, one table, and where the rest is.
+
+In: all results. Out: blocks that fit on one screen.
+"""
+
+from collections.abc import Sequence
+
+from loadtest.report import claims, growth, records, verdict
+from loadtest.report.comparison import trouble
+from loadtest.report.page import Block, Facts, Page, Table, Text
+from loadtest.results import Result
+from loadtest.stats.ratios import Ratio
+
+
+def blocks(
+    comparisons: Sequence[Result], sweeps: Sequence[Result], pages: Sequence[Page]
+) -> list[Block]:
+    """The first page; `pages` are those that it leads to."""
+    calm = [result for result in comparisons if not result["disturbed"] and result["ok"]]
+    found: list[Block] = [block for result in (*comparisons, *sweeps) for block in trouble(result)]
+    found += [Text(sentence) for sentence in sentences(calm, sweeps)]
+    if calm:
+        found += [plot for plot in (verdict.plot(calm[0], "verdict"),) if plot]
+        found.append(table(calm))
+    found.append(Facts([f"[{page.title}](results/{page.name}.md)" for page in pages]))
+    found.append(Text(MADE_BY))
+    return found
+
+
+MADE_BY = (
+    "Made by `python -m loadtest report` from the files in `results/`. A number holds for the "
+    "machine and the settings that stand at the foot of its page, and for no others. Intervals "
+    "are of 95 %."
+)
+
+
+def sentences(comparisons: Sequence[Result], sweeps: Sequence[Result]) -> list[str]:
+    """Speed, growth, and what holds elsewhere."""
+    found = []
+    if comparisons:
+        machine = comparisons[0]["conditions"]["cpu"]
+        vit, bit = (claims.ratios(comparisons, family) for family in ("vit", "bit"))
+        text = f"**On {machine}, through the whole path, {_against(vit, 'ViT of its size')}"
+        found.append(f"{text}{'; ' + _against(bit, 'BiT-R50x1') if bit else ''}.**")
+    for result in sweeps[:1]:
+        fits = result["fits"]
+        parts = [f"{model} {growth.exponent(fits[model]['cpu_ms'])}" for model in fits]
+        found.append(
+            f"**Its time grows with the number of patches as a power near 1, that of ViT a little "
+            f"faster ({'; '.join(parts)}); a Mixer enlarged by fine-tuning loses that.**"
+        )
+    low, high = records.gpu_range()
+    found.append(
+        f"**On GPUs with fused attention others measured {low:.2f} to {high:.2f} times ViT of its "
+        "size: there its lead is gone.**"
+    )
+    return found
+
+
+def _against(found: Sequence[tuple[str, Ratio]], other: str) -> str:
+    if not found:
+        return f"nothing was measured against {other}"
+    if len(found) == 1:
+        return f"a Mixer answers {found[0][1].text()} times as many images per second as {other}"
+    low = min(ratio.value for _, ratio in found)
+    high = max(ratio.value for _, ratio in found)
+    if low > 1:
+        return f"a Mixer is {low:.2f} to {high:.2f} times as fast as {other}"
+    return f"a Mixer is between {low:.2f} and {high:.2f} times as fast as {other}"
+
+
+def table(comparisons: Sequence[Result]) -> Table:
+    """A row for each comparison."""
+    rows = []
+    for result in comparisons:
+        first, *others = result["models"]
+        main = verdict.main_point(result, first)
+        if main is None:
+            continue
+        mean, low, high = verdict.rate_interval(main)
+        by_family = {
+            family: next((o for o in others if o.startswith(family)), "")
+            for family in ("vit", "bit")
+        }
+        cells = []
+        for other in by_family.values():
+            ratio = verdict.faster(result, other) if other else None
+            cells.append(f"{ratio.text()} {other}" if ratio else "–")
+        rows.append(
+            (first, verdict.precisions(result), f"{mean:.1f} ({low:.1f} to {high:.1f})", *cells)
+        )
+    return Table(("model", "precision", "images/s", "times as fast as ViT", "as BiT"), rows)

@@ -1,0 +1,207 @@
+"""The verdict of one comparison: three sentences, one table, one plot.
+
+In: a result of the kind `compare`. Out: what it allows to say, each number with its 95 % interval;
+where an interval leaves a question open, the sentence says so.
+"""
+
+from typing import Any
+
+from loadtest.compare import limits
+from loadtest.compare.points import (
+    counted_windows,
+    latencies_of,
+    recorded_cpu_ratio,
+    recorded_ratio,
+)
+from loadtest.report import plots
+from loadtest.report.page import Plot, Table
+from loadtest.results import Result
+from loadtest.stats.percentiles import Percentile, percentile
+from loadtest.stats.ratios import Ratio, t_quantile
+
+Point = dict[str, Any]
+NEAR = 0.6  # the share of what a model can do whose latencies the verdict names
+
+
+def main_point(result: Result, model: str) -> Point | None:
+    """The model at the greatest load of the closed loop, through the gateway."""
+    closed: list[Point] = [p for p in result["points"] if not p["rate"] and p["way"] == "gateway"]
+    most = max((p["concurrency"] for p in closed), default=0)
+    for point in closed:
+        if (point["model"], point["concurrency"]) == (model, most) and counted_windows(point):
+            return point
+    return None
+
+
+def open_point(result: Result, model: str) -> Point | None:
+    """The model in the open loop, at the rate nearest to NEAR of what it can do."""
+    main = main_point(result, model)
+    found: list[Point] = [p for p in result["points"] if p["rate"] and p["model"] == model]
+    if main is None or not found:
+        return None
+    return min(found, key=lambda p: abs(p["rate"] / main["rate_measured"] - NEAR))
+
+
+def faster(result: Result, other: str) -> Ratio | None:
+    """How many times as many images per second the first model answers as another."""
+    first, second = (main_point(result, model) for model in (next(iter(result["models"])), other))
+    return recorded_ratio(second, first) if first and second else None
+
+
+def faster_by_cpu(result: Result, other: str) -> Ratio | None:
+    """The same by the CPU time of the model's process."""
+    first, second = (main_point(result, model) for model in (next(iter(result["models"])), other))
+    return recorded_cpu_ratio(second, first) if first and second else None
+
+
+def rate_interval(point: Point) -> tuple[float, float, float]:
+    """Images per second: mean of the windows and its 95 % interval."""
+    rates = [window["rate"] for window in counted_windows(point)]
+    mean = sum(rates) / len(rates)
+    if len(rates) < 2:
+        return mean, mean, mean
+    spread = (sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1)) ** 0.5
+    half = t_quantile(len(rates) - 1) * spread / len(rates) ** 0.5
+    return mean, mean - half, mean + half
+
+
+def level(point: Point | None, wanted: float) -> Percentile | None:
+    """A percentile of the latency in milliseconds; None of too few requests."""
+    return percentile(latencies_of(point), wanted) if point else None
+
+
+def sentences(result: Result) -> list[str]:
+    """What was found, in three sentences."""
+    first, *others = result["models"]
+    main = main_point(result, first)
+    if main is None:
+        return ["Nothing was measured that counts."]
+    mean, low, high = rate_interval(main)
+    speed = (
+        f"On {result['conditions']['cpu']} {first} answers {mean:.1f} images per second "
+        f"({low:.1f} to {high:.1f}) through the whole path"
+    )
+    compared = [text for other in others if (text := _compared(result, other))]
+    found = [speed + (": " + "; ".join(compared) if compared else "") + "."]
+    waits = [text for model in result["models"] if (text := _waits(result, model))]
+    if waits:
+        found.append(f"Requests at random times wait as follows: {'; '.join(waits)}.")
+    settings = result["settings"]
+    limit = limits.use(main, settings["cores"], settings["workers"]).limit
+    total = sum(point["requests"] for point in result["points"])
+    right = f"all of {total} answers were right" if result["ok"] else "SOME ANSWERS WERE WRONG"
+    found.append(f"What limits {first} is {_named(limit)}; {right}.")
+    return found
+
+
+def _compared(result: Result, other: str) -> str:
+    ratio = faster(result, other)
+    if ratio is None:
+        return ""
+    if not ratio.known:
+        return f"{ratio.text()} times as many as {other}"
+    if not ratio.differs:
+        return f"no difference to {other} is shown, {ratio.text()}"
+    return f"{ratio.text()} times as many as {other}"
+
+
+def _waits(result: Result, model: str) -> str:
+    point, main = open_point(result, model), main_point(result, model)
+    half = level(point, 50)
+    if point is None or main is None or half is None:
+        return ""
+    load = point["rate"] / main["rate_measured"]
+    text = f"{model} at {load:.0%} of its most answers half within {half.text('.0f')} ms"
+    slow = level(point, 99)
+    if slow is not None:
+        return f"{text}, 99 % within {slow.text('.0f')} ms"
+    tail = level(point, 95) or level(point, 90)
+    return f"{text}, {tail.level:g} % within {tail.text('.0f')} ms" if tail else text
+
+
+def _named(limit: str) -> str:
+    return {
+        "model": "the model itself",
+        "decode": "decoding",
+        "gateway": "the gateway's event loop",
+        "none": "nothing yet: it was not pressed hard enough",
+    }.get(limit, limit)
+
+
+def table(result: Result) -> Table:
+    """One row for each model."""
+    first = next(iter(result["models"]))
+    settings = result["settings"]
+    rows = []
+    for model in result["models"]:
+        main, point = main_point(result, model), open_point(result, model)
+        if main is None:
+            continue
+        mean, low, high = rate_interval(main)
+        rows.append((
+            model,
+            f"{mean:.1f} ({low:.1f} to {high:.1f})",
+            _times(faster(result, model)) if model != first else "",
+            _times(faster_by_cpu(result, model)) if model != first else "",
+            *(_shown(level(point, each)) for each in (50, 95, 99)),
+            limits.use(main, settings["cores"], settings["workers"]).limit,
+        ))  # fmt: skip
+    head = (
+        *("model", "images/s", f"{first} is faster, times", "the same by CPU time"),
+        *(f"{name}, ms, at {NEAR:.0%}" for name in ("p50", "p95", "p99")),
+        "limit",
+    )
+    return Table(head, rows)
+
+
+def _times(ratio: Ratio | None) -> str:
+    return "–" if ratio is None else ratio.text()
+
+
+def _shown(found: Percentile | None) -> str:
+    """A percentile with its interval; a dash where there were too few requests."""
+    if found is None:
+        return "–"
+    high = f"{found.high:.0f}" if found.high != float("inf") else "?"
+    return f"{found.text('.0f')} ({found.low:.0f} to {high})"
+
+
+def plot(result: Result, name: str) -> Plot | None:
+    """Images per second of each model, with intervals."""
+    first = next(iter(result["models"]))
+    rows = []
+    for model in result["models"]:
+        main = main_point(result, model)
+        if main is None:
+            continue
+        ratio = faster(result, model) if model != first else None
+        mean, low, high = rate_interval(main)
+        slower = f"   {ratio.inverse().value:.2f} of {first}" if ratio else ""
+        rows.append((model, mean, low, high, f"{mean:.1f}{slower}"))
+    if not rows:
+        return None
+    about = ", ".join(f"{row[0]} {row[1]:.1f}" for row in rows)
+    load = main_point(result, first)
+    at_once = load["concurrency"] if load else 0
+    svg = plots.bars(
+        rows, "Images per second, through the whole path", subtitle(result),
+        f"images per second, {at_once} requests at once, 95 % intervals",
+    )  # fmt: skip
+    return Plot(name, f"Bars of images per second: {about}", svg)
+
+
+def subtitle(result: Result) -> str:
+    """Machine, precision and day, below the title of a plot."""
+    stated = result["conditions"]
+    device = stated["cpu"] if stated["gpu"] == "none" else stated["gpu"].partition(",")[0]
+    precision = precisions(result)
+    about = f", {precision}" if precision else ""
+    return f"{device}{about} · {stated['date'][:10]}"
+
+
+def precisions(result: Result) -> str:
+    """The precision of the models, as they were exported."""
+    found = {
+        about["provenance"].get("precision", "") for about in result.get("models", {}).values()
+    }
+    return ", ".join(sorted(found - {""}))

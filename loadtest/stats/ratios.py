@@ -1,0 +1,77 @@
+"""Ratios of what was measured in pairs, with 95 % intervals.
+
+In: pairs of values, each pair measured one after the other. Out: the ratio and its interval, by
+Student's t of the logarithms. What slows the machine for a while slows both of a pair, so the pair
+is the unit, and its two values are never compared with those of another.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+
+from scipy import special
+
+INTERVAL = 0.95
+LEAST_PAIRS = 4  # with two, Student's t is 12.7, and the interval says nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """A ratio; without an interval (infinite) where there are too few pairs."""
+
+    value: float
+    low: float
+    high: float
+    pairs: int
+
+    @property
+    def known(self) -> bool:
+        """Whether there are pairs enough for an interval."""
+        return self.pairs >= LEAST_PAIRS
+
+    @property
+    def within(self) -> float:
+        """Half of the interval as a share of the ratio: 0.05 is ± 5 %."""
+        return math.sqrt(self.high / self.low) - 1 if self.known and self.low > 0 else math.inf
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval leaves out 1, so that the two differ."""
+        return self.known and not self.low <= 1 <= self.high
+
+    def text(self) -> str:
+        """As `0.88 (0.87 to 0.89)`."""
+        if not self.known:
+            return f"{self.value:.2f} (interval unknown, {self.pairs} pairs)"
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+    def inverse(self) -> "Ratio":
+        """The other way round."""
+        high = 1 / self.low if self.low > 0 else math.inf
+        return Ratio(1 / self.value, 1 / self.high, high, self.pairs)
+
+    def overlaps(self, other: "Ratio") -> bool:
+        """Whether the two intervals have values in common."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def paired(pairs: Sequence[tuple[float, float]]) -> Ratio | None:
+    """second ÷ first of each pair; None without pairs, or with a value that is not above zero."""
+    if not pairs or any(value <= 0 for pair in pairs for value in pair):
+        return None
+    return of_logarithms([math.log(second / first) for first, second in pairs])
+
+
+def of_logarithms(logarithms: Sequence[float]) -> Ratio:
+    """The ratio whose logarithms these are."""
+    count, mean = len(logarithms), statistics.fmean(logarithms)
+    if count < LEAST_PAIRS:
+        return Ratio(math.exp(mean), 0.0, math.inf, count)
+    half = t_quantile(count - 1) * statistics.stdev(logarithms) / math.sqrt(count)
+    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half), count)
+
+
+def t_quantile(freedom: int) -> float:
+    """The factor of a two-sided 95 % interval by Student's t."""
+    return float(special.stdtrit(freedom, 1 - (1 - INTERVAL) / 2))
