@@ -1,5 +1,7 @@
 """What a request costs: the gateway with Triton, beside the plain way and beside no server at all.
 
+`in_process` is the gateway with ONNX Runtime in its own process, without Triton.
+
 In: nothing but a checkout with its environments. Out, for each case (model, image, requests under
 way) and each contestant: images per second, latencies, and milliseconds of CPU per image, split
 by process. Contestants take turns within each round, in the opposite order in the next; medians
@@ -44,8 +46,11 @@ from loadtest.stats.samples import good
 from loadtest.usage import UsageError
 
 BATCH = 16  # images in a request of the contestant "batch"
-Contestant = Literal["gateway", "batch", "workers", "yardstick", "loop"]
-CONTESTANTS: tuple[Contestant, ...] = ("gateway", "batch", "workers", "yardstick", "loop")
+Contestant = Literal["gateway", "batch", "workers", "in_process", "yardstick", "loop"]
+CONTESTANTS: tuple[Contestant, ...] = (
+    *("gateway", "batch", "workers"),
+    *("in_process", "yardstick", "loop"),
+)
 WARM_SECONDS = 0.7
 
 
@@ -106,6 +111,10 @@ class Bench:
                 triton = ("--workers", "2", "--triton-url", triton_address(first.pid))
                 workers = start(gateway(*flags, *triton, own_session=False))
                 self._add("workers", workers, {"workers": workers.pid, "gateway": first.pid})
+            if "in_process" in contestants:
+                engine = ("--engine", "onnxruntime", "--repository", models)
+                alone = start(gateway("--default-model", "tiny", *engine, own_session=False))
+                self._add("in_process", alone, {"gateway": alone.pid})
             if "yardstick" in contestants:
                 port = free_port()
                 arguments = ("loadtest.bench.yardstick", models, "--port", str(port))
