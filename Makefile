@@ -139,6 +139,10 @@ look:
 	  "$$(sed -n 's/^torch==.*/&$(TORCH_BUILD)/p' requirements/constraints.txt)"
 	@touch $@
 
+.PHONY: arm64
+arm64: ## Answer an image on an emulated arm64 machine, with both engines (5 minutes; root, Debian's qemu-user-static)
+	.ci/arm64 .arm64
+
 .PHONY: docs
 docs: .venv/.docs ## Build the documentation as a site in site/, and check every link in it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
