@@ -8,7 +8,7 @@ late is refused at once.
 
 A thread costs an image nothing, but cannot be ended; so it gets only what is over soon. A process
 costs a copy of the image and of its pixels, and can be killed when its deadline passes or its
-client goes (docs/serving.md has both measured).
+client goes (docs/serving.md).
 """
 
 import asyncio
