@@ -63,7 +63,8 @@ def test_the_example_names_every_variable_and_no_other() -> None:
     assert {name for name in named if not name.startswith(PREFIX)} == read
     for name, value in re.findall(r"^#([A-Z_]+)=(.*)$", example, re.MULTILINE):
         # Without a default, or with another for GPUs.
-        special = {"PYTHON_IMAGE", "HEIC", "TRACING", "GPU_COUNT", "TRITON_MEMORY", "TRITON_SHM"}
+        special = {"GPU_COUNT", "HEIC", "IMAGES", "PYTHON_IMAGE", "TRACING"}
+        special |= {"TRITON_MEMORY", "TRITON_SHM"}
         if name in read - special:
             assert f"${{{name}:-{value}}}" in files, f"{name} has another default"
 
