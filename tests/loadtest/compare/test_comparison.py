@@ -283,7 +283,7 @@ def test_a_narrow_terminal_shows_whole_values(
         *("--rounds", "2", "--max-rounds", "2", "--pictures-sent", "2", "--open-seconds", "0.5"),
         *("--limit-minutes", "0.01", "--out", tmp_path / "compare.json", *AMONG_OTHERS),
     )
-    assert re.search(rf"model: {DEFAULT_MODEL}\nimages/s: [\d.]+ \([\d.]+ to [\d.]+\)\n", shown)
+    assert re.search(rf"model: {DEFAULT_MODEL}\nimages/s: [\d.]+ \(-?[\d.]+ to [\d.]+\)\n", shown)
     assert f"model: {DEFAULT_MODEL}\nway: gateway\nload: 1 at once\n" in shown
     assert re.search(r"\ngenerator late, ms: [\d.]+\nlimit: \w+", shown)
     assert "…" not in shown

@@ -106,9 +106,10 @@ def test_a_stall_is_seen_by_all_that_it_keeps_waiting() -> None:
     async def test() -> None:
         target = Planted(lambda number: 0.3 if number == 20 else 0.0, lone=True)
         window = await engine.opened(target, even(100), 0.0, 1.0, Bounds())
-        slow = sorted(value for value in window.milliseconds if value > 20)
-        assert 25 <= len(slow) <= 31
-        assert np.median(slow) == pytest.approx(160, abs=30)
+        # Of the 30, those that waited for longer than a busy machine may keep a request waiting.
+        slow = sorted(value for value in window.milliseconds if value > 60)
+        assert 21 <= len(slow) <= 26
+        assert np.median(slow) == pytest.approx(180, abs=30)
 
     run(test)
 
