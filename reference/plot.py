@@ -8,13 +8,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from reference.checkpoint import atomically
 
 SMOOTH = 0.03  # of a run: the loss is shown as its mean over windows of this length
 FORMATS = (".png", ".svg", ".pdf")
+# Matplotlib's defaults, whatever else in the process, or a user's own matplotlibrc, has set; and
+# no random names, so that the same log gives the same file.
+own_style = style.context({"svg.hashsalt": "mixer-serving"}, after_reset=True)
 
 
 class PlotError(ValueError):
@@ -40,6 +43,7 @@ def read(log: Path) -> list[dict[str, float]]:
     return found
 
 
+@own_style
 def plot(logs: Sequence[Path], out: Path) -> None:
     """Draw the runs beside each other. Raises PlotError; writes `out` as a whole or not at all."""
     if out.suffix not in FORMATS:
@@ -66,8 +70,8 @@ def plot(logs: Sequence[Path], out: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if len(runs) > 1:
             axes.legend(frameon=False)
-    # The same log gives the same file: no date in it, no random names.
-    with mpl.rc_context({"svg.hashsalt": "mixer-serving"}), atomically(out) as file:
+    # The same log gives the same file: no date in it.
+    with atomically(out) as file:
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(out.suffix)
         figure.savefig(file, format=out.suffix[1:], dpi=150, metadata=metadata)
 

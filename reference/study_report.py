@@ -12,12 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from reference import checkpoint
+from reference.plot import own_style
 from reference.study import FAMILIES
 
 DRAWS, LEVEL = 2000, 0.95
@@ -116,9 +116,9 @@ def markdown(study: dict[str, Any], points: list[Point]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@own_style
 def draw(study: dict[str, Any], points: list[Point], out: Path) -> None:
     """Accuracy against data, and what is lost from training to test images, as .svg or .png."""
-    mpl.use("agg")
     figure = Figure((9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for family in FAMILIES:
@@ -146,7 +146,6 @@ def draw(study: dict[str, Any], points: list[Point], out: Path) -> None:
     figure.suptitle(f"CIFAR-10, {steps} steps of 128 images each; {each}; 95 % intervals")
     buffer = io.BytesIO()
     kind = out.suffix.removeprefix(".")
-    with mpl.rc_context({"svg.hashsalt": "study"}):
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else {})
+    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else {})
     with checkpoint.atomically(out) as file:
         file.write(buffer.getvalue())

@@ -11,20 +11,22 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 INK, PAPER, GRID = "#1f2329", "#fefefe", "#d0d7df"
-mpl.rcParams.update({
+STYLE = {
     "svg.hashsalt": "mixer-serving", "svg.fonttype": "none", "font.size": 10,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.spines.top": False,
     "axes.spines.right": False, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
     "xtick.color": INK, "ytick.color": INK, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
     "legend.frameon": False, "legend.fontsize": 9,
-})  # fmt: skip
+}  # fmt: skip
+# Over matplotlib's defaults, whatever else in the process, or a user's own matplotlibrc, has set.
+_own_style = style.context(STYLE, after_reset=True)
 # What the three of them become where the page is dark.
 DARK = {INK: "#e6edf3", PAPER: "#0d1117", GRID: "#30363d"}
 SIZE = (5.0, 4.0)  # inches: text of 10 points is one of about 10 pixels on a phone
@@ -83,6 +85,7 @@ def _figure(title: str, subtitle: str, size: tuple[float, float] = SIZE) -> tupl
     return figure, axes
 
 
+@_own_style
 def bars(
     rows: Sequence[tuple[str, float, float, float, str]], title: str, subtitle: str, x: str
 ) -> str:
@@ -104,6 +107,7 @@ def bars(
     return _svg(figure)
 
 
+@_own_style
 def rate_and_latency(models: Mapping[str, Mapping[str, Series]], title: str, subtitle: str) -> str:
     """Latency against the rate, for each model and percentile ("p50", "p99"), with bands."""
     figure, axes = _figure(title, subtitle)
@@ -129,6 +133,7 @@ def rate_and_latency(models: Mapping[str, Mapping[str, Series]], title: str, sub
     return _svg(figure)
 
 
+@_own_style
 def percentiles(
     lines: Mapping[tuple[str, str], Sequence[float]], title: str, subtitle: str, furthest: float
 ) -> str:
@@ -143,10 +148,10 @@ def percentiles(
         count = len(ordered)
         shares = (np.arange(count) + 0.5) / count
         inside = shares <= furthest
-        style = "-" if way == "gateway" else ":"
+        line = "-" if way == "gateway" else ":"
         label = f"{model}, {way}"
         axes.plot(
-            1 / (1 - shares[inside]), ordered[inside], style, color=look[model].colour, label=label
+            1 / (1 - shares[inside]), ordered[inside], line, color=look[model].colour, label=label
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -160,6 +165,7 @@ def percentiles(
     return _svg(figure)
 
 
+@_own_style
 def growth(
     models: Mapping[str, Series],
     theory: Mapping[str, Series],
@@ -205,6 +211,7 @@ def growth(
     return _svg(figure)
 
 
+@_own_style
 def scatter(
     groups: Mapping[str, Sequence[tuple[float, float, str]]],
     title: str,
@@ -280,6 +287,7 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return float(wide * high) if wide > 0 and high > 0 else 0.0
 
 
+@_own_style
 def stacked(
     rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], title: str, subtitle: str,
     x: str,
@@ -337,6 +345,6 @@ def _svg(figure: Figure) -> str:
         for light, dark in DARK.items()
         for kind in ("fill", "stroke")
     )
-    style = f"<style>@media (prefers-color-scheme: dark){{{changes}}}</style>"
+    css = f"<style>@media (prefers-color-scheme: dark){{{changes}}}</style>"
     # A line breaks where matplotlib's own style ends; after the root's opening tag is as good.
-    return re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n {style}", text, count=1)
+    return re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n {css}", text, count=1)

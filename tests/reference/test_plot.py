@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,8 +32,11 @@ def test_the_same_runs_give_the_same_image(tmp_path: Path) -> None:
     done = run("plot", "--log", one, other, "--out", tmp_path / "a.png")
     assert done.returncode == 0, done.stderr
     assert "2 runs" in done.stdout
-    for out in ("b.png", "a.svg"):
-        plot.plot([one, other], tmp_path / out)
+    # The process of these tests has other settings of matplotlib, by its other tests or by itself.
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
+        for out in ("b.png", "a.svg"):
+            plot.plot([one, other], tmp_path / out)
+        assert mpl.rcParams["font.size"] == 30
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
         colours = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 
@@ -40,6 +41,10 @@ def test_a_study_compares_the_families_and_goes_on_where_it_was(tmp_path: Path) 
     assert "| Mixer (mixer_testing) | 200 | 2.6 | 1 |" in report.stdout
     assert "Mixer − BiT" in report.stdout
     assert "<svg" in figure.read_text()
+    again = tmp_path / "again.svg"
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
+        study_report.draw(*study_report.read(out / "study.json"), again)
+    assert again.read_text() == figure.read_text()
 
 
 def test_the_interval_is_about_that_of_the_normal_distribution() -> None:

@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
+import matplotlib as mpl
 import pytest
 
 from loadtest.report import plots
@@ -44,6 +45,15 @@ def test_a_plot_is_whole(kind: str) -> None:
     assert "prefers-color-scheme: dark" in text
     for light in plots.DARK:
         assert f"fill: {light}" in text or f"stroke: {light}" in text
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_plot_shares_no_settings_with_the_rest_of_the_process(kind: str) -> None:
+    text = MADE[kind]()
+    with mpl.rc_context({"font.size": 30, "lines.linewidth": 9, "axes.titlesize": 40}):
+        assert MADE[kind]() == text
+        assert mpl.rcParams["font.size"] == 30
+        assert mpl.rcParams["svg.fonttype"] == mpl.rcParamsDefault["svg.fonttype"]
 
 
 def test_a_family_has_its_colours_wherever_it_appears() -> None:
