@@ -154,6 +154,7 @@ class ClientConnection(asyncio.Protocol):
         """Answer what has come whole: a client may close its sending side when it has sent."""
         self._half_closed = True
         if self._over or not (self._busy or self.framing.in_head):
+            self._way.finish()  # the last answer may wait for the end of this turn of the loop
             return False
         if self.framing.whole:
             # It may as well have closed both sides. Only what is sent to it can tell.

@@ -151,6 +151,9 @@ def _ends() -> Iterator[Exchange]:
         yield Exchange(f"{name}, half, then the end", half, (200,), half_close=True, closes=True)
         cut = (body[:-100],)
         yield Exchange(f"{name}, the end within", cut, (400,), half_close=True, closes=True)
+    # The end comes in the turn of the event loop in which the last answer is written.
+    quick = (LIVE * 3,)
+    yield Exchange("quick ones, then the end", quick, (200,) * 3, half_close=True, closes=True)
     slow = (post(PLAIN, path=b"/classify?model=linear"),)
     yield Exchange("a slow model, then the end", slow, (200,), half_close=True, closes=True)
     yield Exchange("the end within a head", (LIVE[:20],), (400,), half_close=True, closes=True)
