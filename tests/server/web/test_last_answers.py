@@ -41,7 +41,7 @@ class Server(asyncio.Protocol):
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - whatever it is
         self._transport.write(HEAD)
         self._transport.write(BODY)
         connection = self._state[STATE]
