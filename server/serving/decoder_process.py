@@ -30,6 +30,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 # Without any progress for so long it is stopped or stuck, and not only short of a core.
 STUCK_SECONDS = 2.0
+CPU_TICK = 0.01  # what Linux tells of the CPU of another process is in hundredths of a second
 PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in CLASSES}
 
 
@@ -71,11 +72,12 @@ class DecoderProcess:
     async def decode(self, job: Job, data: bytes) -> tuple[Result, Pixels | None]:
         """The pixels of an image, or what is wrong with it. Given up, the process is killed.
 
-        Raises `UnreadableImage` if the process ended over it, `DecodingStuck` if it got nowhere.
+        Raises `UnreadableImage` if the process ended over it or it took more than `job.seconds` of
+        CPU, `DecodingStuck` if it got nowhere.
         """
         try:
             self._send({**dataclasses.asdict(job)}, data)
-            return await self._answer()
+            return await self._answer(job)
         except (asyncio.IncompleteReadError, ConnectionError):
             raise await self._reason(job) from None
         except BaseException:
@@ -104,12 +106,17 @@ class DecoderProcess:
         self._process.stdin.write(LENGTH.pack(len(text), len(payload)) + text)
         self._process.stdin.write(payload)
 
-    async def _answer(self) -> tuple[Result, Pixels | None]:
+    async def _answer(self, job: Job) -> tuple[Result, Pixels | None]:
         waiting = asyncio.create_task(self._receive())
         try:
-            progress, since = self._cpu(), time.monotonic()
-            while not (await asyncio.wait([waiting], timeout=STUCK_SECONDS / 4))[0]:
+            began = progress = self._cpu()
+            since, pause = time.monotonic(), min(STUCK_SECONDS / 4, job.seconds)
+            while not (await asyncio.wait([waiting], timeout=pause))[0]:
                 now = self._cpu()
+                if now - began > job.seconds:
+                    raise _too_long(job)
+                # By one thread it cannot take the rest of its CPU any sooner.
+                pause = min(STUCK_SECONDS / 4, began + job.seconds - now + CPU_TICK)
                 if now != progress:
                     progress, since = now, time.monotonic()
                 elif time.monotonic() - since > STUCK_SECONDS and self.alive:
@@ -120,6 +127,8 @@ class DecoderProcess:
             waiting.cancel()
         shape = header.pop("shape")
         result = Result(shape=tuple(shape) if shape else None, **header)
+        if result.cpu > job.seconds:
+            raise _too_long(job)
         if result.shape is None:
             return result, None
         return result, np.frombuffer(payload, np.uint8).reshape(result.shape)
@@ -143,9 +152,13 @@ class DecoderProcess:
         """Why it ended over an image."""
         status = await self._process.wait()
         if status == -signal.SIGPROF:
-            return UnreadableImage(
-                f"decoding takes more than {job.seconds:.1f} s of CPU, far more than the size of "
-                "the image tells; save it anew"
-            )
+            return _too_long(job)
         logger.warning("a process that decodes images ended with %d over one", status)
         return UnreadableImage("the decoder could not cope with the image; save it anew")
+
+
+def _too_long(job: Job) -> UnreadableImage:
+    return UnreadableImage(
+        f"decoding takes more than {job.seconds:.1f} s of CPU, far more than the size of the image "
+        "tells; save it anew"
+    )

@@ -31,9 +31,11 @@ from server.problems import (
 from server.serving import decoder_process, decoding
 from server.serving.buffers import Buffers
 from server.serving.classify import INLINE_BYTES, Classifier, Terms
+from server.serving.decoder_process import DecoderProcess
 from server.serving.decoding import Decoded, Decoding
 from server.serving.images import cost
 from server.serving.images import decoding as images
+from server.serving.images.worker import Job
 from server.settings import read
 from tests.photos import photo
 from tests.server.engines.fakes import FakeEngine, model
@@ -132,6 +134,29 @@ def test_an_image_that_takes_more_cpu_than_any_may_ends_its_process(
                 await decode(pool, LARGE)
             monkeypatch.undo()
             await decode(pool, LARGE)
+
+    run(test())
+
+
+def test_the_kernel_ends_a_process_whose_gateway_does_not_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the gateway was started with its signal ignored and blocked, as some do."""
+    monkeypatch.setattr(DecoderProcess, "_cpu", lambda _: 0.0)
+
+    async def test() -> None:
+        ignored = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
+        try:
+            process = await DecoderProcess.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+            signal.signal(signal.SIGPROF, ignored)
+        # Some seconds, of which the timer counts at least a part on the busiest machine.
+        endless = png(7000, 7000, 16, 6, filtered=4)
+        with pytest.raises(UnreadableImage, match=r"takes more than 0\.1 s of CPU"):
+            await process.decode(Job(RULE, PIXELS, 0.1, 2**31), endless)
+        assert not process.alive
 
     run(test())
 
