@@ -42,6 +42,14 @@ _IMAGENET = TrainConfig(
     validation=12_812,  # the last hundredth of ImageNet-1k's training images
     keep="last",
 )
+_MIXER = dataclasses.replace(
+    _IMAGENET,
+    variant="mixer_b16",
+    loss="sigmoid",
+    schedule="linear",
+    stochastic_depth=0.1,
+    randaugment_layers=2,
+)
 _TRANSFER = TrainConfig(
     batch_size=512,
     optimizer="sgd",
@@ -54,13 +62,8 @@ _TRANSFER = TrainConfig(
 RECIPES: dict[str, Recipe] = {
     "mixer-i1k": Recipe(
         dataclasses.replace(
-            _IMAGENET,
-            variant="mixer_b16",
-            loss="sigmoid",
+            _MIXER,
             head_bias=-6.9,
-            schedule="linear",
-            stochastic_depth=0.1,
-            randaugment_layers=2,
             randaugment_magnitude=15.0,
             mixup=0.5,
         ),
@@ -68,13 +71,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "mixer-i21k": Recipe(
         dataclasses.replace(
-            _IMAGENET,
-            variant="mixer_b16",
-            loss="sigmoid",
+            _MIXER,
             head_bias=-10.0,
-            schedule="linear",
-            stochastic_depth=0.1,
-            randaugment_layers=2,
             randaugment_magnitude=10.0,
             mixup=0.2,
             validation=51_200,

@@ -5,7 +5,6 @@ first ones, in which programs are compiled and queues fill.
 """
 
 from pathlib import Path
-from types import TracebackType
 
 import jax
 
@@ -23,12 +22,7 @@ class Tracing:
     def __enter__(self) -> "Tracing":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     def before(self, step: int) -> None:

@@ -28,7 +28,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from contracts.images.folders import find_images
-from server.settings import CLIENT_PREFIX
+from server.settings import CLI, CLIENT_PREFIX
 
 Answer = dict[str, Any]
 
@@ -40,9 +40,7 @@ class Classify(BaseSettings):
         env_prefix=CLIENT_PREFIX,
         env_prefix_target="all",
         cli_prog_name="python -m server classify",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
+        **CLI,
     )
 
     images: CliPositionalArg[list[str]] = Field(

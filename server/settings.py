@@ -19,6 +19,8 @@ from server.host.container import memory_limit
 
 PREFIX = "MIXER_"
 CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py
+# How both commands read their flags.
+CLI = SettingsConfigDict(cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True)
 # An IPv6 address is written in brackets.
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
 # Each is a module of server/web/dialects.
@@ -45,9 +47,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         cli_prog_name="python -m server",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
+        **CLI,
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network.")

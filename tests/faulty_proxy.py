@@ -5,8 +5,9 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from tests.http_server import Handler, serving
 
 # From the number of a POST and the right answer to what is sent; None closes the connection.
 Fault = Callable[[int, bytes], bytes | None]
@@ -19,13 +20,11 @@ def faulty_proxy(url: str, fault: Fault) -> Iterator[str]:
     counted = threading.Lock()
     posts = 0
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
+    class Forwarder(Handler):
+        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
             self._forward(None)
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
             nonlocal posts
             with counted:
                 posts += 1
@@ -45,25 +44,11 @@ def faulty_proxy(url: str, fault: Fault) -> Iterator[str]:
             if answer is None:
                 self.close_connection = True
                 return
-            self.send_response(response.status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.send_header("Server-Timing", response.headers.get("Server-Timing", ""))
-            self.end_headers()
-            self.wfile.write(answer)
+            timing = response.headers.get("Server-Timing", "")
+            self.answer(response.status, answer, {"Server-Timing": timing})
 
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Forwarder) as address:
+        yield address
 
 
 def drop_one_in(many: int) -> Fault:

@@ -96,6 +96,17 @@ def running_gateway(
             process.wait()
 
 
+@contextlib.contextmanager
+def running_stack(
+    repository: Path, log: Path, default: str = DEFAULT_MODEL, *flags: str
+) -> Iterator[tuple[LocalTriton, Gateway]]:
+    """A Triton that serves `repository`, and a ready gateway before it."""
+    with running_triton(repository) as triton:
+        before = ("--triton-url", triton.grpc_url, "--default-model", default)
+        with running_gateway(log, *before, *flags) as gateway:
+            yield triton, gateway
+
+
 def check_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     """Hold that two lists of predictions say the same.
 

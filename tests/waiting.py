@@ -7,6 +7,7 @@ assertion that fails after the deadline.
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,20 @@ def wait_for(condition: Callable[[], T | None], seconds: float = 60.0, what: str
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what or condition}"
         time.sleep(0.02)
     return result
+
+
+@contextlib.contextmanager
+def terminated(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """At the end the process is told to stop, and has to end with status 0 within 30 s."""
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+    assert process.returncode == 0
 
 
 @contextlib.contextmanager

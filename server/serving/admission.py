@@ -10,7 +10,6 @@ gate stands before each model.
 import math
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from server.problems import ModelNotReady, TooBusy
@@ -97,12 +96,7 @@ class Ticket:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._begun:
             self._load.end(self._client, self._begun, begun=True)
         if self._images > self._begun:

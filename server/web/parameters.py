@@ -43,26 +43,28 @@ def whole_number(given: object) -> int:
 
 def positive_seconds(given: object) -> float:
     """A number of seconds from its digits."""
-    text = str(given)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
+    seconds = _number(given)
     if not 0 < seconds < math.inf:
-        raise ValueError(f"is {text[:20]!r}, expected a positive number of seconds such as 2.5")
+        raise ValueError(
+            f"is {str(given)[:20]!r}, expected a positive number of seconds such as 2.5"
+        )
     return seconds
 
 
 def probability(given: object) -> float:
     """A probability from its digits."""
-    text = str(given)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(given)
     if not 0 <= value <= 1:
-        raise ValueError(f"is {text[:20]!r}, expected a number from 0 to 1")
+        raise ValueError(f"is {str(given)[:20]!r}, expected a number from 0 to 1")
     return value
+
+
+def _number(given: object) -> float:
+    """NaN where it is none."""
+    try:
+        return float(str(given))
+    except ValueError:
+        return math.nan
 
 
 Probability = Annotated[

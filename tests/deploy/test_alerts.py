@@ -42,26 +42,24 @@ def gauge(name: str, labels: str, values: str) -> Series:
     return {f"{name}{{{labels}}}": values}
 
 
-# For each alert: series that make it fire, series of which it must say nothing, when it is asked.
-CASES: dict[str, tuple[Series, Series, str]] = {
+# Series that make an alert fire, series of which it must say nothing, when it is asked.
+Case = tuple[Series, Series, str]
+
+
+def of_one(name: str, labels: str, loud: str, silent: str, when: str = "10m") -> Case:
+    """A case whose two sides are values of one series."""
+    return gauge(name, labels, loud), gauge(name, labels, silent), when
+
+
+CASES: dict[str, Case] = {
     "MixerErrorBudgetBurnsFast": (requests(970, 30), requests(9990, 10), "70m"),
     "MixerErrorBudgetBurnsSlowly": (requests(9950, 50), requests(99995, 5), "30h"),
     "MixerSlow": (answered(90, 10), answered(99, 1), "90m"),
-    "MixerGatewayDown": (gauge("up", GATEWAY, "0x20"), gauge("up", GATEWAY, "1x20"), "10m"),
-    "MixerNoTriton": (
-        gauge("mixer_triton_replicas", GATEWAY, "0x20"),
-        gauge("mixer_triton_replicas", GATEWAY, "0 1x20"),
-        "10m",
-    ),
-    "MixerTritonNotReady": (
-        gauge("mixer_triton_ready", TRITON, "0x20"),
-        gauge("mixer_triton_ready", TRITON, "0x3 1x20"),
-        "10m",
-    ),
-    "MixerModelUnhealthy": (
-        gauge("mixer_triton_model_healthy", f'{TRITON},model="cat"', "0x20"),
-        gauge("mixer_triton_model_healthy", f'{TRITON},model="cat"', "0 1x20"),
-        "10m",
+    "MixerGatewayDown": of_one("up", GATEWAY, "0x20", "1x20"),
+    "MixerNoTriton": of_one("mixer_triton_replicas", GATEWAY, "0x20", "0 1x20"),
+    "MixerTritonNotReady": of_one("mixer_triton_ready", TRITON, "0x20", "0x3 1x20"),
+    "MixerModelUnhealthy": of_one(
+        "mixer_triton_model_healthy", f'{TRITON},model="cat"', "0x20", "0 1x20"
     ),
     "MixerEngineMissing": (
         gauge("mixer_triton_engine", f'{TRITON},model="cat",state="failed"', "1x90"),
@@ -79,21 +77,19 @@ CASES: dict[str, tuple[Series, Series, str]] = {
         requests(999, 1, "429") | gauge("mixer_requests_shed_total", GATEWAY, "0+1x60"),
         "30m",
     ),
-    "MixerDecodingSaturated": (
-        gauge("mixer_stage_seconds_sum", f'{GATEWAY},stage="queue"', "0+600x60"),
-        gauge("mixer_stage_seconds_sum", f'{GATEWAY},stage="queue"', "0+120x60"),
-        "30m",
+    "MixerDecodingSaturated": of_one(
+        "mixer_stage_seconds_sum", f'{GATEWAY},stage="queue"', "0+600x60", "0+120x60", "30m"
     ),
     "MixerCallsRepeated": (
         requests(100, 0) | gauge("mixer_triton_retries_total", f'{GATEWAY},kind="away"', "0+5x60"),
         requests(1000, 0) | gauge("mixer_triton_retries_total", f'{GATEWAY},kind="away"', "0+1x60"),
         "30m",
     ),
-    "MixerCertificateExpires": (
-        gauge("certmanager_certificate_expiration_timestamp_seconds", 'name="mixer"', "500000x200"),
-        gauge(
-            "certmanager_certificate_expiration_timestamp_seconds", 'name="mixer"', "5000000x200"
-        ),
+    "MixerCertificateExpires": of_one(
+        "certmanager_certificate_expiration_timestamp_seconds",
+        'name="mixer"',
+        "500000x200",
+        "5000000x200",
         "2h",
     ),
 }

@@ -31,7 +31,7 @@ from server.local_triton.stubs import children
 from server.local_triton.supervisor import ENVIRONMENT, free_port
 from tests import tiny_models
 from tests.stack import DEFAULT_MODEL, running_gateway, status
-from tests.waiting import CHECKOUT, wait_for
+from tests.waiting import CHECKOUT, terminated, wait_for
 
 TRTEXEC = """#!{python}
 import pathlib, shutil, sys, time
@@ -148,16 +148,9 @@ def launch(model_repository: Path, tmp_path: Path) -> Launch:
                 stderr=subprocess.STDOUT,
             )
         launched = Launched(process, log, grpc, status_port)
-        try:
+        with terminated(process):
             wait_for(launched.is_ready, what="a ready Triton")
             yield launched
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            finally:
-                process.kill()
-        assert process.returncode == 0
 
     return run
 

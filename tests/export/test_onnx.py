@@ -20,7 +20,7 @@ from contracts.model_config import parameters, read_config
 from contracts.resizing import Pixels
 from export import __main__
 from export.parity import probe_images
-from tests.stack import running_gateway, running_triton
+from tests.stack import running_stack
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALIZED = ("--mean", *map(str, MEAN), "--std", *map(str, STD))
@@ -399,10 +399,7 @@ def test_foreign_classifiers_are_served(
         Image.fromarray(image).save(file, "PNG")
         files.append(("image", ("a.png", file.getvalue(), "image/png")))
     with (
-        running_triton(tmp_path / "repository") as triton,
-        running_gateway(
-            tmp_path / "log", "--triton-url", triton.grpc_url, "--default-model", "nchw"
-        ) as gateway,
+        running_stack(tmp_path / "repository", tmp_path / "log", "nchw") as (_, gateway),
         httpx.Client(base_url=gateway.url, trust_env=False, timeout=60) as client,
     ):
         for name, case in SERVED.items():

@@ -114,6 +114,13 @@ def test_what_a_classifier_does_not_use_is_ignored(tmp_path: Path) -> None:
         load_classifier(folder)
 
 
+def refused(kind: str, file: str, changes: dict[str, Any], message: str, out: Path) -> None:
+    folder = save(create(kind), out)
+    edit(folder / file, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load_classifier(folder)
+
+
 def test_heads_are_read_or_asked_for(tmp_path: Path) -> None:
     model = create("a small ViT")
     folder = save(model, tmp_path)
@@ -145,10 +152,7 @@ def test_heads_are_read_or_asked_for(tmp_path: Path) -> None:
 def test_what_computes_otherwise_is_refused(
     kind: str, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    folder = save(create(kind), tmp_path)
-    edit(folder / "config.json", **changes)
-    with pytest.raises(CheckpointError, match=message):
-        load_classifier(folder)
+    refused(kind, "config.json", changes, message, tmp_path)
 
 
 def test_every_other_setting_of_a_bit_would_compute_something_else(tmp_path: Path) -> None:
@@ -189,10 +193,7 @@ def test_every_other_setting_of_a_bit_would_compute_something_else(tmp_path: Pat
 def test_images_that_cannot_be_prepared_so_are_refused(
     kind: str, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    folder = save(create(kind), tmp_path)
-    edit(folder / "preprocessor_config.json", **changes)
-    with pytest.raises(CheckpointError, match=message):
-        load_classifier(folder)
+    refused(kind, "preprocessor_config.json", changes, message, tmp_path)
 
 
 OLD_VIT = {"do_normalize": True, "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}

@@ -8,18 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reference.runs import arrays, curve, finish, run, saved_step, start, write_images
+from tests.reference.runs import arrays, curve, finish, run, saved_step, start
 
 pytestmark = pytest.mark.timeout(600)  # programs are compiled, on however busy a machine
 # An epoch is one step here, so the curve has the loss of every step.
 STEPS = 20
 FLAGS = ["--variant", "mixer_testing", "--batch-size", "64", "--validation", "16"]
 FLAGS += ["--epochs", str(STEPS), "--mixup", "0.2", "--cutmix", "1", "--ema-decay", "0.9"]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,18 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
+def compiled(out: Path, slice_: str, *flags: str) -> tuple[Compiled, str]:
+    """The only row that the command writes into `out`, and what it prints."""
+    done = run("compile", "--topology", slice_, *flags, "--out", out)
+    assert done.returncode == 0, done.stderr
+    (row,) = compile_report.read(out)
+    return row, done.stdout
+
+
 @needs_libtpu
 def test_the_forward_pass_compiles_for_v3_with_an_optimum_beside_the_paper(tmp_path: Path) -> None:
     out = tmp_path / "v3.json"
-    flags = ["--models", "mixer_s16", "--batch-sizes", "64", "--out", str(out)]
-    done = run("compile", "--topology", "v3:2x2", *flags)
-    assert done.returncode == 0, done.stderr
-    (row,) = compile_report.read(out)
+    row, said = compiled(out, "v3:2x2", "--models", "mixer_s16", "--batch-sizes", "64")
     assert (row.devices, row.error, row.collectives) == (8, None, {})
     assert row.flops == pytest.approx(64 * 7.6e9, rel=0.05)
     assert row.memory_bytes is not None
@@ -32,17 +37,14 @@ def test_the_forward_pass_compiles_for_v3_with_an_optimum_beside_the_paper(tmp_p
     assert 18_528_264 * 4 < row.memory_bytes < 2e9
     assert row.optimum is not None
     assert row.optimum > 3994
-    assert "which is no measurement; the paper measured 3994 on a TPUv3 core" in done.stdout
+    assert "which is no measurement; the paper measured 3994 on a TPUv3 core" in said
     assert json.loads(out.read_text())["libtpu"]
 
 
 @needs_libtpu
 def test_the_training_step_reduces_gradients_over_all_devices(tmp_path: Path) -> None:
-    out = tmp_path / "train.json"
-    flags = ["--kind", "train", "--models", "mixer_testing", "--batch-sizes", "8"]
-    done = run("compile", "--topology", "v5e:2x2", *flags, "--out", out)
-    assert done.returncode == 0, done.stderr
-    (row,) = compile_report.read(out)
+    flags = ("--kind", "train", "--models", "mixer_testing", "--batch-sizes", "8")
+    row, _ = compiled(tmp_path / "train.json", "v5e:2x2", *flags)
     assert (row.devices, row.kind, row.error) == (4, "train", None)
     assert row.collectives
     assert row.collectives["all-reduce"] >= 1
@@ -51,12 +53,9 @@ def test_the_training_step_reduces_gradients_over_all_devices(tmp_path: Path) ->
 
 @needs_libtpu
 def test_what_does_not_fit_says_so(tmp_path: Path) -> None:
-    out = tmp_path / "large.json"
-    flags = ["--models", "mixer_testing", "--batch-sizes", "20000000", "--out", str(out)]
-    done = run("compile", "--topology", "v5e:2x2", *flags)
-    assert done.returncode == 0, done.stderr
-    assert "does not fit" in done.stdout
-    (row,) = compile_report.read(out)
+    flags = ("--models", "mixer_testing", "--batch-sizes", "20000000")
+    row, said = compiled(tmp_path / "large.json", "v5e:2x2", *flags)
+    assert "does not fit" in said
     assert row.error is not None
     assert "memory" in row.error
 

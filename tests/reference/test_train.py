@@ -39,11 +39,6 @@ SMALL = TrainConfig(variant="mixer_testing", batch_size=8, validation=16)
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(scope="module")
 def unbroken(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a run of 20 epochs that nothing interrupted."""
     out = tmp_path_factory.mktemp("unbroken") / "model.npz"

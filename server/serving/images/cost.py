@@ -6,7 +6,7 @@ progressive JPEGs of --max-pixels, or more memory than `BYTES_PER_PIXEL` times -
 that cannot keep these at the full size get a lower one by that.
 
 The factors are nanoseconds on one core of an AMD EPYC (Zen 4) with Pillow 13.0, from the files of
-tests/server/serving/images/bombs.py (`python -m tests.server.serving.images.measure`), rounded up.
+tests/server/serving/images/bombs/ (`python -m tests.server.serving.images.measure`), rounded up.
 Only their ratios matter, since the unit is an honest JPEG.
 """
 

@@ -19,8 +19,10 @@ from contracts.images.errors import (
 )
 from contracts.resizing import Pixels, ResizeRule
 from server.serving.images.decoding import PROBLEMS
+from tests.contracts.images.corpus.metadata import STORED
 from tests.photos import photo
-from tests.server.web.hostile_images import Case, chunk, jpeg, laborious, png, segment, tiff
+from tests.server.serving.images.bombs.png import chunk
+from tests.server.web.hostile_images import Case, jpeg, laborious, png, segment, tiff
 
 LIMIT = 50_000_000
 AS_IS = ResizeRule(24, 32)
@@ -84,18 +86,7 @@ def test_exif_orientations_are_turned(kind: str, orientation: int) -> None:
     upright = np.zeros((24, 32, 3), np.uint8)
     upright[:12, :16] = (255, 0, 0)
     upright[12:, 16:] = (0, 255, 0)
-    # How a camera stores the upright image so that the orientation turns it back.
-    undo: dict[int, Callable[[Pixels], Pixels]] = {
-        1: lambda a: a,
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: np.rot90(a, 1),
-        7: lambda a: np.rot90(a, 1)[:, ::-1],
-        8: lambda a: np.rot90(a, -1),
-    }
-    stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}

@@ -7,10 +7,8 @@ import json
 import math
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from loadtest.rulers import programs
 from loadtest.rulers.agreement import LOADGEN, OURS, WRK, Row, compared, interval, overlap
 from loadtest.rulers.loadgen import Task, parsed
 from loadtest.rulers.programs import RulerError
+from tests.http_server import Handler, serving
 from tests.loadtest.runs import loadtest
 
 SECONDS = 0.02
@@ -33,31 +32,17 @@ NEEDS_WRK = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: a
 def server() -> Iterator[str]:
     """Answers each POST after 20 ms with the class that is its body's length modulo 10."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Classifier(Handler):
         disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
             body = self.rfile.read(int(self.headers["Content-Length"]))
             time.sleep(SECONDS)
-            status = 500 if b"fail" in body else 200
             answer = json.dumps({"predictions": [{"index": len(body) % 10}]}).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.answer(500 if b"fail" in body else 200, answer)
 
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.daemon_threads = True
-    thread = threading.Thread(target=made.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with serving(Classifier) as address:
+        yield address
 
 
 @pytest.fixture

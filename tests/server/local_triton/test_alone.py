@@ -17,7 +17,7 @@ from deploy.triton import health
 from server.local_triton.stubs import children
 from server.local_triton.supervisor import free_port
 from tests.stack import status
-from tests.waiting import CHECKOUT, frozen, wait_for
+from tests.waiting import CHECKOUT, frozen, terminated, wait_for
 
 HEALTH = CHECKOUT / "deploy/triton/health.py"
 
@@ -69,16 +69,9 @@ def alone(model_repository: Path, tmp_path: Path) -> Iterator[Alone]:
             stderr=log,
         )
     running = Alone(process, ports["status"], ports["http"])
-    try:
+    with terminated(process):
         wait_for(lambda: not running.health(), what="a healthy Triton")
         yield running
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-    assert process.returncode == 0
 
 
 def test_a_model_that_hangs_is_told_and_mended(alone: Alone) -> None:

@@ -9,7 +9,7 @@ import pytest
 from contracts.repository import GRAPH_DIGEST, graph_digest
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import running_gateway, running_triton
+from tests.stack import running_stack
 
 RAW = {"Content-Type": "image/jpeg"}
 
@@ -38,10 +38,7 @@ def test_a_changed_graph_is_not_served_unless_allowed(
     if allowed:
         monkeypatch.setenv("MIXER_ALLOW_CHANGED_MODELS", "1")
     with (
-        running_triton(repository) as triton,
-        running_gateway(
-            tmp_path / "log", "--triton-url", triton.grpc_url, "--default-model", "whole"
-        ) as gateway,
+        running_stack(repository, tmp_path / "log", "whole") as (_, gateway),
         httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
     ):
         models = {each["name"]: each for each in client.get("/models").json()["models"]}

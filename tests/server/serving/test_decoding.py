@@ -39,7 +39,8 @@ from server.serving.images.worker import Job
 from server.settings import read
 from tests.photos import photo
 from tests.server.engines.fakes import FakeEngine, model
-from tests.server.serving.images.bombs import encoded, png
+from tests.server.serving.images.bombs.parts import encoded
+from tests.server.serving.images.bombs.png import png
 from tests.waiting import frozen
 
 RULE = ResizeRule(32, 32)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from contracts.images.formats import HEIC_IS_READ
+from tests.server.serving.images.bombs.png import chunk
 
 RAW = "application/octet-stream"
 FORM = "multipart/form-data; boundary=b"
@@ -273,11 +274,6 @@ def form(data: bytes, name: str = "image") -> bytes:
     """A form of one field, with boundary b."""
     head = f'Content-Disposition: form-data; name="{name}"; filename="a.png"'
     return f"--b\r\n{head}\r\nContent-Type: text/html\r\n\r\n".encode() + data + b"\r\n--b--\r\n"
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """One chunk of a PNG."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(

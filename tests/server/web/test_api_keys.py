@@ -1,6 +1,7 @@
 """server/web/api_keys.py: the file, and what a gateway with one lets pass."""
 
 import asyncio
+import dataclasses
 import hashlib
 import logging
 import os
@@ -19,6 +20,26 @@ from tests.stack import Gateway, Guarded
 from tests.waiting import CHECKOUT, wait_for
 
 HASH = hashlib.sha256(b"secret").hexdigest()
+
+
+@dataclasses.dataclass
+class Watched:
+    """A file with the key of alice, and what a gateway has read from it."""
+
+    path: Path
+    keys: keys.KeyFile
+
+    def name(self) -> str | None:
+        """Whose key it is now."""
+        self.keys.refresh()
+        return self.keys.name_of(b"secret")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    path = tmp_path / "keys"
+    path.write_text(f"alice {HASH}\n")
+    return Watched(path, keys.KeyFile(path))
 
 
 def test_a_file_of_keys_is_read(tmp_path: Path) -> None:
@@ -59,53 +80,38 @@ def test_a_wrong_file_is_refused_without_telling_it(
 
 
 def test_a_file_that_was_spoilt_keeps_the_keys_that_stand_in_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = tmp_path / "keys"
-    file.write_text(f"alice {HASH}\n")
-    found = keys.KeyFile(file)
-
-    def name() -> str | None:
-        found.refresh()
-        return found.name_of(b"secret")
-
+    file = watched.path
     with caplog.at_level(logging.ERROR):
         file.write_text(f"alice {HASH}\nbob\n")
-        assert name() == "alice"
+        assert watched.name() == "alice"
         file.unlink()
-        assert name() == "alice"
+        assert watched.name() == "alice"
     assert "1 keys that were read before stay" in caplog.text
     file.write_text(f"bob {HASH}\n")
-    assert name() == "bob"
+    assert watched.name() == "bob"
     for without in (b"carol\n", b"", b"# nobody\n", f"# bob {HASH}\ncarol\n".encode(), b"\xff\n"):
         file.write_text(f"bob {HASH}\n")
-        assert name() == "bob"
+        assert watched.name() == "bob"
         file.write_bytes(without)
-        assert name() is None
+        assert watched.name() is None
 
 
 def test_a_file_that_could_not_be_read_for_a_while_is_read_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = tmp_path / "keys"
-    file.write_text(f"alice {HASH}\n")
-    found = keys.KeyFile(file)
-
-    def name() -> str | None:
-        found.refresh()
-        return found.name_of(b"secret")
-
     def denied(path: Path) -> dict[str, bytes]:  # not by chmod: root reads everything
         raise keys.KeyFileError(f"the file of keys {path} cannot be read: Permission denied")
 
-    file.write_text(f"bob {'0' * 64}\n")
+    watched.path.write_text(f"bob {'0' * 64}\n")
     with monkeypatch.context() as unreadable, caplog.at_level(logging.ERROR):
         unreadable.setattr(keys, "read", denied)
         for _ in range(3):
-            assert name() == "alice"
+            assert watched.name() == "alice"
     assert caplog.text.count("keys that were read before stay") == 1
     # Nothing of what stat(2) tells of it has changed: not by chmod either.
-    assert name() is None
+    assert watched.name() is None
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "device", "folder by a link"])
@@ -126,24 +132,18 @@ def test_what_is_no_file_is_refused_at_the_start(kind: str, tmp_path: Path) -> N
 
 
 def test_a_file_that_becomes_a_fifo_changes_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "keys"
-    path.write_text(f"alice {HASH}\n")
-    found = keys.KeyFile(path)
-    path.unlink()
-    os.mkfifo(path)
-    found.refresh()
-    assert found.name_of(b"secret") == "alice"
+    watched.path.unlink()
+    os.mkfifo(watched.path)
+    assert watched.name() == "alice"
     assert "is no file, but a FIFO" in caplog.text
 
 
 def test_a_slow_disk_does_not_stop_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "keys"
-    path.write_text(f"alice {HASH}\n")
-    found = keys.KeyFile(path)
+    found = watched.keys
     began, go_on = threading.Event(), threading.Event()
 
     def slow() -> None:

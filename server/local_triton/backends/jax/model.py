@@ -31,15 +31,7 @@ class TritonPythonModel:
     """One instance of one model; the class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the model.
-
-        Args:
-            args: Triton's `model_config` (JSON), `model_repository` (the model's own folder),
-                `model_version` and more.
-
-        Raises:
-            pb_utils.TritonModelException: the model cannot be served; Triton reports the message.
-        """
+        """Load the model; `args` and what is raised are as in the `onnxruntime` backend."""
         config = json.loads(args["model_config"])
         inputs = [tensor["name"] for tensor in config["input"]]
         outputs = {tensor["name"] for tensor in config["output"]}

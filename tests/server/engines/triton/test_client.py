@@ -16,7 +16,15 @@ from PIL import Image
 from server.local_triton.supervisor import LocalTriton
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway, running_triton, status
+from tests.stack import (
+    DEFAULT_MODEL,
+    Gateway,
+    check_same,
+    running_gateway,
+    running_stack,
+    running_triton,
+    status,
+)
 from tests.waiting import frozen, wait_for
 
 RAW = {"Content-Type": "image/jpeg"}
@@ -30,12 +38,7 @@ def classify(gateway: Gateway, query: str = "", image: bytes = IMAGE) -> httpx.R
 
 
 def test_triton_killed_is_503_and_then_right_again(model_repository: Path, tmp_path: Path) -> None:
-    with (
-        running_triton(model_repository) as triton,
-        running_gateway(
-            tmp_path / "log", "--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL
-        ) as gateway,
-    ):
+    with running_stack(model_repository, tmp_path / "log") as (triton, gateway):
         right = classify(gateway).json()["predictions"]
         answers: list[httpx.Response] = []
         enough = threading.Event()
@@ -163,12 +166,7 @@ def replace(
 
 
 def test_models_that_break_the_contract(odd_repository: Path, tmp_path: Path) -> None:
-    with (
-        running_triton(odd_repository) as triton,
-        running_gateway(
-            tmp_path / "log", "--triton-url", triton.grpc_url, "--default-model", "linear"
-        ) as gateway,
-    ):
+    with running_stack(odd_repository, tmp_path / "log", "linear") as (_, gateway):
         models = {
             model["name"]: model
             for model in httpx.get(f"{gateway.url}/models", trust_env=False).json()["models"]

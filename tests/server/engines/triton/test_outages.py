@@ -14,7 +14,14 @@ import httpx
 from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway, running_triton, status
+from tests.stack import (
+    DEFAULT_MODEL,
+    Gateway,
+    check_same,
+    running_gateway,
+    running_stack,
+    status,
+)
 from tests.waiting import frozen, wait_for
 
 IMAGE = photo(0, 64, 48)
@@ -89,12 +96,7 @@ def stub_of(triton: LocalTriton, model: str) -> int:
 
 
 def test_a_killed_and_a_hanging_backend(model_repository: Path, tmp_path: Path) -> None:
-    with (
-        running_triton(model_repository) as triton,
-        running_gateway(
-            tmp_path / "log", "--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL
-        ) as gateway,
-    ):
+    with running_stack(model_repository, tmp_path / "log") as (triton, gateway):
         right = classify(gateway).json()["predictions"]
         # Not the default model: each one counts.
         not_ready_then_ready(gateway, frozen(stub_of(triton, "linear")))

@@ -7,7 +7,7 @@ import onnx
 
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import running_gateway, running_triton
+from tests.stack import running_stack
 
 RAW = {"Content-Type": "image/jpeg"}
 
@@ -28,10 +28,7 @@ def test_each_label_has_a_probability_of_its_own(tmp_path: Path) -> None:
     publish_sigmoid(repository, "undeclared", "softmax")
     tiny_models.publish(repository, "classes")
     with (
-        running_triton(repository) as triton,
-        running_gateway(
-            tmp_path / "log", "--triton-url", triton.grpc_url, "--default-model", "labels"
-        ) as gateway,
+        running_stack(repository, tmp_path / "log", "labels") as (_, gateway),
         httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
     ):
 

@@ -28,7 +28,9 @@ from server.problems import Problem
 from server.serving.images import cost
 from server.serving.images.cost import Price
 from server.serving.images.decoding import decode, open_header
-from tests.server.serving.images.bombs import Generator, bombs, honest
+from tests.server.serving.images.bombs.every import bombs
+from tests.server.serving.images.bombs.honest import honest
+from tests.server.serving.images.bombs.parts import Generator
 from tests.waiting import CHECKOUT
 
 HONEST = "jpeg progressive"
