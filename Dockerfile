@@ -119,7 +119,7 @@ COPY deploy/triton /opt/mixer-serving/deploy/triton
 # project's packages, and so no psutil, which server/local_triton/stubs.py would need.
 COPY contracts/__init__.py contracts/probing.py contracts/repository.py /opt/mixer-serving/contracts/
 COPY server/__init__.py /opt/mixer-serving/server/
-COPY server/host/__init__.py server/host/crash_loop.py /opt/mixer-serving/server/host/
+COPY server/host/__init__.py server/host/crash_loop.py server/host/processes.py /opt/mixer-serving/server/host/
 COPY server/local_triton/*.py /opt/mixer-serving/server/local_triton/
 COPY server/observability/__init__.py server/observability/logs.py /opt/mixer-serving/server/observability/
 RUN mkdir /engines && chown 1000:1000 /engines

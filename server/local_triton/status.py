@@ -10,9 +10,11 @@ does not take the others away. Python's own library alone.
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from server.host.processes import usage
 from server.local_triton.restarts import Reason, Supervisor
 
 LONGEST_REQUEST = 8192  # bytes; a probe's has some hundred
@@ -71,6 +73,7 @@ class Status:
                 f"{supervisor.restarts[reason]}"
                 for reason in Reason
             ),
+            *_processes(),
             *self._more_metrics(),
         ]
         return "\n".join(lines) + "\n"
@@ -110,6 +113,23 @@ class Status:
             status = "200 OK" if ready else "503 Service Unavailable"
             return status, "application/json", json.dumps(body).encode() + b"\n"
         return "404 Not Found", plain, b"/livez, /readyz, /metrics\n"
+
+
+def _processes() -> Iterable[str]:
+    """CPU and memory of the supervisor and all that it runs: Triton's own metrics have neither."""
+    found = usage(os.getpid())
+    for name, kind, text in (
+        ("cpu_seconds_total", "counter", "CPU time of a process of this Triton."),
+        ("memory_bytes", "gauge", "Resident memory of the process."),
+    ):
+        yield f"# HELP mixer_triton_process_{name} {text}"
+        yield f"# TYPE mixer_triton_process_{name} {kind}"
+        for each in found:
+            value = each.memory_bytes if kind == "gauge" else f"{each.cpu_seconds:.2f}"
+            yield (
+                f"mixer_triton_process_{name}"
+                f'{{pid="{each.pid}",program={quoted(each.name)}}} {value}'
+            )
 
 
 def quoted(label: str) -> str:

@@ -6,9 +6,10 @@ folder that `PROMETHEUS_MULTIPROC_DIR` names, and whichever worker is asked answ
 """
 
 import functools
+import multiprocessing
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from prometheus_client import (
@@ -20,9 +21,12 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from server import __version__
+from server.host.processes import usage
 
 __all__ = ["CONTENT_TYPE_LATEST", "FOLDER_VARIABLE", "render", "start"]
 
@@ -105,6 +109,28 @@ ABOUT_IMAGES = {
 }
 
 
+class Processes(Collector):
+    """CPU and memory of the gateway, its workers and decoders; not of a Triton that it started."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Look at them now."""
+        cpu = CounterMetricFamily(
+            "mixer_process_cpu_seconds", "CPU time of a process of the gateway.", labels=("pid",)
+        )
+        memory = GaugeMetricFamily(
+            "mixer_process_memory_bytes", "Resident memory of the process.", labels=("pid",)
+        )
+        parent = multiprocessing.parent_process()  # of a worker
+        pid = os.getpid() if parent is None or parent.pid is None else parent.pid
+        for each in usage(pid, without="tritonserver"):
+            cpu.add_metric((str(each.pid),), each.cpu_seconds)
+            memory.add_metric((str(each.pid),), each.memory_bytes)
+        return cpu, memory
+
+
+REGISTRY.register(Processes())
+
+
 @functools.cache
 def seconds_of(stage: str, model: str) -> Histogram:
     """The histogram of one stage: looked up once, not for every request."""
@@ -124,4 +150,5 @@ def render(batches: Mapping[str, float]) -> bytes:
     if FOLDER_VARIABLE in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library has no types
+        registry.register(Processes())
     return generate_latest(registry)

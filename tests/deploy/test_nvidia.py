@@ -14,24 +14,20 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
-import tritonclient.grpc as triton_grpc
-from tritonclient.utils import InferenceServerException
 
 from deploy.triton.engines import trtexec_flags
 from deploy.triton.nvidia import models_of
 from export.to_tensorrt import container_command, read_source
-from server.local_triton.installation import find, make_backends
 from server.local_triton.stubs import children
-from server.local_triton.supervisor import ENVIRONMENT, free_port
 from tests import tiny_models
-from tests.stack import DEFAULT_MODEL, running_gateway, status
-from tests.waiting import CHECKOUT, terminated, wait_for
+from tests.deploy.launcher import Launched, launched, prepare
+from tests.stack import DEFAULT_MODEL, running_gateway
+from tests.waiting import CHECKOUT, wait_for
 
 TRTEXEC = """#!{python}
 import pathlib, shutil, sys, time
@@ -51,108 +47,17 @@ else:
 OTHER = tiny_models.graph(1)
 
 
-class Launched:
-    """A running nvidia.py."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, grpc: int, status: int) -> None:
-        self.process = process
-        self.log = log
-        self.grpc = f"127.0.0.1:{grpc}"
-        self.status_url = f"http://127.0.0.1:{status}"
-
-    def says(self, pattern: str) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        return re.search(pattern, self.log.read_text()) is not None
-
-    def is_ready(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        return status(f"{self.status_url}/readyz") == 200
-
-    def metric(self, pattern: str) -> str:
-        text = httpx.get(f"{self.status_url}/metrics", trust_env=False).text
-        found = re.search(pattern, text, re.MULTILINE)
-        return found[1] if found else ""
-
-    def backend_file(self) -> str:
-        with triton_grpc.InferenceServerClient(self.grpc) as client:
-            return str(client.get_model_config(DEFAULT_MODEL).config.default_model_filename)
-
-    def answers(self) -> bool:
-        """Whether a grey image gets probabilities."""
-        with triton_grpc.InferenceServerClient(self.grpc) as client:
-            config = client.get_model_config(DEFAULT_MODEL).config
-            pixels = np.full([1, *config.input[0].dims], 127, np.uint8)
-            image = triton_grpc.InferInput("image", pixels.shape, "UINT8")
-            image.set_data_from_numpy(pixels)
-            answer = client.infer(DEFAULT_MODEL, [image]).as_numpy("probabilities")
-        return bool(abs(answer.sum() - 1) < 1e-3)
-
-    def refuses_to_load(self) -> str:
-        """What Triton says to somebody on its port who lets it load a model."""
-        with (
-            triton_grpc.InferenceServerClient(self.grpc) as client,
-            pytest.raises(InferenceServerException) as refused,
-        ):
-            client.load_model(DEFAULT_MODEL)
-        return str(refused.value)
-
-
 Launch = Callable[[], contextlib.AbstractContextManager[Launched]]
 
 
 @pytest.fixture
 def launch(model_repository: Path, tmp_path: Path) -> Launch:
     """Starts nvidia.py on a repository with one model, stand-ins around it."""
-    repository = tmp_path / "models"
-    shutil.copytree(model_repository / DEFAULT_MODEL, repository / DEFAULT_MODEL)
-    config = repository / DEFAULT_MODEL / "config.pbtxt"
-    (config.parent / "configs/tensorrt.pbtxt").write_text(
-        config.read_text().replace("model.onnx", "model.plan")
-    )
-    programs = tmp_path / "programs"
-    programs.mkdir()
     go, other = str(tmp_path / "go"), tmp_path / "other.onnx"
     other.write_bytes(OTHER.SerializeToString())
-    (programs / "trtexec").write_text(
-        TRTEXEC.format(python=sys.executable, go=go, other=str(other))
-    )
-    (programs / "nvidia-smi").write_text("#!/bin/sh\necho 9.0\n")
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    found = find(ENVIRONMENT)
-    backends = tmp_path / "backends"
-    backends.mkdir()
-    make_backends(found, backends)
-    variables = found.variables()
-    variables["PATH"] = f"{programs}:{variables['PATH']}"
-    http, status_port = free_port(), free_port()
-
-    @contextlib.contextmanager
-    def run() -> Iterator[Launched]:
-        log = tmp_path / "log"
-        grpc = free_port()
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "deploy.triton.nvidia"),
-                    *("--repository", str(repository), "--engines", str(tmp_path / "engines")),
-                    *("--served", str(tmp_path / "served"), "--tritonserver", str(found.binary)),
-                    *("--trtexec", str(programs / "trtexec"), "--address", "127.0.0.1"),
-                    *("--http-port", str(http), "--grpc-port", str(grpc)),
-                    *("--metrics-port", str(free_port()), "--status-port", str(status_port), "--"),
-                    f"--backend-directory={backends}",
-                ],
-                cwd=CHECKOUT,
-                env=variables,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        launched = Launched(process, log, grpc, status_port)
-        with terminated(process):
-            wait_for(launched.is_ready, what="a ready Triton")
-            yield launched
-
-    return run
+    trtexec = TRTEXEC.format(python=sys.executable, go=go, other=str(other))
+    prepare(model_repository, tmp_path, trtexec=trtexec)
+    return lambda: launched(tmp_path)
 
 
 def test_serves_at_once_and_switches_to_the_engine_without_a_gap(

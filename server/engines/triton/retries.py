@@ -32,3 +32,8 @@ def count(kind: Kind) -> None:
     metrics.retries.labels(kind.value).inc()
     if kind is not Kind.SAME_ADDRESS:
         metrics.repeated.inc()
+
+
+# From the start, so that the first one is seen as a change.
+for _kind in Kind:
+    metrics.retries.labels(_kind.value)

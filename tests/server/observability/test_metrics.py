@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from server import __version__
@@ -119,3 +120,13 @@ def test_the_log_is_json_and_tells_no_secret(guarded: Guarded) -> None:
     )
     assert forged[0]["path"] == "/x%0Aforged"
     assert forged[0]["problem"] == "unauthorized"
+
+
+def test_cpu_and_memory_are_those_of_every_process(guarded: Guarded) -> None:
+    found = numbers(guarded)
+    for name in ("mixer_process_cpu_seconds_total", "mixer_process_memory_bytes"):
+        pids = {int(dict(labels)["pid"]) for each, labels in found if each == name}
+        family = {guarded.gateway.pid, *workers(guarded)}
+        # A worker that was killed by another test is no longer there.
+        assert pids >= {pid for pid in family if psutil.pid_exists(pid)}
+        assert all(found[key(name, pid=str(pid))] > 0 for pid in family & pids)
