@@ -135,6 +135,10 @@ HEALTHCHECK --interval=5s --timeout=30s --start-period=300s --retries=3 \
 
 FROM runtime AS export
 COPY --from=export-build /opt/mixer-serving/.venv .venv
+# The volume of downloaded weights gets its rights from here, for whichever user writes there.
+USER root
+RUN mkdir --mode=1777 /cache
+USER mixer
 COPY contracts contracts
 COPY export export
 ENTRYPOINT [".venv/bin/python", "-m", "export", "--repository", "/models"]

@@ -48,6 +48,9 @@ from export.precision import (
     reduce_precision,
 )
 from export.preprocessing import Normalization, Preprocessing
+from export.pretrained.failure import DownloadError
+from export.pretrained.fetching import Fetched, fetch
+from export.pretrained.listing import print_pretrained
 from export.progress import note, step
 from export.publish import PublishError, check_name, check_target, publishing
 from export.random_weights import random_classifier
@@ -56,13 +59,23 @@ from export.to_tensorrt import TensorRTError
 
 CPU_INFO = Path("/proc/cpuinfo")
 USER_MISTAKES = (UsageError, CheckpointError, GraphError, LabelsError, PublishError)
-FAILURES = (ParityError, GateError, HalfRangeError, TensorRTError, OSError, MemoryError)
+FAILURES = (
+    DownloadError,
+    ParityError,
+    GateError,
+    HalfRangeError,
+    TensorRTError,
+    OSError,
+    MemoryError,
+)
 
 
 def run(options: Options) -> None:
     """Do what the options say; raises one of USER_MISTAKES or FAILURES."""
     if options.list:
         print_variants()
+    elif options.list_pretrained:
+        print_pretrained()
     elif options.tensorrt is not None:
         check_name(options.tensorrt)
         publish_engine(options.repository, options.tensorrt)
@@ -82,7 +95,8 @@ def print_variants() -> None:
 
 
 def publish_model(options: Options) -> None:
-    """--checkpoint or --model: publish one model under --name."""
+    """--pretrained, --checkpoint, --onnx or --model: publish one model."""
+    check_target(options.repository, options.model_name)
     if options.precision != "auto":
         try:
             _publish(options, options.precision)
@@ -103,10 +117,10 @@ def publish_model(options: Options) -> None:
 
 
 def _publish(options: Options, precision: Precision) -> None:
-    name = options.name or ""
-    check_target(options.repository, name)
+    name = options.model_name
+    fetched = fetch(options.pretrained) if options.pretrained is not None else None
     with step("reading the weights"):
-        classifier = _read(options)
+        classifier = _read(options, fetched)
     labels = _labels(options, classifier)
     rule = _preprocessing(classifier, options)
     samples = None
@@ -127,6 +141,7 @@ def _publish(options: Options, precision: Precision) -> None:
             num_classes=classifier.num_classes,
             max_batch_size=options.max_batch_size,
             parameters=_parameters(classifier, precision, rule, difference, judgement)
+            | ({} if fetched is None else {"pretrained": fetched.origin})
             | {GRAPH_DIGEST: graph_digest(path)},
         )
         write_golden(folder, golden_answer(path, classifier.image_size))
@@ -218,15 +233,21 @@ def _origin(classifier: Source) -> str:
     return "the original" if classifier.family == "onnx" else "PyTorch"
 
 
-def _read(options: Options) -> Source:
+def _read(options: Options, fetched: Fetched | None) -> Source:
+    if fetched is not None:
+        size = options.image_size or fetched.image_size
+        return fetched.applied(load_classifier(fetched.path, size, _stated(options)))
     if options.onnx is not None:
         return read_onnx(options.onnx, _asked(options), _foreign_preprocessing(options))
     if options.checkpoint is not None:
-        stated = Stated(options.gelu, options.heads, _normalization(options))
-        return load_classifier(options.checkpoint, options.image_size, stated)
+        return load_classifier(options.checkpoint, options.image_size, _stated(options))
     return random_classifier(
         options.model or "", options.image_size, options.num_classes, options.seed
     )
+
+
+def _stated(options: Options) -> Stated:
+    return Stated(options.gelu, options.heads, _normalization(options))
 
 
 def _normalization(options: Options) -> Normalization | None:

@@ -17,7 +17,10 @@ class UsageError(ValueError):
 class Options:
     """Publish a trained image classifier into Triton's model repository.
 
-    One of --checkpoint, --onnx, --model, --list and --tensorrt says what to do.
+    One of --pretrained, --checkpoint, --onnx, --model, --list, --list-pretrained and --tensorrt
+    says what to do.
+
+    python -m export --pretrained mixer_b16_224.miil_in21k_ft_in1k
 
     python -m export --checkpoint Mixer-B_16.npz --name mixer_b16 --labels labels.txt
 
@@ -26,6 +29,10 @@ class Options:
     The speed of the bare PyTorch models is a command of its own: python -m export throughput.
     """
 
+    pretrained: str | None = None
+    """Published weights by name, downloaded and checked: a name of --list-pretrained, any other
+    ViT, BiT or Mixer of Hugging Face's hub as ORGANISATION/NAME or ORGANISATION/NAME@REVISION, or
+    any of Google's files as gs://BUCKET/OBJECT.npz."""
     checkpoint: Path | None = None
     """A checkpoint to publish: an .npz in Google's format for Mixer, ViT or BiT, or a .safetensors
     of timm's or Hugging Face transformers' models of the same kind, with its config.json beside it;
@@ -38,12 +45,16 @@ class Options:
     shows the names."""
     list: bool = False
     """Print every variant with its parameters, its FLOPs per image and its input size."""
+    list_pretrained: bool = False
+    """Print the published weights that --pretrained knows, with classes, size, licence, published
+    top-1 and resize rule."""
     tensorrt: str | None = None
     """The name of a published model: build its TensorRT engine for this machine's GPU, or print
     the command that builds it inside Triton's container."""
 
     name: str | None = None
-    """What Triton and the gateway will call the model. A model of that name is replaced."""
+    """What Triton and the gateway will call the model. A model of that name is replaced. For
+    --pretrained the default is the last part of the weights' own name."""
     labels: Path | None = None
     """The names of the classes, one per line. Without it those that came along with the weights,
     else class_000 and so on."""
@@ -104,22 +115,31 @@ class Options:
     """Whose arithmetic gives a long side and a cut that are no whole pixels: TensorFlow's, which is
     the default of .npz, or torchvision's and timm's, that of .safetensors."""
 
+    @property
+    def model_name(self) -> str:
+        """What the published model is called."""
+        if self.name is None and self.pretrained is not None:
+            return self.pretrained.partition("@")[0].rpartition("/")[2].removesuffix(".npz")
+        return self.name or ""
+
     def check(self) -> None:
         """Raises UsageError for contradictions, before anything slow begins."""
         modes = {
+            "--pretrained": self.pretrained is not None,
             "--checkpoint": self.checkpoint is not None,
             "--onnx": self.onnx is not None,
             "--model": self.model is not None,
             "--list": self.list,
+            "--list-pretrained": self.list_pretrained,
             "--tensorrt": self.tensorrt is not None,
         }
         chosen = [flag for flag, given in modes.items() if given]
         if len(chosen) != 1:
             found = " and ".join(chosen) if chosen else "none"
             raise UsageError(f"expected one of {', '.join(modes)}, found {found}; see --help")
-        if chosen[0] in ("--list", "--tensorrt"):
+        if chosen[0] in ("--list", "--list-pretrained", "--tensorrt"):
             return
-        if self.name is None:
+        if self.name is None and self.pretrained is None:
             raise UsageError(f"{chosen[0]} needs --name: what Triton will call the model")
         if not 1 <= self.max_batch_size <= 4096:
             raise UsageError(f"--max-batch-size {self.max_batch_size}: expected 1 to 4096")

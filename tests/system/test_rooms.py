@@ -26,6 +26,9 @@ ALLOWED = {
         "tyro",
     },
     "export": {
+        "google_crc32c",
+        "httpx2",
+        "huggingface_hub",
         "numpy",
         "onnx",
         "onnx_ir",
