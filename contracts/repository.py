@@ -7,8 +7,9 @@ model's graph is known again.
 import hashlib
 from pathlib import Path
 
-# Tensors: `image` is UINT8 [N, H, W, 3], `logits` and `probabilities` are FP32 [N, K].
-INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
+# Tensors: `image` is UINT8 [N, H, W, 3], `logits` and `probabilities` are FP32 [N, K], and
+# `embedding` is FP32 [N, D]: what the head reads. Not every model has the last.
+INPUT, LOGITS, PROBABILITIES, EMBEDDING = "image", "logits", "probabilities", "embedding"
 
 # Files of a model's folder.
 CONFIG_NAME, LABELS_NAME = "config.pbtxt", "labels.txt"

@@ -9,6 +9,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import onnx_ir as ir
+
 from contracts.imagenet import names_for
 from contracts.labels import (
     LabelsError,
@@ -29,6 +31,7 @@ from contracts.repository import (
 )
 from export.checkpoint import load_classifier
 from export.config import ModelSpec, onnxruntime_config, tensorrt_config
+from export.embedding import embedding_width
 from export.engines import publish_engine
 from export.flops import variant_costs
 from export.foreign.classifier import read_onnx
@@ -132,9 +135,10 @@ def _publish(options: Options, precision: Precision) -> None:
     with publishing(options.repository, name) as folder:
         path = folder / ONNX_PATH
         path.parent.mkdir()
-        difference, judgement = _write_graph(
+        model, difference, judgement = _write_graph(
             classifier, precision, samples, path, may_miss=may_miss
         )
+        width = embedding_width(model)
         spec = ModelSpec(
             name=name,
             image_size=classifier.image_size,
@@ -143,6 +147,7 @@ def _publish(options: Options, precision: Precision) -> None:
             parameters=_parameters(classifier, precision, rule, difference, judgement)
             | ({} if fetched is None else {"pretrained": fetched.origin})
             | {GRAPH_DIGEST: graph_digest(path)},
+            embedding_size=width,
         )
         write_golden(folder, golden_answer(path, classifier.image_size))
         (folder / LABELS_NAME).write_text(labels_text(labels), encoding="utf-8")
@@ -160,6 +165,8 @@ def _publish(options: Options, precision: Precision) -> None:
     note("a Triton that runs serves it after a restart, in containers by `make reload`")
     if judgement is not None:
         print(judgement)
+    if width is None:
+        note("it is not certain what the head reads, so there is no output `embedding`")
     if classifier.random_weights:
         note("random weights: the answers mean nothing, only the speed does")
 
@@ -171,7 +178,7 @@ def _write_graph(
     path: Path,
     *,
     may_miss: bool,
-) -> tuple[float, Judgement | None]:
+) -> tuple[ir.Model, float, Judgement | None]:
     """Write `path`, having compared it with PyTorch; the parity in FP32, and the gate's numbers."""
     with step("tracing the graph"):
         model = trace(classifier, for_int8=precision == "int8")
@@ -180,7 +187,7 @@ def _write_graph(
     with step(f"comparing with {_origin(classifier)}"):
         difference = parity(classifier, full)
     if samples is None:
-        return difference, None
+        return model, difference, None
     with step(f"reducing to {precision}"):
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             reduce_precision(model, precision, samples, Path(scratch))
@@ -193,7 +200,7 @@ def _write_graph(
         if not may_miss:
             raise GateError(str(judgement))
         note("it misses its gate, and is published all the same")
-    return difference, judgement
+    return model, difference, judgement
 
 
 def _labels(options: Options, classifier: Source) -> list[str]:

@@ -8,6 +8,7 @@ import dataclasses
 
 from contracts.model_config import ModelConfig, config_text, model_config_pb2
 from contracts.repository import (
+    EMBEDDING,
     INPUT,
     LABELS_NAME,
     LOGITS,
@@ -29,6 +30,7 @@ class ModelSpec:
     num_classes: int
     max_batch_size: int
     parameters: dict[str, str]  # resize rule and provenance
+    embedding_size: int | None = None  # D; None: the graph has no such output
 
 
 def onnxruntime_config(spec: ModelSpec) -> str:
@@ -82,6 +84,8 @@ def _contract(spec: ModelSpec) -> ModelConfig:
         config.output.add(
             name=name, data_type=floats, dims=[spec.num_classes], label_filename=LABELS_NAME
         )
+    if spec.embedding_size is not None:
+        config.output.add(name=EMBEDDING, data_type=floats, dims=[spec.embedding_size])
     config.dynamic_batching.SetInParent()  # as it is by default
     return config
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from contracts.repository import INPUT, LOGITS, PLAN_PATH, PROBABILITIES
+from contracts.repository import INPUT, LOGITS, PLAN_PATH
 from export.graph import open_graph
 from export.parity import Logits, Pixels, probe_images
 from export.progress import note, step
@@ -64,7 +64,7 @@ def compare(edition: Edition, source: Source, engine: bytes) -> float:
     """The engine's largest difference of a logit on this GPU; raises TensorRTError if too large."""
     images = probe_images(source.image_size, min(4, source.max_batch_size))
     expected = open_graph(source.onnx).run([LOGITS], {INPUT: images})[0]
-    logits = run_engine(edition, engine, images, expected.shape[1])
+    logits = run_engine(edition, engine, images)
     difference = float(np.abs(logits - expected).max())
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if not difference <= allowed:  # so that NaN fails too
@@ -75,7 +75,7 @@ def compare(edition: Edition, source: Source, engine: bytes) -> float:
     return difference
 
 
-def run_engine(edition: Edition, engine: bytes, images: Pixels, num_classes: int) -> Logits:
+def run_engine(edition: Edition, engine: bytes, images: Pixels) -> Logits:
     """The logits, float32 [N, K], that an engine gives on the first GPU."""
     trt = edition.module
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
@@ -84,9 +84,11 @@ def run_engine(edition: Edition, engine: bytes, images: Pixels, num_classes: int
         raise TensorRTError(f"{edition.label} cannot load the engine that it built")
     context = loaded.create_execution_context()
     pixels = torch.from_numpy(images).cuda()
+    names = [loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)]
     answers = {
-        name: torch.empty(len(images), num_classes, device="cuda")
-        for name in (LOGITS, PROBABILITIES)
+        name: torch.empty(len(images), loaded.get_tensor_shape(name)[1], device="cuda")
+        for name in names
+        if name != INPUT
     }
     context.set_input_shape(INPUT, tuple(pixels.shape))
     for name, tensor in {INPUT: pixels, **answers}.items():

@@ -1,8 +1,9 @@
 """The whole classifier as one ONNX graph, from uint8 pixels to probabilities.
 
 In: a `Classifier`. Out: an ONNX model with the input `image` (UINT8 [N, H, W, 3]) and the outputs
-`logits` and `probabilities` (FP32 [N, K]), any batch size N. Casting, normalisation and softmax are
-inside, so that no client can get them wrong. The same weights give the same bytes.
+`logits`, `probabilities` (FP32 [N, K]) and `embedding` (FP32 [N, D]), any batch size N.
+Casting, normalisation and softmax are inside, so that no client can get them wrong. The same
+weights give the same bytes.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from contracts.probing import Golden, golden_of, probe_pixels
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from export.classifier import Classifier
+from export.embedding import add_embedding
 from export.preprocessing import Channels
 
 # The first with a native Gelu; LayerNormalization is native since 17. ONNX Runtime has all of it
@@ -75,6 +77,8 @@ def build_graph(classifier: Classifier) -> ir.Model:
         raise RuntimeError("torch.onnx.export returned no program")
     _cast_first(program.model)
     _strip(program.model)
+    if add_embedding(program.model) is None:
+        raise RuntimeError("the traced graph has no head that reads an embedding")
     return program.model
 
 

@@ -34,6 +34,7 @@ def to_half(model: ir.Model) -> None:
             casts.keep_wide(node)
         else:
             casts.make_half(node)
+    casts.widen_outputs()
     remove_unused(model)
 
 
@@ -69,6 +70,18 @@ class _Casts:
         for output in node.outputs:
             if output.dtype == ir.DataType.FLOAT:
                 output.dtype = ir.DataType.FLOAT16
+
+    def widen_outputs(self) -> None:
+        """Let the graph give FP32 where a node that gives halves makes an output."""
+        for index, value in enumerate(self._graph.outputs):
+            if value.dtype == ir.DataType.FLOAT16:
+                name, value.name = value.name, f"{value.name}/fp16"
+                node = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)})
+                node.name = node.outputs[0].name = name
+                node.outputs[0].dtype = ir.DataType.FLOAT
+                node.outputs[0].shape = value.shape
+                self._graph.append(node)
+                self._graph.outputs[index] = node.outputs[0]
 
     def _cast(self, before: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         name = f"{value.name}/{'fp16' if dtype == ir.DataType.FLOAT16 else 'fp32'}"

@@ -2,7 +2,8 @@
 
 In: flags and `MIXER_` variables. Out: an HTTP server until SIGINT or SIGTERM; then it stops
 accepting, finishes what it has begun and exits with 0. Exits with 1 when it cannot serve, 2 when a
-setting is wrong. `python -m server classify` and `python -m server key` are programs of their own.
+setting is wrong. `python -m server classify`, `similar`
+and `key` are programs of their own.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import sys
 # gRPC would log a warning whenever a local Triton is started; that child calls no gRPC of ours.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from server import client
+from server import client, similar
 from server.local_triton.repository import check_repository
 from server.local_triton.supervisor import LocalTriton, LocalTritonError
 from server.observability import logs
@@ -28,7 +29,7 @@ from server.web import api_keys as keys
 
 logger = logging.getLogger("server")
 
-COMMANDS = {"classify": client.main, "key": keys.main}
+COMMANDS = {"classify": client.main, "similar": similar.main, "key": keys.main}
 
 
 def main() -> int:

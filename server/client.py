@@ -14,11 +14,11 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
@@ -33,13 +33,12 @@ from server.settings import CLI, CLIENT_PREFIX
 Answer = dict[str, Any]
 
 
-class Classify(BaseSettings):
-    """Classify images through a running gateway; `python -m server` starts one."""
+class Ask(BaseSettings):
+    """What every command that asks a gateway about images has to know."""
 
     model_config = SettingsConfigDict(
         env_prefix=CLIENT_PREFIX,
         env_prefix_target="all",
-        cli_prog_name="python -m server classify",
         **CLI,
     )
 
@@ -48,9 +47,6 @@ class Classify(BaseSettings):
     )
     url: str = Field("http://127.0.0.1:8000", description="Address of the gateway.")
     model: str | None = Field(None, description="Model to ask; the gateway's default if absent.")
-    top_k: int | None = Field(
-        None, ge=1, description="Labels per image; without, 5, or all where there are fewer."
-    )
     key: SecretStr | None = Field(
         None, description="API key; better in the variable MIXER_CLIENT_KEY, where nobody sees it."
     )
@@ -67,47 +63,86 @@ class Classify(BaseSettings):
         return value.rstrip("/")
 
 
+class Classify(Ask):
+    """Classify images through a running gateway; `python -m server` starts one."""
+
+    model_config = SettingsConfigDict(cli_prog_name="python -m server classify")
+
+    top_k: int | None = Field(
+        None, ge=1, description="Labels per image; without, 5, or all where there are fewer."
+    )
+
+
+class NoAnswerError(Exception):
+    """The gateway did not give what was asked for; the message says why."""
+
+
+Options = TypeVar("Options", bound=Ask)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit status."""
-    known = {
-        (CLIENT_PREFIX + (f.alias or name)).upper() for name, f in Classify.model_fields.items()
-    }
-    unknown = [n for n in os.environ if n.startswith(CLIENT_PREFIX) and n not in known]
-    if unknown:
-        print(f"{', '.join(unknown)}: no setting has this name; see --help", file=sys.stderr)
-        return 2
-    try:
-        options = CliApp.run(Classify, cli_args=list(arguments))
-    except ValidationError as error:
-        for problem in error.errors():
-            name = str(problem["loc"][0]).replace("_", "-")
-            print(f"--{name}: {problem['msg']}; got {problem['input']!r}", file=sys.stderr)
-        return 2
-    files = [file for name in options.images for file in find(name)]
-    if not any(isinstance(file, Path) for file in files):
-        print(f"no image in {', '.join(options.images)}", file=sys.stderr)
+    options = options_of(Classify, arguments)
+    files = [] if options is None else files_of(options)
+    if options is None or not files:
         return 2
     errors = Console(stderr=True)
-    with (
-        ThreadPoolExecutor(options.parallel) as threads,
-        # Shown on a terminal only, and gone at the end.
-        Progress(console=errors, transient=True, disable=len(files) < 2) as progress,
-    ):
-        answers = progress.track(
-            threads.map(lambda file: ask(file, options), files),
-            total=len(files),
-            description="Classifying",
-        )
-        results = [*_printed(answers)] if options.as_json else [*answers]
+    with answers(files, options, ask, "Classifying") as each:
+        results = [*_printed(each)] if options.as_json else [*each]
     if not options.as_json:
         Console().print(table(results))
     failed = [result for result in results if "error" in result]
     if failed:
         errors.print(f"{len(failed)} of {len(results)} were not classified", style="red")
-    if not failed:
-        return 0
-    away = any(result["error"].startswith(_away(options)) for result in failed)
-    return 2 if away and len(failed) == len(results) else 1
+    return status_of(results, options)
+
+
+def options_of(kind: type[Options], arguments: Sequence[str]) -> Options | None:
+    """A command's options from its flags and the environment; None after saying what is wrong."""
+    # A variable may be meant for another of the commands.
+    commands = Ask.__subclasses__()
+    fields = {name: f for each in commands for name, f in each.model_fields.items()}
+    known = {(CLIENT_PREFIX + (field.alias or name)).upper() for name, field in fields.items()}
+    unknown = [n for n in os.environ if n.startswith(CLIENT_PREFIX) and n not in known]
+    if unknown:
+        print(f"{', '.join(unknown)}: no setting has this name; see --help", file=sys.stderr)
+        return None
+    try:
+        return CliApp.run(kind, cli_args=list(arguments))
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0]).replace("_", "-")
+            print(f"--{name}: {problem['msg']}; got {problem['input']!r}", file=sys.stderr)
+        return None
+
+
+def files_of(options: Ask) -> list[Path | str]:
+    """The files that are meant; none after saying so."""
+    files = [file for name in options.images for file in find(name)]
+    if not any(isinstance(file, Path) for file in files):
+        print(f"no image in {', '.join(options.images)}", file=sys.stderr)
+        return []
+    return files
+
+
+@contextlib.contextmanager
+def answers(
+    files: Sequence[Path | str],
+    options: Options,
+    ask: Callable[[Path | str, Options], Answer],
+    doing: str,
+) -> Iterator[Iterable[Answer]]:
+    """The answer for each file, in their order, while several are asked for at once."""
+    with (
+        ThreadPoolExecutor(options.parallel) as threads,
+        # Shown on a terminal only, and gone at the end.
+        Progress(console=Console(stderr=True), transient=True, disable=len(files) < 2) as progress,
+    ):
+        yield progress.track(
+            threads.map(lambda file: ask(file, options), files),
+            total=len(files),
+            description=doing,
+        )
 
 
 def find(name: str) -> Sequence[Path | str]:
@@ -127,32 +162,39 @@ def find(name: str) -> Sequence[Path | str]:
 
 def ask(file: Path | str, options: Classify) -> Answer:
     """The gateway's answer for one file, with its name; or its name and an `error`."""
+    query = {} if options.top_k is None else {"top_k": str(options.top_k)}
+    try:
+        return {"file": str(file), **json.loads(post(file, options, "/classify", query))}
+    except (NoAnswerError, ValueError) as error:
+        return {"file": str(file), "error": str(error)}
+
+
+def post(
+    file: Path | str, options: Ask, path: str, query: dict[str, str], accept: str = "*/*"
+) -> bytes:
+    """The body of the answer to a file that is sent as it is; raises `NoAnswerError`."""
     if isinstance(file, str):
-        return {"file": file, "error": "no image is meant by this"}
-    query = {}
-    if options.top_k is not None:
-        query["top_k"] = str(options.top_k)
+        raise NoAnswerError("no image is meant by this")
+    headers = {"Content-Type": "application/octet-stream", "Accept": accept}
     if options.model is not None:
-        query["model"] = options.model
-    headers = {"Content-Type": "application/octet-stream"}
+        query = query | {"model": options.model}
     if options.key is not None:
         headers["Authorization"] = f"Bearer {options.key.get_secret_value()}"
-    answer: Answer
     try:
         request = urllib.request.Request(  # noqa: S310 - the scheme has been checked
-            f"{options.url}/classify?{urllib.parse.urlencode(query)}",
+            f"{options.url}{path}?{urllib.parse.urlencode(query)}",
             data=file.read_bytes(),
             headers=headers,
         )
         with opener(options.url).open(request, timeout=options.timeout) as response:
-            answer = json.load(response)
+            body: bytes = response.read()
     except urllib.error.HTTPError as error:
-        answer = {"error": _detail(error)}
+        raise NoAnswerError(_detail(error)) from None
     except urllib.error.URLError as error:
-        answer = {"error": f"{_away(options)}: {error.reason}"}
-    except (OSError, HTTPException, ValueError) as error:
-        answer = {"error": str(error) or type(error).__name__}
-    return {"file": str(file), **answer}
+        raise NoAnswerError(f"{away(options)}: {error.reason}") from None
+    except (OSError, HTTPException) as error:
+        raise NoAnswerError(str(error) or type(error).__name__) from None
+    return body
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
@@ -186,7 +228,15 @@ def _printed(answers: Iterable[Answer]) -> Iterator[Answer]:
         yield answer
 
 
-def _away(options: Classify) -> str:
+def status_of(results: Sequence[Answer], options: Ask) -> int:
+    """0 where no result has an error, 2 where none was even asked for, else 1."""
+    failed = [result["error"] for result in results if "error" in result]
+    nobody = any(error.startswith(away(options)) for error in failed)
+    return 2 if nobody and len(failed) == len(results) else int(bool(failed))
+
+
+def away(options: Ask) -> str:
+    """How an error begins when nobody answers at the address."""
     return f"{options.url} does not answer"
 
 

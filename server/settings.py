@@ -40,7 +40,8 @@ def cores() -> int:
 
 
 class Settings(BaseSettings):
-    """Serve image classifiers of a Triton server over HTTP; see also `classify -h` and `key -h`."""
+    """Serve image classifiers of a Triton server over HTTP; see also `classify -h`,
+    `similar -h` and `key -h`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,

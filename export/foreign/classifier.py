@@ -17,6 +17,7 @@ import onnxruntime
 
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from contracts.resizing import Pixels
+from export.embedding import add_embedding
 from export.foreign.batching import free_batch, scan_batch
 from export.foreign.reading import Asked, GraphError, Reading, load_graph, read_graph
 from export.foreign.wrapping import OWN, wrap
@@ -213,5 +214,6 @@ def _described(model: ir.Model, num_classes: int) -> ir.Model:
         output.shape = ir.Shape(["batch", num_classes])
     model.graph.name = "classifier"
     passes.ShapeInferencePass()(model)  # FP16 asks every value for its type
+    add_embedding(model)
     onnx.checker.check_model(ir.to_proto(model))
     return model

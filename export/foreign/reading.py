@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from export.embedding import RESHAPERS
 from export.preprocessing import Activation, Normalization
 
 Layout = Literal["nchw", "nhwc"]
@@ -22,8 +23,6 @@ AskedActivation = Literal["softmax", "sigmoid", "none"]
 
 # The first whose Softmax works along one axis. Older graphs are converted.
 LEAST_OPSET = 13
-# Nodes that change the shape of what they get, and nothing else.
-_RESHAPERS = {"Identity", "Flatten", "Reshape", "Squeeze"}
 
 
 class GraphError(ValueError):
@@ -225,7 +224,7 @@ def _activation_inside(
 ) -> tuple[ir.Value, Literal["softmax", "sigmoid"] | None]:
     """The value before the activation that ends a graph, and which that is."""
     value = scores
-    while (node := value.producer()) is not None and node.op_type in _RESHAPERS and node.inputs[0]:
+    while (node := value.producer()) is not None and node.op_type in RESHAPERS and node.inputs[0]:
         value = node.inputs[0]
     if node is None or not node.inputs or node.inputs[0] is None:
         return scores, None

@@ -6,7 +6,7 @@ instances and parameters, or `ContractBroken` that says what does not fit.
 
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from contracts.repository import INPUT, PROBABILITIES
+from contracts.repository import EMBEDDING, INPUT, LOGITS, PROBABILITIES
 from contracts.resizing import ResizeRule
 from server.problems import ContractBroken
 
@@ -39,6 +39,22 @@ def shape_of(name: str, metadata: service_pb2.ModelMetadataResponse) -> tuple[in
             raise ContractBroken(
                 f"model {name!r} gives {PROBABILITIES} {given}{shape}, expected FP32[-1, K]"
             )
+
+
+def extras_of(metadata: service_pb2.ModelMetadataResponse, classes: int) -> dict[str, int]:
+    """The outputs beside the probabilities that can be asked for, and the width of each.
+
+    A model may have none: those that were exported before there were embeddings go on to work.
+    """
+    found: dict[str, int] = {}
+    outputs = {tensor.name: tensor for tensor in metadata.outputs}
+    for name in (LOGITS, EMBEDDING):
+        if name not in outputs:
+            continue
+        match outputs[name].datatype, list(outputs[name].shape):
+            case "FP32", [-1, width] if width > 0 and (name != LOGITS or width == classes):
+                found[name] = width
+    return found
 
 
 def rule_of(name: str, height: int, width: int, config: model_config_pb2.ModelConfig) -> ResizeRule:

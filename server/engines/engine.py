@@ -50,11 +50,17 @@ class Engine(Protocol):
 
     @abstractmethod
     async def infer(
-        self, model: Model, images: Sequence[Pixels], seconds: float
+        self,
+        model: Model,
+        images: Sequence[Pixels],
+        seconds: float,
+        extras: Sequence[str] = (),
     ) -> tuple[Probabilities, str]:
         """Probabilities float32[N, K] of N images uint8[H, W, 3], and the version that answered.
 
-        Raises `TritonAway`, `ModelNotReady`, `DeadlinePassed` after `seconds`, `ContractBroken`.
+        With `extras`, some of the model's, each row has these behind its probabilities, side by
+        side. Raises `TritonAway`, `ModelNotReady`, `DeadlinePassed` after `seconds`, or
+        `ContractBroken`.
         """
 
     @abstractmethod

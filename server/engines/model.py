@@ -4,13 +4,14 @@ In: what an engine has found out about one model. Out: a `Model` with everything
 needs to know, or an `Unusable` with the `Problem` that says why it cannot be served.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from contracts.probing import probe_pixels
+from contracts.repository import EMBEDDING, PROBABILITIES
 from contracts.resizing import Pixels, ResizeRule
 from server.problems import BadParameter, ContractBroken, Problem
 
@@ -24,7 +25,8 @@ class Model:
 
     `parameters` are those of its config.pbtxt: resize rule and provenance. `instances` is how many
     batches it works on at once. `expected` is what it answered to its probe when it was loaded,
-    float32[K].
+    float32[K]. `extras` are the outputs beside the probabilities that can be asked for, and the
+    width of each: `logits` and `embedding`.
     """
 
     name: str
@@ -36,11 +38,14 @@ class Model:
     parameters: dict[str, str]
     labels: list[str] = field(repr=False)
     expected: Probabilities = field(repr=False)
+    extras: Mapping[str, int] = field(default_factory=dict)
 
     def interchangeable(self, other: "Model") -> bool:
         """Whether a request made for the one may be answered by the other."""
-        return (self.name, self.rule, self.classes, self.max_batch_size, self.labels) == (
+        mine = self.rule, self.classes, self.max_batch_size, self.labels, self.extras
+        return (self.name, *mine) == (
             *(other.name, other.rule, other.classes, other.max_batch_size, other.labels),
+            other.extras,
         )
 
     def equals(self, other: "Model") -> bool:
@@ -61,6 +66,15 @@ class Model:
             )
         return asked
 
+    def split(self, row: Probabilities, extras: Sequence[str]) -> dict[str, Probabilities]:
+        """The outputs side by side in a row of an answer: `probabilities`, then `extras`."""
+        at = self.classes
+        found = {PROBABILITIES: row[:at]}
+        for name in extras:
+            found[name] = row[at : at + self.extras[name]]
+            at += self.extras[name]
+        return found
+
     def summary(self) -> dict[str, object]:
         """What GET /models tells."""
         return {
@@ -70,6 +84,7 @@ class Model:
             "input": {"height": self.rule.height, "width": self.rule.width},
             "classes": self.classes,
             "max_batch_size": self.max_batch_size,
+            "embedding": self.extras.get(EMBEDDING),
             "provenance": self.parameters,
         }
 

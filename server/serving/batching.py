@@ -12,6 +12,9 @@ import asyncio
 import math
 from contextvars import Context, copy_context
 
+import numpy as np
+
+from contracts.repository import PROBABILITIES
 from contracts.resizing import Pixels
 from server.engines.engine import Engine
 from server.engines.model import Model, Probabilities
@@ -21,8 +24,9 @@ from server.serving.admission import Gate
 from server.serving.fairness import FairQueue
 
 Answer = tuple[Probabilities, str]
-# The context is that of the request, for the log and for traces.
-Waiting = tuple[Pixels, asyncio.Future[Answer], Context]
+# An image, the outputs that it wants beside the probabilities, its answer; the context is that of
+# the request, for the log and for traces.
+Waiting = tuple[Pixels, tuple[str, ...], asyncio.Future[Answer], Context]
 
 
 class Batcher:
@@ -38,14 +42,14 @@ class Batcher:
         self._under_way: dict[asyncio.Task[None], int] = {}  # the images of each call
         self._will_send = False
 
-    async def infer(self, image: Pixels, client: str = "") -> Answer:
+    async def infer(self, image: Pixels, client: str = "", extras: tuple[str, ...] = ()) -> Answer:
         """Probabilities float32[K] of uint8[H, W, 3], and the version that answered.
 
-        Raises as `Engine.infer`.
+        Behind the probabilities are the outputs `extras`. Raises as `Engine.infer`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.push(client, 1, (image, future, copy_context()))
+        self._waiting.push(client, 1, (image, extras, future, copy_context()))
         if self.gate.waiting == 1:
             self._send()  # no other could join
         elif not self._will_send:
@@ -63,11 +67,11 @@ class Batcher:
         while len(self._waiting) >= self._enough(most):
             batch: list[Waiting] = []
             while self._waiting and len(batch) < most:
-                image, future, context = self._waiting.pop()
-                if not future.done():  # its request has not been given up
-                    batch.append((image, future, context))
+                waiting = self._waiting.pop()
+                if not waiting[2].done():  # its request has not been given up
+                    batch.append(waiting)
             if batch:
-                task = asyncio.create_task(self._run(batch), context=batch[0][2])
+                task = asyncio.create_task(self._run(batch), context=batch[0][3])
                 self._under_way[task] = len(batch)
         if not self._waiting and not self._under_way:
             self._waiting.rest()
@@ -84,22 +88,38 @@ class Batcher:
 
     async def _run(self, batch: list[Waiting]) -> None:
         try:
-            images = [image for image, _, _ in batch]
+            images = [image for image, _, _, _ in batch]
+            # The batch is computed once, for all that any of its images wants.
+            extras = _together(batch)
             with tracing.call(self.model.name, len(images)):
-                rows, version = await self._engine.infer(self.model, images, self._seconds)
+                rows, version = await self._engine.infer(self.model, images, self._seconds, extras)
         except Exception as error:
             if isinstance(error, Problem):
                 error.forget()
             # Whatever it is, it is the answer of each request in the batch.
-            for _, future, _ in batch:
+            for _, _, future, _ in batch:
                 if not future.done():
                     future.set_exception(error)
         else:
-            for (_, future, _), row in zip(batch, rows, strict=True):
+            for (_, wanted, future, _), row in zip(batch, rows, strict=True):
                 if not future.done():
-                    future.set_result((row, version))
+                    mine = row if wanted == extras else _columns(self.model, row, extras, wanted)
+                    future.set_result((mine, version))
         finally:
             task = asyncio.current_task()
             if task is not None:
                 self._under_way.pop(task, None)
             self._send()
+
+
+def _together(batch: list[Waiting]) -> tuple[str, ...]:
+    """The outputs that any of a batch wants beside the probabilities, in one order."""
+    return tuple(sorted({name for _, wanted, _, _ in batch for name in wanted}))
+
+
+def _columns(
+    model: Model, row: Probabilities, computed: tuple[str, ...], wanted: tuple[str, ...]
+) -> Probabilities:
+    """Of a row with all that was computed what one image wants."""
+    parts = model.split(row, computed)
+    return np.concatenate([parts[PROBABILITIES], *(parts[name] for name in wanted)])

@@ -36,7 +36,8 @@ START_OF_SCAN = b"\xff\xda"
 PRICED_INLINE_BYTES = 256 * 2**10
 
 Image = bytes | Pixels  # encoded, or as the model takes it
-Answer = tuple[Probabilities, str]  # float32[K], and the version that answered
+# float32[K], behind them the extras that were asked for, and the version that answered
+Answer = tuple[Probabilities, str]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Terms:
     client: str
     timings: Timings
     hold: Hold
+    extras: tuple[str, ...] = ()  # outputs to have behind the probabilities
 
 
 class Classifier:
@@ -133,13 +135,14 @@ class Classifier:
         ticket.begin()
         began = time.perf_counter()
         try:
-            probabilities, version = await self._batcher(model).infer(pixels, terms.client)
+            row, version = await self._batcher(model).infer(pixels, terms.client, terms.extras)
         finally:
             timings.inference = time.perf_counter() - began
             timings.average_batch = self.models.average_batch.get(model.name)
         ticket.done()
+        probabilities = row[: model.classes] if terms.extras else row
         check_distribution(model.name, probabilities, model.parameters)
-        return probabilities, version
+        return row, version
 
     def _batcher(self, model: Model) -> Batcher:
         batcher = self._batchers.get(model.name)

@@ -24,7 +24,7 @@ from server.serving.buffers import Buffers
 from server.serving.classify import Classifier
 from server.serving.readiness import Readiness
 from server.settings import Settings
-from server.web import endpoints, pages, places
+from server.web import embed, endpoints, pages, places
 from server.web.api_keys import KeyFile, RequireKey
 from server.web.clients import Clients
 from server.web.dialects import chosen
@@ -82,6 +82,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     dialects = chosen(settings.dialects)
     put_state(app, state)
     app.include_router(endpoints.router)
+    app.include_router(embed.router)
     for dialect in dialects:
         app.include_router(dialect.router)
     app.include_router(pages.router)

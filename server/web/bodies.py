@@ -28,9 +28,9 @@ from server.problems import (
 from server.serving.buffers import Hold
 from server.serving.images.decoding import begins_like_image
 from server.web.connections import connection_of
-from server.web.json_bodies import from_base64, named, parse_json
+from server.web.json_bodies import from_base64, kind_of, named, parse_json
 
-FIELD = "image"
+FIELD, FIELDS = "image", "images"
 FORM = "multipart/form-data"
 HOW = (
     "send the image as the body with Content-Type image/* or application/octet-stream, "
@@ -111,6 +111,33 @@ async def read_images(request: Request, hold: Hold) -> list[Upload]:
             "multipart/form-data"
         )
     return _images(await read_body(request, hold), options)
+
+
+async def read_one_or_many(request: Request, hold: Hold) -> list[Upload]:
+    """The images of a request, at least one: a raw body, a form, or JSON with one or several.
+
+    Raises `UnsupportedType`, `NoImage`, `BadParameter`, `BadBody`, or as `read_body`.
+    """
+    check_encoding(request)
+    _, kind, options = _content_type(request, "application/octet-stream")
+    if kind == b"multipart/form-data":
+        return _images(await read_body(request, hold), options)
+    if kind != b"application/json":
+        return [Upload(FIELD, None, await read_image(request, hold))]
+    given = parse_json(await read_body(request, hold))
+    if set(given) == {FIELD}:
+        return [Upload(FIELD, None, from_base64(given[FIELD]))]
+    if set(given) != {FIELDS}:
+        raise BadBody(
+            f"the JSON has {named(given)}, expected is {{{FIELD!r}: BASE64}} or "
+            f"{{{FIELDS!r}: [BASE64, …]}}"
+        )
+    listed = given[FIELDS]
+    if not isinstance(listed, list):
+        raise BadBody(f"{FIELDS!r} is a list of images in base64, this is {kind_of(listed)}")
+    if not listed:
+        raise NoImage(f"{FIELDS!r} has no image")
+    return [Upload(FIELD, None, from_base64(each)) for each in listed]
 
 
 def check_encoding(request: Request) -> None:

@@ -29,6 +29,7 @@ class Job:
         """`patience` is what `X-Request-Timeout` asks for. Raises `TooBusy`, `ModelNotReady`."""
         self.model = model
         self.top_k = top_k
+        self.extras: tuple[str, ...] = ()  # outputs to have behind the probabilities
         self._request = request
         self._state = state_of(request)
         self._timings = timings_of(request.scope)
@@ -38,7 +39,7 @@ class Job:
         self._state.classifier.check(model, 1, self._seconds, self._client)
 
     def _terms(self, hold: Hold) -> Terms:
-        return Terms(self.model, self._seconds, self._client, self._timings, hold)
+        return Terms(self.model, self._seconds, self._client, self._timings, hold, self.extras)
 
     async def one(self, read: Callable[[Hold], Awaitable[Image]]) -> Answer:
         """Read one image and classify it. Raises the `Problem` of whatever fails."""

@@ -77,6 +77,35 @@ BATCH_BODY: Fragment = {
     }
 }
 
+_BASE64: Fragment = {"type": "string", "contentEncoding": "base64"}
+EMBED_BODY: Fragment = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": BINARY,
+            "application/octet-stream": BINARY,
+            **form({"type": "array", "items": BINARY["schema"]}),
+            "application/json": {
+                "schema": {
+                    "oneOf": [
+                        {
+                            "type": "object",
+                            "required": [name],
+                            "properties": {name: schema},
+                            "additionalProperties": False,
+                        }
+                        for name, schema in (
+                            ("image", _BASE64),
+                            ("images", {"type": "array", "minItems": 1, "items": _BASE64}),
+                        )
+                    ]
+                }
+            },
+        },
+    }
+}
+SHAPE_HEADER = "X-Embedding-Shape"
+
 SECURITY_SCHEMES: Fragment = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -25,6 +25,7 @@ MODEL: JsonDict = {
     "input": {"height": 32, "width": 32},
     "classes": 10,
     "max_batch_size": 32,
+    "embedding": 128,
     "provenance": {"family": "mixer", "precision": "fp32"},
 }
 
@@ -104,6 +105,36 @@ class BatchClassification(Answer):
     results: Annotated[list[Classified | Refused], Field(description="In the order sent.")]
 
 
+EMBEDDING: list[JsonValue] = [0.25, -1.5, 0.125]
+
+
+class Embedded(Answer):
+    """An image that has an embedding."""
+
+    filename: str | None
+    embedding: Annotated[list[float], Field(description="float32, as many as `dimensions`.")]
+
+
+class Embeddings(Answer):
+    """What POST /embed answers."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "mixer_cifar10",
+                "version": "1",
+                "dimensions": 3,
+                "results": [{"filename": "cat.jpg", "embedding": EMBEDDING}],
+            }
+        }
+    )
+
+    model: str
+    version: str
+    dimensions: Annotated[int, Field(ge=1)]
+    results: Annotated[list[Embedded | Refused], Field(description="In the order sent.")]
+
+
 class InputSize(Answer):
     """Of the pixels that a model takes."""
 
@@ -126,6 +157,10 @@ class ModelSummary(Answer):
     input: InputSize | SkipJsonSchema[None] = None
     classes: Annotated[int, Field(ge=1)] | SkipJsonSchema[None] = None
     max_batch_size: int | SkipJsonSchema[None] = None
+    embedding: Annotated[
+        int | SkipJsonSchema[None],
+        Field(description="Dimensions of the embeddings of POST /embed; absent where it has none."),
+    ] = None
     provenance: dict[str, str] | SkipJsonSchema[None] = None
     labels: Annotated[
         list[str] | SkipJsonSchema[None], Field(description="Only for a single model.")

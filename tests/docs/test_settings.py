@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from server.client import Classify
 from server.settings import CLIENT_PREFIX, PREFIX, Settings
+from server.similar import Similar
 from tests.waiting import CHECKOUT
 
 PAGE = (CHECKOUT / "docs/settings.md").read_text()
@@ -41,13 +42,20 @@ def test_every_setting_has_its_row(name: str) -> None:
     assert row(name, Settings.model_fields[name], PREFIX) in PAGE.splitlines()
 
 
-@pytest.mark.parametrize("name", [name for name in Classify.model_fields if name != "images"])
-def test_every_flag_of_the_client_has_its_row(name: str) -> None:
-    assert row(name, Classify.model_fields[name], CLIENT_PREFIX) in PAGE.splitlines()
+@pytest.mark.parametrize("command", [Classify, Similar])
+def test_every_flag_of_the_client_has_its_row(command: type[Classify] | type[Similar]) -> None:
+    for name, field in command.model_fields.items():
+        if name != "images":
+            assert row(name, field, CLIENT_PREFIX) in PAGE.splitlines()
 
 
 def test_no_row_is_left_of_a_setting_that_went() -> None:
     variables = set(re.findall(r"^\| `--[\w-]+` \| `(\w+)`", PAGE, re.MULTILINE))
     known = {PREFIX + name for name in Settings.model_fields}
-    known |= {CLIENT_PREFIX + (f.alias or name) for name, f in Classify.model_fields.items()}
+    commands = Classify, Similar
+    known |= {
+        CLIENT_PREFIX + (f.alias or name)
+        for command in commands
+        for name, f in command.model_fields.items()
+    }
     assert variables <= {name.upper() for name in known}

@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto
 
 from export import graph as graphs
+from export.classifier import Classifier
 from export.parity import ParityError, activated, check_parity, probe_images, torch_logits
 from tests import exported
 
@@ -29,6 +30,7 @@ def test_the_contract(case: str) -> None:
     assert [signature(value) for value in model.graph.output] == [
         ("logits", TensorProto.FLOAT, ["batch", classifier.num_classes]),
         ("probabilities", TensorProto.FLOAT, ["batch", classifier.num_classes]),
+        ("embedding", TensorProto.FLOAT, ["batch", width_of(classifier)]),
     ]
     readers = [node.op_type for node in model.graph.node if "image" in node.input]
     assert readers == ["Cast"], "TensorRT takes UINT8 inputs only through a Cast"
@@ -63,7 +65,7 @@ def test_layer_norms_and_gelus_are_single_nodes(case: str) -> None:
 def test_logits_are_those_of_the_official_code(case: str, batch: int) -> None:
     images, expected = exported.golden_logits(case)
     session = graphs.open_graph(exported.graph(case))
-    logits, probabilities = session.run(None, {"image": images[:batch]})
+    logits, probabilities, _ = session.run(None, {"image": images[:batch]})
     tolerance = 5e-5 if case == "bit_tiny" else 2e-5
     assert np.abs(logits - expected[:batch]).max() <= tolerance
     np.testing.assert_allclose(
@@ -147,6 +149,12 @@ class Narrow(torch.nn.Module):
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         return logits[:, :-1]
+
+
+def width_of(classifier: Classifier) -> int:
+    """What the head reads: the rows of its kernel."""
+    name = "resnet.head.conv2d" if classifier.family == "bit" else "head"
+    return classifier.module.get_parameter(f"{name}.kernel").shape[0]
 
 
 def signature(value: onnx.ValueInfoProto) -> tuple[str, int, list[str | int]]:

@@ -65,7 +65,7 @@ def test_its_configurations_are_what_export_writes() -> None:
     shipped = config("config.pbtxt")
     stated = {key: value.string_value for key, value in shipped.parameters.items()}
     about = {key: value for key, value in stated.items() if not key.endswith("_thread_count")}
-    spec = ModelSpec("mixer_cifar10", 32, 10, 32, about)
+    spec = ModelSpec("mixer_cifar10", 32, 10, 32, about, embedding_size=128)
     for name, write in {
         "config.pbtxt": onnxruntime_config,
         "configs/tensorrt.pbtxt": tensorrt_config,

@@ -92,20 +92,28 @@ class OnnxRuntime(Engine):
         return model.instances + 1
 
     async def infer(
-        self, model: Model, images: Sequence[Pixels], seconds: float
+        self,
+        model: Model,
+        images: Sequence[Pixels],
+        seconds: float,
+        extras: Sequence[str] = (),
     ) -> tuple[Probabilities, str]:
         """As `Engine.infer`. A call that has been given up is computed all the same."""
         loaded = self._loaded.get(model.name)
         if loaded is None or not loaded.model.interchangeable(model):
             raise ModelNotReady(f"model {model.name!r} was exchanged meanwhile; try again")
-        return await self._run(loaded, images, seconds)
+        return await self._run(loaded, images, seconds, extras)
 
     async def _run(
-        self, loaded: Loaded, images: Sequence[Pixels], seconds: float
+        self,
+        loaded: Loaded,
+        images: Sequence[Pixels],
+        seconds: float,
+        extras: Sequence[str] = (),
     ) -> tuple[Probabilities, str]:
         began = time.monotonic()
         try:
-            call = loaded.threads.submit(loaded.run, images)
+            call = loaded.threads.submit(loaded.run, images, extras)
         except RuntimeError:  # they have been let go of in this very moment
             raise ModelNotReady(f"model {loaded.model.name!r} was exchanged meanwhile") from None
         self._calls.add(call)

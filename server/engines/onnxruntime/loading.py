@@ -25,7 +25,13 @@ from contracts.model_config import (
 )
 from contracts.repository import CONFIG_NAME, INPUT, PROBABILITIES
 from contracts.resizing import Pixels
-from server.engines.contract import instances_of, parameters_of, rule_of, shape_of
+from server.engines.contract import (
+    extras_of,
+    instances_of,
+    parameters_of,
+    rule_of,
+    shape_of,
+)
 from server.engines.model import Model, Probabilities, check_distribution, probe_image
 from server.engines.onnxruntime.folders import served_version
 from server.engines.onnxruntime.session import ChangedError, SessionError, open_session
@@ -53,9 +59,12 @@ class Loaded:
     session: onnxruntime.InferenceSession
     threads: ThreadPoolExecutor
 
-    def run(self, images: Sequence[Pixels]) -> Probabilities:
-        """Probabilities float32[N, K] of N images uint8[H, W, 3]; raises `ContractBroken`."""
-        return probabilities(self.session, np.stack(images))
+    def run(self, images: Sequence[Pixels], extras: Sequence[str] = ()) -> Probabilities:
+        """Probabilities float32[N, K] of N images uint8[H, W, 3]; raises `ContractBroken`.
+
+        Behind them, in each row, the outputs `extras`.
+        """
+        return probabilities(self.session, np.stack(images), extras)
 
 
 def load(folder: Path) -> Loaded:
@@ -118,7 +127,8 @@ def _read(
     session: onnxruntime.InferenceSession,
 ) -> Model:
     """Hold the model to its contract, warm it up and let it answer once."""
-    height, width, classes = shape_of(name, _metadata(config))
+    metadata = _metadata(config)
+    height, width, classes = shape_of(name, metadata)
     rule = rule_of(name, height, width, config)
     for warmup in config.model_warmup:
         _warm_up(warmup, folder, session)
@@ -136,6 +146,7 @@ def _read(
         parameters=parameters_of(config),
         labels=_labels(folder, config, classes),
         expected=answer,
+        extras=extras_of(metadata, classes),
     )
 
 
@@ -190,15 +201,19 @@ def _warm_up(
             probabilities(session, images)
 
 
-def probabilities(session: onnxruntime.InferenceSession, images: npt.NDArray[Any]) -> Probabilities:
-    """float32[N, K] of uint8[N, H, W, 3]; raises `ContractBroken`."""
+def probabilities(
+    session: onnxruntime.InferenceSession, images: npt.NDArray[Any], extras: Sequence[str] = ()
+) -> Probabilities:
+    """float32[N, K] of uint8[N, H, W, 3], and `extras` behind; raises `ContractBroken`."""
+    names = [PROBABILITIES, *extras]
     try:
-        answers: Probabilities = session.run([PROBABILITIES], {INPUT: images})[0]
+        answers: list[Probabilities] = session.run(names, {INPUT: images})
     except Exception as error:  # ONNX Runtime's have no common base
         raise ContractBroken(f"ONNX Runtime refused the images: {error}") from error
-    if answers.dtype != np.float32 or answers.ndim != 2 or len(answers) != len(images):
-        raise ContractBroken(
-            f"the model answered {PROBABILITIES} {answers.dtype}{list(answers.shape)}, expected "
-            f"float32[{len(images)}, K]"
-        )
-    return answers
+    for name, answer in zip(names, answers, strict=True):
+        if answer.dtype != np.float32 or answer.ndim != 2 or len(answer) != len(images):
+            raise ContractBroken(
+                f"the model answered {name} {answer.dtype}{list(answer.shape)}, expected "
+                f"float32[{len(images)}, K]"
+            )
+    return np.concatenate(answers, axis=1) if extras else answers[0]

@@ -85,7 +85,11 @@ class Balancer(Engine):
         return max(model.instances + 1, self._pool(model).slots)
 
     async def infer(
-        self, model: Model, images: Sequence[Pixels], seconds: float
+        self,
+        model: Model,
+        images: Sequence[Pixels],
+        seconds: float,
+        extras: Sequence[str] = (),
     ) -> tuple[Probabilities, str]:
         """As `Engine.infer`, on the Triton with the least to do.
 
@@ -101,7 +105,7 @@ class Balancer(Engine):
         left = seconds
         while True:
             try:
-                return await replica.infer(model.name, images, left)
+                return await replica.infer(model.name, images, left, extras)
             except (TritonAway, ModelNotReady) as problem:
                 replica.call_failed(model.name)
                 another = None

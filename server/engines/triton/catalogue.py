@@ -12,7 +12,13 @@ import time
 from collections.abc import Callable
 
 from contracts.labels import clean_served
-from server.engines.contract import instances_of, parameters_of, rule_of, shape_of
+from server.engines.contract import (
+    extras_of,
+    instances_of,
+    parameters_of,
+    rule_of,
+    shape_of,
+)
 from server.engines.model import (
     Entry,
     Model,
@@ -202,6 +208,7 @@ class Catalogue:
             parameters=parameters,
             labels=[label or str(i) for i, label in enumerate(labels)],
             expected=answers[0],
+            extras=extras_of(metadata, classes),
         )
 
     async def _count_batches(self) -> None:

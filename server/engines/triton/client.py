@@ -51,7 +51,7 @@ class Client(Protocol):
     def reconnect(self) -> None: ...
     async def close(self, patience: float) -> None: ...
     async def infer(
-        self, model: str, images: Sequence[Pixels], seconds: float
+        self, model: str, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]: ...
     async def labels(
         self, model: str, image: Pixels, classes: int, seconds: float
@@ -99,24 +99,25 @@ class TritonClient:
         await self._channel.close()
 
     async def infer(
-        self, model: str, images: Sequence[Pixels], seconds: float
+        self, model: str, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
         """Probabilities float32[N, K] of N images uint8[H, W, 3], and the version that answered.
 
+        Behind them, in each row, the outputs `extras`. Triton sends no other outputs than these.
         Raises `TritonAway`, `ModelNotReady`, `DeadlinePassed`, or `ContractBroken` if the answer
         has another shape.
         """
-        response = await self._call(self._stub.ModelInfer, _request(model, images), seconds)
-        output = _output(response)
-        if output.datatype != "FP32" or len(output.shape) != 2 or output.shape[0] != len(images):
-            raise ContractBroken(
-                f"model {model!r} answered {PROBABILITIES} {output.datatype}{list(output.shape)}, "
-                f"expected FP32[{len(images)}, classes]"
-            )
-        probabilities = np.frombuffer(response.raw_output_contents[0], np.float32)
-        if probabilities.size != output.shape[0] * output.shape[1]:
-            raise ContractBroken(f"model {model!r} answered {probabilities.size} numbers")
-        return probabilities.reshape(output.shape[0], output.shape[1]), response.model_version
+        request = _request(model, images, extras)
+        response = await self._call(self._stub.ModelInfer, request, seconds)
+        names = (PROBABILITIES, *extras)
+        _check_names(response, names)
+        rows = _tensor(response, 0, model, len(images))
+        if extras:
+            # In which order Triton answers is its own affair.
+            found = {output.name: at for at, output in enumerate(response.outputs)}
+            parts = [_tensor(response, found[name], model, len(images)) for name in names]
+            rows = np.concatenate(parts, axis=1)
+        return rows, response.model_version
 
     async def labels(self, model: str, image: Pixels, classes: int, seconds: float) -> list[str]:
         """The label of each class, by its index; "" where the model has none.
@@ -227,25 +228,40 @@ async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any
     return await method(request, metadata=metadata)
 
 
-def _request(model: str, images: Sequence[Pixels]) -> service_pb2.ModelInferRequest:
+def _request(
+    model: str, images: Sequence[Pixels], extras: Sequence[str] = ()
+) -> service_pb2.ModelInferRequest:
     request = service_pb2.ModelInferRequest(model_name=model)
     request.inputs.add(name=INPUT, datatype="UINT8", shape=(len(images), *images[0].shape))
     request.outputs.add(name=PROBABILITIES)
+    for name in extras:
+        request.outputs.add(name=name)
     request.raw_input_contents.append(b"".join(image.data for image in images))
     return request
 
 
-def _output(
-    response: service_pb2.ModelInferResponse,
-) -> service_pb2.ModelInferResponse.InferOutputTensor:
-    if len(response.outputs) != 1 or response.outputs[0].name != PROBABILITIES:
-        names = [output.name for output in response.outputs]
+def _check_names(response: service_pb2.ModelInferResponse, expected: Sequence[str]) -> None:
+    names = [output.name for output in response.outputs]
+    if sorted(names) != sorted(expected):
+        raise ContractBroken(f"the model answered the outputs {names}, expected {list(expected)}")
+    if len(response.raw_output_contents) != len(expected):
+        raise ContractBroken(f"the model answered no tensor for {' and '.join(expected)}")
+
+
+def _tensor(
+    response: service_pb2.ModelInferResponse, at: int, model: str, images: int
+) -> Probabilities:
+    """An output of the answer, float32[N, W]."""
+    output = response.outputs[at]
+    if output.datatype != "FP32" or len(output.shape) != 2 or output.shape[0] != images:
         raise ContractBroken(
-            f"the model answered the outputs {names}, expected [{PROBABILITIES!r}]"
+            f"model {model!r} answered {output.name} {output.datatype}{list(output.shape)}, "
+            f"expected FP32[{images}, {'classes' if output.name == PROBABILITIES else 'width'}]"
         )
-    if len(response.raw_output_contents) != 1:
-        raise ContractBroken(f"the model answered no tensor for {PROBABILITIES}")
-    return response.outputs[0]
+    numbers = np.frombuffer(response.raw_output_contents[at], np.float32)
+    if numbers.size != output.shape[0] * output.shape[1]:
+        raise ContractBroken(f"model {model!r} answered {numbers.size} numbers")
+    return numbers.reshape(output.shape[0], output.shape[1])
 
 
 def _strings(raw: bytes) -> list[str]:

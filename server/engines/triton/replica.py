@@ -68,7 +68,7 @@ class Replica:
         return self._breakers[name].state
 
     async def infer(
-        self, name: str, images: Sequence[Pixels], seconds: float
+        self, name: str, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
         """As `TritonClient.infer`; raises `FailedOver` when `fail_over` is called meanwhile."""
         began = time.monotonic()
@@ -77,7 +77,7 @@ class Replica:
         try:
             async with patience:
                 self._waiting[patience] = name
-                answer = await self.catalogue.client.infer(name, images, seconds)
+                answer = await self.catalogue.client.infer(name, images, seconds, extras)
         except TimeoutError:
             raise FailedOver(f"Triton at {self.url} answers no more") from None
         finally:

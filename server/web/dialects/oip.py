@@ -1,9 +1,10 @@
 """The Open Inference Protocol v2 over REST, as Triton and KServe speak it.
 
 In: a tensor `image`: `UINT8 [N, H, W, 3]`, or encoded images as `BYTES [N]`; in JSON, or binary
-behind it (Triton's binary tensor extension). Out: `probabilities` FP32 [N, K], or the best classes
-of each (classification extension), in JSON or binary. Sources: kserve/open-inference-protocol,
-`inference_rest.md`; triton-inference-server/server, `docs/protocol/extension_*.md`.
+behind it (Triton's binary tensor extension). Out: `probabilities` and `logits` FP32 [N, K], or the
+best classes of each (classification extension), and `embedding` FP32 [N, D], in JSON or binary.
+Sources: kserve/open-inference-protocol, `inference_rest.md`; triton-inference-server/server,
+`docs/protocol/extension_*.md`.
 """
 
 import re
@@ -28,10 +29,10 @@ from server.web.dialects.dialect import (
 )
 from server.web.dialects.oip_tensors import (
     HEADER,
-    OUTPUT,
     Wanted,
     answer,
     images_of,
+    outputs_of,
     split,
     wanted_of,
 )
@@ -122,6 +123,7 @@ async def _infer(request: Request, model: Model, patience: float | None) -> Resp
         check_encoding(request)
         head, tail = split(await read_body(request, hold), request.headers.get(HEADER))
         wanted = wanted_of(head, model)
+        job.extras = wanted.extras
         return images_of(head, tail, model)
 
     rows, version = await job.all(read)
@@ -141,7 +143,10 @@ def _metadata(model: Model) -> dict[str, Any]:
         "versions": [model.version],
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "image", "datatype": "UINT8", "shape": shape}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, model.classes]}],
+        "outputs": [
+            {"name": name, "datatype": "FP32", "shape": [-1, width]}
+            for name, width in outputs_of(model).items()
+        ],
     }
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from contracts.repository import EMBEDDING, PROBABILITIES
 from contracts.repository import INPUT as IMAGE
-from contracts.repository import PROBABILITIES
 from server.engines.model import Model, Probabilities
 from server.problems import BadBody
 from server.serving.classify import Image
@@ -22,17 +22,29 @@ from server.web.dialects.images import pixels_of
 from server.web.json_bodies import from_base64, kind_of, parse_json
 
 HEADER = "Inference-Header-Content-Length"
-OUTPUT = PROBABILITIES
 Json = dict[str, Any]
 
 
 @dataclass
-class Wanted:
-    """What a request asks of its answer: best classes (0: the tensor), binary or in JSON."""
+class Output:
+    """One output that is asked for: best classes (0: the tensor), binary or in JSON."""
 
-    identity: str | None
+    name: str
     classes: int
     binary: bool
+
+
+@dataclass
+class Wanted:
+    """What a request asks of its answer."""
+
+    identity: str | None
+    outputs: list[Output]
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The outputs beside the probabilities."""
+        return tuple(each.name for each in self.outputs if each.name != PROBABILITIES)
 
 
 def split(body: bytes, header: str | None) -> tuple[Json, bytes]:
@@ -124,8 +136,13 @@ def _pixels(shape: list[int], data: bytes | list[Any], model: Model) -> list[Ima
     return list(np.frombuffer(data, np.uint8).reshape(shape))
 
 
+def outputs_of(model: Model) -> dict[str, int]:
+    """The outputs of a model and the width of each, the probabilities first."""
+    return {PROBABILITIES: model.classes, **model.extras}
+
+
 def wanted_of(head: Json, model: Model) -> Wanted:
-    """What a request asks for."""
+    """What a request asks for; without outputs all that the model has, as the protocol says."""
     identity = head.get("id")
     if identity is not None and not isinstance(identity, str):
         raise BadBody("'id' is a text")
@@ -136,47 +153,72 @@ def wanted_of(head: Json, model: Model) -> Wanted:
         raise BadBody("a parameter is a text, a number, true or false")
     binary = parameters.get("binary_data_output", False) is True
     outputs = head.get("outputs")
+    known = outputs_of(model)
     if not outputs and outputs in (None, []):
-        return Wanted(identity, 0, binary)
-    if not isinstance(outputs, list) or len(outputs) != 1 or not isinstance(outputs[0], dict):
-        raise BadBody(f"the one output is {OUTPUT!r}, as a list 'outputs' of one object")
-    if outputs[0].get("name") != OUTPUT:
-        raise BadBody(f"the output is {OUTPUT!r}, not {str(outputs[0].get('name'))[:40]!r}")
-    own = outputs[0].get("parameters") or {}
+        return Wanted(identity, [Output(name, 0, binary) for name in known])
+    if not isinstance(outputs, list) or not all(isinstance(each, dict) for each in outputs):
+        raise BadBody("'outputs' is a list of objects, each with the name of an output")
+    names = [each.get("name") for each in outputs]
+    for name in names:
+        if not isinstance(name, str) or name not in known:
+            raise BadBody(
+                f"model {model.name!r} has no output {str(name)[:40]!r}; it has: {', '.join(known)}"
+            )
+        if names.count(name) > 1:
+            raise BadBody(f"the output {name!r} is asked for twice")
+    return Wanted(identity, [_output(each, binary, model) for each in outputs])
+
+
+def _output(given: Json, binary: bool, model: Model) -> Output:
+    own = given.get("parameters") or {}
     if not isinstance(own, dict):
         raise BadBody("'parameters' of an output is an object")
     classes = own.get("classification", 0)
     if classes != 0 or isinstance(classes, bool):
         classes = min(whole(classes, "classification", 2**31), model.classes)
-    return Wanted(identity, classes, own.get("binary_data", binary) is True)
+        if given["name"] == EMBEDDING:
+            raise BadBody(f"the output {EMBEDDING!r} has no classes")
+    return Output(given["name"], classes, own.get("binary_data", binary) is True)
 
 
 def answer(
     model: Model, version: str, rows: list[Probabilities], wanted: Wanted
 ) -> tuple[bytes, int | None]:
-    """The body of the answer, and how much of it is JSON where there is more."""
-    output: Json = {"name": OUTPUT}
-    if wanted.classes:
-        texts = [
-            f"{row[each.index]:.6f}:{each.index}" + (f":{each.label}" if each.label else "")
-            for row in rows
-            for each in best(model, row, wanted.classes)
-        ]
-        output |= {"datatype": "BYTES", "shape": [len(rows), wanted.classes]}
-        encoded = [text.encode() for text in texts]
-        tail = b"".join(struct.pack("<I", len(text)) + text for text in encoded)
-        data: list[Any] = texts
-    else:
-        tensor = np.stack(rows).astype("<f4")
-        output |= {"datatype": "FP32", "shape": list(tensor.shape)}
-        tail = tensor.tobytes()
-        data = tensor.astype(float).ravel().tolist()
-    content: Json = {"model_name": model.name, "model_version": version, "outputs": [output]}
+    """The body of the answer, and how much of it is JSON where there is more.
+
+    A row has the probabilities, and behind them what else is wanted.
+    """
+    parts = [model.split(row, wanted.extras) for row in rows]
+    outputs, tails = [], []
+    for each in wanted.outputs:
+        output, data, tail = _tensor(each, model, [part[each.name] for part in parts])
+        outputs.append(output)
+        if each.binary:
+            output["parameters"] = {"binary_data_size": len(tail)}
+            tails.append(tail)
+        else:
+            output["data"] = data
+    content: Json = {"model_name": model.name, "model_version": version, "outputs": outputs}
     if wanted.identity is not None:
         content = {"id": wanted.identity, **content}
-    if not wanted.binary:
-        output["data"] = data
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), None
-    output["parameters"] = {"binary_data_size": len(tail)}
     head = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    return head + tail, len(head)
+    return (b"".join([head, *tails]), len(head)) if tails else (head, None)
+
+
+def _tensor(
+    wanted: Output, model: Model, rows: list[Probabilities]
+) -> tuple[Json, list[Any], bytes]:
+    """An output without its data; its data in JSON, and in bytes."""
+    if not wanted.classes:
+        tensor = np.stack(rows).astype("<f4")
+        output: Json = {"name": wanted.name, "datatype": "FP32", "shape": list(tensor.shape)}
+        return output, tensor.astype(float).ravel().tolist(), tensor.tobytes()
+    texts = [
+        f"{row[each.index]:.6f}:{each.index}" + (f":{each.label}" if each.label else "")
+        for row in rows
+        for each in best(model, row, wanted.classes)
+    ]
+    encoded = [text.encode() for text in texts]
+    shape = [len(rows), wanted.classes]
+    tail = b"".join(struct.pack("<I", len(text)) + text for text in encoded)
+    return {"name": wanted.name, "datatype": "BYTES", "shape": shape}, texts, tail

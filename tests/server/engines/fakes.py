@@ -42,9 +42,13 @@ class Call:
     model: Model
     images: int
     answer: "asyncio.Future[Probabilities]"
+    extras: tuple[str, ...] = ()
 
     def finish(self) -> None:
-        self.answer.set_result(np.tile(EVEN, (self.images, 1)))
+        """Each extra output has the first letter of its name as its numbers."""
+        widths = [(ord(name[0]), self.model.extras[name]) for name in self.extras]
+        rows = [EVEN, *(np.full(width, letter, np.float32) for letter, width in widths)]
+        self.answer.set_result(np.tile(np.concatenate(rows), (self.images, 1)))
 
 
 class FakeEngine(Engine):
@@ -74,9 +78,14 @@ class FakeEngine(Engine):
         return model.instances + 1
 
     async def infer(
-        self, model: Model, images: Sequence[Pixels], seconds: float
+        self,
+        model: Model,
+        images: Sequence[Pixels],
+        seconds: float,
+        extras: Sequence[str] = (),
     ) -> tuple[Probabilities, str]:
-        call = Call(model, len(images), asyncio.get_running_loop().create_future())
+        future = asyncio.get_running_loop().create_future()
+        call = Call(model, len(images), future, tuple(extras))
         self.calls.append(call)
         if not self._hold:
             call.finish()
@@ -136,9 +145,10 @@ class FakeClient:
         """There is no connection."""
 
     async def infer(
-        self, model: str, images: Sequence[Pixels], seconds: float
+        self, model: str, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
         assert model == self.name
+        assert not extras
         self.calls += not images[0].any()
         await self._reply(seconds)
         return np.tile(self.answer, (len(images), 1)), "1"

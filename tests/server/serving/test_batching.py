@@ -1,6 +1,7 @@
 """server/serving/batching.py: which images share a call, against an engine that the test holds."""
 
 import asyncio
+import dataclasses
 from collections.abc import Coroutine
 from typing import Any
 
@@ -42,6 +43,30 @@ def test_a_lone_image_goes_at_once() -> None:
         engine = FakeEngine(model())
         await ask(batcher_of(engine))
         assert [call.images for call in engine.calls] == [1]
+
+    run(test())
+
+
+def test_a_batch_is_computed_once_for_all_that_its_images_want() -> None:
+    async def test() -> None:
+        wide = dataclasses.replace(
+            model(max_batch_size=8), extras={"logits": CLASSES, "embedding": 3}
+        )
+        engine = FakeEngine(wide, hold=True)
+        batcher = batcher_of(engine)
+        wishes: list[tuple[str, ...]] = [(), ("embedding",), ("logits", "embedding"), ("logits",)]
+        with batcher.gate.enter(4, 30.0):
+            asks = [asyncio.create_task(batcher.infer(IMAGE, extras=each)) for each in wishes]
+            await settle()
+            assert [(call.images, call.extras) for call in engine.calls] == [
+                (4, ("embedding", "logits"))
+            ]
+            engine.calls[0].finish()
+            rows = [row for row, _ in await asyncio.gather(*asks)]
+        letters = {"embedding": [float(ord("e"))] * 3, "logits": [float(ord("l"))] * CLASSES}
+        for wish, row in zip(wishes, rows, strict=True):
+            expected = [0.25] * CLASSES + [number for name in wish for number in letters[name]]
+            assert row.tolist() == expected
 
     run(test())
 

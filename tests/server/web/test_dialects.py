@@ -131,7 +131,12 @@ def test_base64_and_raw_tensors(client: httpx.Client, right: list[dict[str, Any]
         content=JPEG,
         headers={"Inference-Header-Content-Length": "0"},
     )
-    tail = raw.content[int(raw.headers["inference-header-content-length"]) :]
+    length = int(raw.headers["inference-header-content-length"])
+    outputs = json.loads(raw.content[:length])["outputs"]
+    assert [each["name"] for each in outputs] == ["probabilities", "logits", "embedding"]
+    sizes = [each["parameters"]["binary_data_size"] for each in outputs]
+    assert sum(sizes) == len(raw.content) - length
+    tail = raw.content[length : length + sizes[0]]
     near(np.frombuffer(tail, "<f4"), by_index(right))
 
 
