@@ -73,9 +73,9 @@ def test_copies_of_photographs_are_found_among_others(gateway: Gateway, tmp_path
             for each in row["neighbours"]
             if each["duplicate"]
         }
-    for copy, original in expected.items():
-        assert Path(rows[copy]["neighbours"][0]["file"]).name == original
-        assert Path(rows[original]["neighbours"][0]["file"]).name == copy
+    for copy, its_original in expected.items():
+        assert Path(rows[copy]["neighbours"][0]["file"]).name == its_original
+        assert Path(rows[its_original]["neighbours"][0]["file"]).name == copy
     # Every copy, and nothing that is none.
     assert found == {frozenset(pair) for pair in expected.items()}
 
@@ -115,7 +115,7 @@ def test_neighbours_are_those_of_a_plain_computation(monkeypatch: pytest.MonkeyP
             cosines.append(product / lengths if lengths else 0.0)
         cosines[row] = -2.0
         order = sorted(range(40), key=lambda each: -cosines[each])
-        kept = max(3, sum(cosine >= 0.9 for cosine in cosines))
+        kept = max(3, len([cosine for cosine in cosines if cosine >= 0.9]))
         assert [cosine for _, cosine in found] == pytest.approx(
             [cosines[index] for index in order[:kept]], abs=1e-6
         )
