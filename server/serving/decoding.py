@@ -51,6 +51,8 @@ PROBE_SECONDS = 2.0
 PROBE_CLIENT = " probe"  # no client has this name
 PROBE_RULE = ResizeRule(32, 32)
 MEASURE_SECONDS = 1.0  # between two looks at what is waiting
+# For each thread so many images lie ready, so that it goes on without waiting for the event loop.
+READY = 1
 
 
 def _future() -> "asyncio.Future[Decoded]":
@@ -78,15 +80,17 @@ class Work:
     memory: int = 0  # of the budget
     answer: "asyncio.Future[Decoded]" = field(default_factory=_future)
     submitted: float = field(default_factory=time.perf_counter)
-    task: "asyncio.Task[None] | None" = None
+    task: "asyncio.Task[None] | None" = None  # in a process
+    job: "Future[Decoded] | None" = None  # in a thread
 
 
 class Lane:
-    """Places of one kind, and the work that waits for one."""
+    """Places of one kind, and the work that waits for one; `ready` more have had their turn."""
 
-    def __init__(self, name: str, places: int) -> None:
+    def __init__(self, name: str, places: int, ready: int = 0) -> None:
         self.name = name
         self.places = places
+        self.turns = places + ready
         self.queue: FairQueue[Work] = FairQueue()
         self.load = Load(rate=float(places))
         self.running: set[Work] = set()
@@ -94,7 +98,7 @@ class Lane:
     @property
     def busy(self) -> int:
         """Places that are taken."""
-        return len(self.running)
+        return min(self.places, len(self.running))
 
     def check(self, price: Price, client: str, seconds: float) -> None:
         """Raise `TooBusy` if so much more of this client would come too late."""
@@ -124,7 +128,7 @@ class Decoding:
         self._thread_bytes = min(cost.THREAD_BYTES, memory // (THREADS_SHARE * threads))
         self.memory = memory - threads * self._thread_bytes
         self.held = 0  # bytes that the images in processes may take now
-        self._small = Lane("threads", threads)
+        self._small = Lane("threads", threads, READY * threads)
         self._large = Lane("processes", threads)
         self._idle: deque[DecoderProcess] = deque()
         self._probe = _probe_image()
@@ -228,15 +232,18 @@ class Decoding:
     def _give_up(self, lane: Lane, work: Work) -> None:
         if work.task is not None:
             work.task.cancel()  # a process is killed by that
-        elif work in lane.running:
-            work.hold.keep()  # until its thread is done
+        elif work.job is not None:
+            if work.job.cancel():  # it has not begun
+                work.data = b""
+            else:
+                work.hold.keep()  # until its thread is done
         elif work.data:
             work.data = b""
             lane.load.end(work.client, work.price.seconds, begun=False)
 
     def _begin(self, lane: Lane) -> None:
         """Give free places to those whose turn it is."""
-        while lane.queue and len(lane.running) < lane.places and not self._closed:
+        while lane.queue and len(lane.running) < lane.turns and not self._closed:
             work = lane.queue.peek()
             if work.answer.done():
                 lane.queue.pop()
@@ -263,7 +270,7 @@ class Decoding:
 
     def _in_thread(self, work: Work) -> None:
         loop = asyncio.get_running_loop()
-        job = self._threads.submit(self._run, work)
+        work.job = job = self._threads.submit(self._run, work)
         job.add_done_callback(lambda job: loop.call_soon_threadsafe(self._thread_ended, work, job))
 
     def _run(self, work: Work) -> Decoded:
@@ -278,6 +285,10 @@ class Decoding:
         return Decoded(pixels, began - work.submitted, time.perf_counter() - began)
 
     def _thread_ended(self, work: Work, job: "Future[Decoded]") -> None:
+        if job.cancelled():  # given up before it began, by its request or by `close`
+            self._end(self._small, work, 0.0)
+            work.answer.cancel()
+            return
         self._end(self._small, work, work.price.seconds)
         error = job.exception()
         if work.answer.cancelled():

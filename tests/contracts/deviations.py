@@ -85,6 +85,7 @@ LINES = (
     timm("BiT", "bit", 448, 1.0, "bilinear"),
     timm("BiT distilled", "bit", 160, 0.875, "bilinear"),
     timm("of 0.95", "vit", 224, 0.95, "bicubic"),
+    timm("of few pixels", "mixer", 32, 1.0, "bilinear"),
     transformers("BiT", 448, 448, "bilinear"),
     transformers("others", 224, 256, "bicubic"),
     square(224, antialias=True),

@@ -22,7 +22,10 @@ ROUNDED = 0.25
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
 def test_the_pixels_are_those_of_the_library(line: Line) -> None:
     found = deviation(line.rule, line.oracle, PHOTOGRAPHS)
-    if line.rule.rounding != "tensorflow":
+    if line.rule.width < 64:  # some are decoded at a fraction of their size
+        assert found.mean < 0.05
+        assert found.worst_image < 0.25
+    elif line.rule.rounding != "tensorflow":
         assert found.mean < 0.01
         assert found.worst_image < 0.1
         assert found.worst_pixel <= 3

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from contracts.images.decoding import WHOLE_PIXELS
+from contracts.images.decoding import least_side
 from contracts.resizing import ResizeRule
 from server.problems import TooManyPixels, UnreadableImage
 from server.serving.images import headers, jpeg_scans
@@ -209,9 +209,9 @@ def _jpeg(data: bytes, rule: ResizeRule) -> Price:
 
 def _fraction(width: int, height: int, rule: ResizeRule) -> int:
     """8 for a JPEG that is decoded at 1/8 of its size, and so on; as `contracts.images` asks."""
-    if not rule.antialias or width * height <= WHOLE_PIXELS:
+    side = least_side(width, height, rule)
+    if side is None:
         return 1
-    side = 2 * max(rule.target(width, height))
     return max(number for number in PIXEL_NS if number <= max(1, min(width, height) // side))
 
 

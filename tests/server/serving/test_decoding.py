@@ -329,6 +329,29 @@ def test_a_probe_tells_that_decoding_is_stuck_and_that_it_is_not(
     run(test())
 
 
+def test_a_thread_goes_on_while_the_event_loop_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a core would rest between two images, as long as a turn of the loop takes."""
+    begun = []
+
+    def note(data: bytes, _max_pixels: int) -> None:
+        begun.append(data)
+        raise UnreadableImage("it is none")
+
+    monkeypatch.setattr(decoding, "open_header", note)
+
+    async def test() -> None:
+        async with places(threads=1) as pool:
+            both = asyncio.gather(*(decode(pool, SMALL) for _ in range(2)), return_exceptions=True)
+            await asyncio.sleep(0)  # both are handed over
+            deadline = time.monotonic() + 10
+            while len(begun) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)  # noqa: ASYNC251 - this is the busy loop
+            assert len(begun) == 2
+            await both
+
+    run(test())
+
+
 def test_an_image_that_was_given_up_is_held_only_while_a_thread_works_on_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
