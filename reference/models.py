@@ -115,11 +115,6 @@ def read(path: Path) -> Pretrained:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Pretrained:
-    """What `read` does, for arrays that were read already."""
-    return _pretrained(InMemory(arrays))
-
-
 class InMemory:
     """Arrays that were read already."""
 

@@ -284,30 +284,4 @@ class InternalError(Problem):
     """A fault of the gateway itself; its log has the cause under the request's id."""
 
 
-CLASSES: tuple[type[Problem], ...] = (
-    NoImage,
-    BadBody,
-    MalformedRequest,
-    HeadTooLarge,
-    UnsupportedTransferCoding,
-    UnsupportedVersion,
-    Unauthorized,
-    NotFound,
-    UnknownModel,
-    MethodNotAllowed,
-    SlowRequest,
-    BodyTooLarge,
-    TooManyPixels,
-    UnsupportedType,
-    UnsupportedEncoding,
-    UnreadableImage,
-    BadParameter,
-    TooBusy,
-    InternalError,
-    ContractBroken,
-    TritonAway,
-    ModelNotReady,
-    DecodingStuck,
-    Draining,
-    DeadlinePassed,
-)
+CLASSES: tuple[type[Problem], ...] = tuple(Problem.__subclasses__())

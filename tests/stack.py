@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -105,6 +106,17 @@ def running_stack(
         before = ("--triton-url", triton.grpc_url, "--default-model", default)
         with running_gateway(log, *before, *flags) as gateway:
             yield triton, gateway
+
+
+def classify(
+    gateway: Gateway,
+    image: bytes,
+    query: str = "",
+    headers: Mapping[str, str] = MappingProxyType({"Content-Type": "image/jpeg"}),
+) -> httpx.Response:
+    """The answer to one image, on a connection of its own."""
+    url = f"{gateway.url}/classify{query}"
+    return httpx.post(url, content=image, headers=dict(headers), trust_env=False, timeout=60)
 
 
 def check_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:

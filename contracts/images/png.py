@@ -12,7 +12,6 @@ from contracts.images import exif
 from contracts.images.errors import UnreadableImageError
 from contracts.images.limits import check_chunks
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER, PALETTE, PIXELS, END = b"IHDR", b"PLTE", b"IDAT", b"IEND"
 TRANSPARENCY, EXIF = b"tRNS", b"eXIf"
 END_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"

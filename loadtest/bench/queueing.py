@@ -12,7 +12,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -183,15 +183,38 @@ async def check(url: str, image: bytes, seconds: float, fleet: Fleet) -> int:
     return 1 if off else 0
 
 
+@dataclass(frozen=True)
+class Machines:
+    """The sizes of a fleet.
+
+    Args:
+        gateways: How many.
+        threads: That decode, in each gateway.
+        tritons: How many.
+        instances: Of the model in each Triton.
+        max_batch: Images in the largest batch.
+    """
+
+    gateways: int = Fleet.gateways
+    threads: int = Fleet.threads
+    tritons: int = Fleet.tritons
+    instances: int = Fleet.instances
+    max_batch: int = Fleet.max_batch
+
+    def fleet(self) -> Fleet:
+        """The fleet of that size, with the default seconds of each step."""
+        return Fleet(self.gateways, self.threads, self.tritons, self.instances, self.max_batch)
+
+
+# Its fields are flags without a prefix.
+Size = Annotated[Machines, tyro.conf.arg(name="")]
+
+
 def fleet_command(
+    size: Size,
     *,
     rate: float,
     requests: int = 50_000,
-    gateways: int = 1,
-    threads: int = 1,
-    tritons: int = 1,
-    instances: int = 1,
-    max_batch: int = 32,
     jitter: float = Fleet.jitter,
     decode_ms: float = 1000 * Fleet.decode,
     batch_ms: float = 1000 * Fleet.batch,
@@ -200,51 +223,32 @@ def fleet_command(
     """Simulate a fleet under a load.
 
     Args:
+        size: Of the fleet.
         rate: Images per second.
         requests: How many to simulate.
-        gateways: How many.
-        threads: That decode, in each gateway.
-        tritons: How many.
-        instances: Of the model in each Triton.
-        max_batch: Images in the largest batch.
         jitter: Standard deviation of the logarithm of each time.
         decode_ms: Of one image.
         batch_ms: Of a batch, whatever is in it.
         image_ms: Of each image in a batch.
     """
-    fleet = Fleet(
-        gateways, threads, tritons, instances, max_batch,
-        decode_ms / 1000, batch_ms / 1000, image_ms / 1000, jitter,
-    )  # fmt: skip
+    decode, batch, image = decode_ms / 1000, batch_ms / 1000, image_ms / 1000
+    fleet = replace(size.fleet(), decode=decode, batch=batch, image=image, jitter=jitter)
     tell(fleet, rate, requests)
     return 0
 
 
 def check_command(
-    url: Positional[str],
-    image: Positional[Path],
-    *,
-    seconds: float = 30.0,
-    gateways: int = 1,
-    threads: int = 1,
-    tritons: int = 1,
-    instances: int = 1,
-    max_batch: int = 32,
+    url: Positional[str], image: Positional[Path], size: Size, *, seconds: float = 30.0
 ) -> int:
     """Compare with a running gateway; 1 if a prediction is off.
 
     Args:
         url: Address of the gateway.
         image: A JPEG.
+        size: Of the fleet that runs.
         seconds: For each load.
-        gateways: How many.
-        threads: That decode, in each gateway.
-        tritons: How many.
-        instances: Of the model in each Triton.
-        max_batch: Images in the largest batch.
     """
-    fleet = Fleet(gateways, threads, tritons, instances, max_batch)
-    return loop.run(check(url, image.read_bytes(), seconds, fleet))
+    return loop.run(check(url, image.read_bytes(), seconds, size.fleet()))
 
 
 COMMANDS: dict[str, Callable[..., int]] = {"fleet": fleet_command, "check": check_command}

@@ -11,7 +11,6 @@ from loadtest.load.sample_images import SampleImage
 BOUNDARY = "mixer-loadtest-5f2c9d71b0"
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 PHASE = re.compile(r"(\w+);dur=([\d.]+)")
-PHASES = ("decode", "queue", "inference", "total")
 
 
 def form(sample_images: Sequence[SampleImage]) -> bytes:

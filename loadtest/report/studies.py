@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtest.report.page import Block, Heading, Table, Text
+from loadtest.stats.intervals import Estimate
 from loadtest.stats.shares import Z
 
 NAMES = {"mixer": "Mixer", "vit": "ViT", "bit": "BiT"}
@@ -67,18 +68,8 @@ def read(folder: Path) -> list[Trained]:
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A difference in points of per cent, with its 95 % interval over the test images."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval leaves out no difference at all."""
-        return not self.low <= 0 <= self.high
+class Difference(Estimate):
+    """A difference in points of per cent, with its interval over the test images."""
 
     def text(self) -> str:
         """As `+1.3 points (+0.4 to +2.2)`."""

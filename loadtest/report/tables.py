@@ -84,10 +84,10 @@ def drifts(result: Result) -> list[Block]:
     lines = []
     for point in closed_points(result):
         found = drift([w["rate"] for w in counted_windows(point)])
-        if found is not None and found.clear and abs(found.factor - 1) > 0.03:
+        if found is not None and found.excludes(1) and abs(found.value - 1) > 0.03:
             name = f"{point['model']}, {point['way']}, {load_text(point)}"
             lines.append(
-                f"{name}: {found.factor - 1:+.0%} from the first window to the last "
+                f"{name}: {found.value - 1:+.0%} from the first window to the last "
                 f"({found.low - 1:+.0%} to {found.high - 1:+.0%})"
             )
     if not lines:

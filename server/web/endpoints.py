@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from server.engines.model import Entry, Model
 from server.observability import metrics
-from server.problems import Draining, Problem, Unauthorized, UnknownModel
+from server.problems import Problem, Unauthorized, UnknownModel
 from server.serving.buffers import Hold
 from server.serving.classify import Image
 from server.serving.predictions import best
@@ -122,10 +122,7 @@ async def live() -> Live:
 
 async def ready(request: Request) -> Ready:
     """For a load balancer. The answer is good for a second."""
-    state = state_of(request)
-    if state.draining:
-        raise Draining("this gateway is about to end; send new requests to another")
-    model = await state.readiness.check()
+    model = await state_of(request).check_ready()
     return Ready(model=model.name, version=model.version)
 
 

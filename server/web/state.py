@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from server.engines.engine import Engine
+from server.engines.model import Model
 from server.observability.timings import Timings
+from server.problems import Draining
 from server.serving.buffers import Buffers
 from server.serving.classify import Classifier
 from server.serving.readiness import Readiness
@@ -34,6 +36,15 @@ class State:
     readiness: Readiness = field(init=False)
     classifier: Classifier = field(init=False)
     metrics: Paced = field(init=False)
+
+    async def check_ready(self) -> Model:
+        """The default model, where this gateway may be sent requests.
+
+        Raises `Draining`, or the problem that a request would get.
+        """
+        if self.draining:
+            raise Draining("this gateway is about to end; send new requests to another")
+        return await self.readiness.check()
 
 
 def put_state(app: Starlette, state: State) -> None:

@@ -8,13 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from server.local_triton.stubs import children, is_alive
 from server.local_triton.supervisor import LocalTriton
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, running_gateway, status
+from tests.stack import DEFAULT_MODEL, classify, running_gateway, status
 from tests.waiting import CHECKOUT, wait_for
 
 
@@ -108,12 +107,7 @@ def test_with_triton_it_serves_on_its_own_and_leaves_nothing(
     with running_gateway(tmp_path / "log", *flags, "--default-model", DEFAULT_MODEL) as gateway:
         family = descendants(gateway.pid)
         assert len(family) >= 2  # tritonserver and the processes of its models
-        response = httpx.post(
-            f"{gateway.url}/classify",
-            content=photo(0),
-            headers={"Content-Type": "image/jpeg"},
-            trust_env=False,
-        )
+        response = classify(gateway, photo(0))
         assert response.status_code == 200, response.text
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(20) == 0
@@ -168,12 +162,7 @@ def test_a_triton_that_hangs_is_started_again_within_15_s(
         wait_for(lambda: not is_alive(server), 15, "the end of the Triton that hangs")
         wait_for(lambda: status(f"{gateway.url}/readyz") == 200, 15, "a ready gateway")
         assert time.monotonic() - began < 15
-        answer = httpx.post(
-            f"{gateway.url}/classify",
-            content=photo(0),
-            headers={"Content-Type": "image/jpeg"},
-            trust_env=False,
-        )
+        answer = classify(gateway, photo(0))
         assert answer.status_code == 200
 
 

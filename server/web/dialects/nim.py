@@ -8,7 +8,6 @@ import re
 from fastapi import APIRouter, Request, Response
 
 from server import __version__
-from server.problems import Draining
 from server.web.dialects.dialect import Dialect, documented, json_response
 from server.web.state import state_of
 
@@ -25,10 +24,7 @@ async def live() -> Response:
 @router.get("/v1/health/ready", summary="Whether every model answers", **documented())
 async def ready(request: Request) -> Response:
     """Or the problem that a request would get."""
-    state = state_of(request)
-    if state.draining:
-        raise Draining("this gateway is about to end; send new requests to another")
-    await state.readiness.check()
+    await state_of(request).check_ready()
     message = "Service is ready."
     return json_response({"object": "health.response", "message": message, "status": "ready"})
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 
 from server import __version__
 from server.engines.model import Model
-from server.problems import BadBody, Draining
+from server.problems import BadBody
 from server.serving.buffers import Hold
 from server.serving.classify import Image
 from server.web.bodies import check_encoding, read_body
@@ -61,10 +61,7 @@ async def live() -> Response:
 @router.get("/v2/health/ready", summary="Whether every model answers", **documented())
 async def ready(request: Request) -> Response:
     """Or the problem that a request would get."""
-    state = state_of(request)
-    if state.draining:
-        raise Draining("this gateway is about to end; send new requests to another")
-    await state.readiness.check()
+    await state_of(request).check_ready()
     return json_response({"ready": True})
 
 

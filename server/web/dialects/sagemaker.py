@@ -8,7 +8,7 @@ import re
 
 from fastapi import APIRouter, Request, Response
 
-from server.problems import BadBody, Draining
+from server.problems import BadBody
 from server.serving.buffers import Hold
 from server.serving.classify import Image
 from server.serving.predictions import best
@@ -33,10 +33,7 @@ TARGET = "X-Amzn-SageMaker-Target-Model"
 
 async def ping(request: Request) -> Response:
     """Healthy, or the problem that a request would get."""
-    state = state_of(request)
-    if state.draining:
-        raise Draining("this gateway is about to end; send new requests to another")
-    await state.readiness.check()
+    await state_of(request).check_ready()
     return json_response({"status": "Healthy"})
 
 

@@ -128,7 +128,7 @@ async def vertex_predict(request: Request, patience: Timeout = None) -> Response
 
 async def vertex_health(request: Request) -> Response:
     """Whether every model answers."""
-    await state_of(request).readiness.check()
+    await state_of(request).check_ready()
     return json_response({"status": "ready"})
 
 

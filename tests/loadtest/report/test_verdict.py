@@ -127,5 +127,5 @@ def test_a_gain_is_paired_by_images() -> None:
     values = np.array([1.0] * 60 + [0.0] * 30 + [-1.0] * 10)
     found = studies.difference(values)
     assert found.text() == "+50.0 points (+36.8 to +63.2)"
-    assert found.clear
-    assert not studies.difference(np.array([1.0, -1.0] * 50)).clear
+    assert found.excludes(0)
+    assert not studies.difference(np.array([1.0, -1.0] * 50)).excludes(0)

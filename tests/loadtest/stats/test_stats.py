@@ -149,9 +149,9 @@ def test_windows_agree_within_a_tenth() -> None:
 def test_a_drift_is_told_from_noise() -> None:
     slower = drift([100 * 0.97**n for n in range(8)])
     assert slower is not None
-    assert slower.clear
-    assert slower.factor == pytest.approx(0.97**7)
+    assert slower.excludes(1)
+    assert slower.value == pytest.approx(0.97**7)
     random = np.random.default_rng(1)
     false = [drift(list(random.lognormal(0, 0.02, 8))) for _ in range(400)]
-    assert np.mean([each is not None and each.clear for each in false]) < 0.08
+    assert np.mean([each is not None and each.excludes(1) for each in false]) < 0.08
     assert drift([1, 2, 3]) is None

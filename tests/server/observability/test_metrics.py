@@ -13,6 +13,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from server import __version__
+from tests import stack
 from tests.photos import photo
 from tests.stack import DEFAULT_MODEL, Guarded, status
 from tests.waiting import wait_for
@@ -34,13 +35,7 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 
 def classify(guarded: Guarded, content: bytes, query: str = "") -> httpx.Response:
     # A connection each, so that both workers get some.
-    return httpx.post(
-        f"{guarded.gateway.url}/classify{query}",
-        content=content,
-        headers={"X-API-Key": guarded.key},
-        trust_env=False,
-        timeout=30,
-    )
+    return stack.classify(guarded.gateway, content, query, {"X-API-Key": guarded.key})
 
 
 def workers(guarded: Guarded) -> set[int]:

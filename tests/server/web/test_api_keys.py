@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from server.web import api_keys as keys
+from tests import stack
 from tests.photos import photo
 from tests.stack import Gateway, Guarded
 from tests.waiting import CHECKOUT, wait_for
@@ -165,13 +166,7 @@ def test_a_slow_disk_does_not_stop_the_event_loop(
 
 
 def classify(guarded: Guarded, headers: dict[str, str]) -> httpx.Response:
-    return httpx.post(
-        f"{guarded.gateway.url}/classify",
-        content=photo(0, 60, 60),
-        headers=headers,
-        trust_env=False,
-        timeout=30,
-    )
+    return stack.classify(guarded.gateway, photo(0, 60, 60), headers=headers)
 
 
 def test_only_a_key_opens(guarded: Guarded) -> None:

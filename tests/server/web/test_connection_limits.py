@@ -9,7 +9,7 @@ import uvloop
 from server.problems import ModelNotReady
 from server.serving.readiness import Readiness
 from server.web.connection_limits import ConnectionLimits
-from tests.server.web.test_connections import (
+from tests.server.web.in_process import (
     LIVE,
     one_answer,
     open_connections,

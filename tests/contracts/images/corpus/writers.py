@@ -216,11 +216,6 @@ def gif(
     return b"GIF89a" + head + before + place + lzw + b";"
 
 
-def graphic_control(transparent: int) -> bytes:
-    """The extension that makes an index transparent."""
-    return b"!\xf9\4\1\0\0" + bytes((transparent,)) + b"\0"
-
-
 # WebP, RFC 9649
 
 

@@ -23,7 +23,7 @@ from server.host.niceness import NICENESS
 from server.problems import ModelNotReady, TritonAway, UnknownModel
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, running_gateway
+from tests.stack import DEFAULT_MODEL, classify, running_gateway
 from tests.waiting import CHECKOUT, wait_for
 
 IMAGE = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
@@ -231,12 +231,7 @@ def test_one_process_serves_and_ends_by_a_signal(tmp_path: Path) -> None:
     with running_gateway(tmp_path / "log", *flags, "--default-model", DEFAULT_MODEL) as gateway:
         children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text()
         assert children == ""
-        answer = httpx.post(
-            f"{gateway.url}/classify",
-            content=photo(0),
-            headers={"Content-Type": "image/jpeg"},
-            trust_env=False,
-        )
+        answer = classify(gateway, photo(0))
         assert answer.status_code == 200
         log = gateway.log.read_text()
         assert "computes in this process, without Triton" in log

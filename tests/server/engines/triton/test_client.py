@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from server.local_triton.supervisor import LocalTriton
-from tests import tiny_models
+from tests import stack, tiny_models
 from tests.photos import photo
 from tests.stack import (
     DEFAULT_MODEL,
@@ -32,9 +32,7 @@ IMAGE = photo(0, 64, 48)
 
 
 def classify(gateway: Gateway, query: str = "", image: bytes = IMAGE) -> httpx.Response:
-    return httpx.post(
-        f"{gateway.url}/classify{query}", content=image, headers=RAW, trust_env=False, timeout=30
-    )
+    return stack.classify(gateway, image, query)
 
 
 def test_triton_killed_is_503_and_then_right_again(model_repository: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from server.engines.model import Model
 from server.engines.triton.balancer import Balancer
 from server.local_triton.supervisor import LocalTriton, free_port
 from server.problems import TritonAway
-from tests import tiny_models
+from tests import stack, tiny_models
 from tests.photos import photo
 from tests.stack import Gateway, running_gateway, running_triton, status
 from tests.waiting import frozen, wait_for
@@ -29,13 +29,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def classify(gateway: Gateway) -> int:
-    return httpx.post(
-        f"{gateway.url}/classify",
-        content=IMAGE,
-        headers={"Content-Type": "image/jpeg"},
-        trust_env=False,
-        timeout=60,
-    ).status_code
+    return stack.classify(gateway, IMAGE).status_code
 
 
 def metric(url: str, pattern: str) -> float:

@@ -13,6 +13,7 @@ import httpx
 
 from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
+from tests import stack
 from tests.photos import photo
 from tests.stack import (
     DEFAULT_MODEL,
@@ -32,13 +33,8 @@ PATIENCE = 20.0
 
 
 def classify(gateway: Gateway) -> httpx.Response:
-    return httpx.post(
-        f"{gateway.url}/classify",
-        content=IMAGE,
-        headers={"Content-Type": "image/jpeg", "X-Request-Timeout": str(DEADLINE)},
-        trust_env=False,
-        timeout=60,
-    )
+    headers = {"Content-Type": "image/jpeg", "X-Request-Timeout": str(DEADLINE)}
+    return stack.classify(gateway, IMAGE, headers=headers)
 
 
 @contextlib.contextmanager

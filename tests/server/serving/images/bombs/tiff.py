@@ -166,26 +166,24 @@ def tiffs(pixels: int) -> Iterator[tuple[str, Generator]]:
     yield "tiff lzma", lambda: tiff_of_one(Image.new("RGBA", (side, side)), "lzma")
     yield (
         "tiff orientation of a million fractions",
-        lambda: tiff(
-            layout(16, 16, rows=16, bits=grey, compression=1, photometric=1)
-            | {274: (LONG, [1] * 2_000_000)},
-            [bytes(256)],
-            1,
-        ).replace(struct.pack("<HHI", 274, LONG, 2_000_000), struct.pack("<HHI", 274, 5, 10**6)),
+        lambda: of_one_strip({274: (LONG, [1] * 2_000_000)}).replace(
+            struct.pack("<HHI", 274, LONG, 2_000_000), struct.pack("<HHI", 274, 5, 10**6)
+        ),
     )
     yield (
         "tiff a private tag of millions of numbers",
-        lambda: tiff(
-            layout(16, 16, rows=16, bits=grey, compression=1, photometric=1)
-            | {33723: (LONG, [1] * 4_000_000)},
-            [bytes(256)],
-            1,
-        ),
+        lambda: of_one_strip({33723: (LONG, [1] * 4_000_000)}),
     )
     yield "tiff LAB", lambda: one_strip(
         deflated(bytes(side * side * 3), 9), 8, rgb, 8)  # fmt: skip
     yield "tiff YCbCr", lambda: one_strip(
         deflated(bytes(side * side * 3), 9), 8, rgb, 6, t530=0x10001)  # fmt: skip
+
+
+def of_one_strip(tags: dict[int, tuple[int, list[int]]]) -> bytes:
+    """A grey image of 16 × 16 with more tags."""
+    own = layout(16, 16, rows=16, bits=[8], compression=1, photometric=1)
+    return tiff(own | tags, [bytes(256)], 1)
 
 
 def lzw_of_zeros(count: int) -> bytes:

@@ -1,0 +1,16 @@
+"""A value that was estimated, with the interval in which it lies 95 times of 100."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The value, and the ends of its interval, in the same unit."""
+
+    value: float
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        """Whether `value` lies outside of the interval."""
+        return not self.low <= value <= self.high
