@@ -63,15 +63,8 @@ def check_segments(segments: int, tables: int, gap: int) -> None:
     Counts of what is before the first scan: segments, those of tables and frame headers among them,
     and bytes in no segment.
     """
-    if segments > MAX_SEGMENTS:
-        raise UnreadableImageError(
-            f"the JPEG has more than {MAX_SEGMENTS} segments before its pixels; save it anew"
-        )
-    if tables > MAX_COSTLY:
-        raise UnreadableImageError(
-            f"the JPEG has more than {MAX_COSTLY} segments of tables before its pixels; save it "
-            "anew"
-        )
+    _check_count(segments, MAX_SEGMENTS, "JPEG", "segments before its pixels")
+    _check_count(tables, MAX_COSTLY, "JPEG", "segments of tables before its pixels")
     if gap > MAX_GAP:
         raise UnreadableImageError(
             f"the JPEG has more than {MAX_GAP} bytes before its pixels that belong to no segment"
@@ -80,22 +73,22 @@ def check_segments(segments: int, tables: int, gap: int) -> None:
 
 def check_chunks(count: int) -> None:
     """Refuse a PNG of too many chunks."""
-    if count > MAX_CHUNKS:
-        raise UnreadableImageError(f"the PNG has more than {MAX_CHUNKS} chunks; save it anew")
+    _check_count(count, MAX_CHUNKS, "PNG", "chunks")
 
 
 def check_blocks(count: int) -> None:
     """Refuse a GIF of too many blocks before its first frame."""
-    if count > MAX_BLOCKS:
-        raise UnreadableImageError(
-            f"the GIF has more than {MAX_BLOCKS} blocks before its pixels; save it anew"
-        )
+    _check_count(count, MAX_BLOCKS, "GIF", "blocks before its pixels")
 
 
 def check_tags(count: int) -> None:
     """Refuse a TIFF of too many tags."""
-    if count > MAX_TAGS:
-        raise UnreadableImageError(f"the TIFF has more than {MAX_TAGS} tags; save it anew")
+    _check_count(count, MAX_TAGS, "TIFF", "tags")
+
+
+def _check_count(count: int, most: int, kind: str, what: str) -> None:
+    if count > most:
+        raise UnreadableImageError(f"the {kind} has more than {most} {what}; save it anew")
 
 
 def check_tiles(size: tuple[int, int], tile: tuple[int, int], max_pixels: int) -> None:

@@ -9,58 +9,60 @@ import re
 from contracts.images import bmff
 
 JPEG = "convert it to JPEG or PNG"
-# What begins so is. The sources are the formats' own specifications.
-MAGIC = (
-    (b"\0\0\0\x0cJXL \r\n\x87\n", f"a JPEG XL image; {JPEG}"),
-    (b"\xff\n", f"a JPEG XL image; {JPEG}"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", f"a JPEG 2000 image; {JPEG}"),
-    (b"\xff\x4f\xff\x51", f"a JPEG 2000 image; {JPEG}"),
-    (b"II\xbc", f"a JPEG XR image; {JPEG}"),
-    (b"%PDF", "a PDF document; send its pages as images"),
-    (b"%!PS", "a PostScript document; send its pages as images"),
-    (b"8BPS", f"a Photoshop document; {JPEG}"),
-    (b"8BPB", f"a Photoshop document; {JPEG}"),
-    (b"gimp xcf", f"a GIMP document; {JPEG}"),
-    (b"\0\0\1\0", f"a Windows icon; {JPEG}"),
-    (b"\0\0\2\0", f"a Windows cursor or a TGA image; {JPEG}"),
-    (b"icns", f"an Apple icon; {JPEG}"),
-    (b"qoif", f"a QOI image; {JPEG}"),
-    (b"DDS ", f"a DDS texture; {JPEG}"),
-    (b"v/1\1", f"an OpenEXR image; {JPEG}"),
-    (b"#?RADIANCE", f"a Radiance HDR image; {JPEG}"),
-    (b"farbfeld", f"a farbfeld image; {JPEG}"),
-    (b"BPG\xfb", f"a BPG image; {JPEG}"),
-    (b"FLIF", f"a FLIF image; {JPEG}"),
-    (b"SIMPLE  =", f"a FITS image; {JPEG}"),
-    (b"FUJIFILMCCD-RAW", f"a camera's raw file (Fujifilm); {JPEG}"),
-    (b"IIRO", f"a camera's raw file (Olympus); {JPEG}"),
-    (b"IIRS", f"a camera's raw file (Olympus); {JPEG}"),
-    (b"IIU\0", f"a camera's raw file (Panasonic); {JPEG}"),
-    (b"\x1f\x8b", "gzip-encoded; send the bytes of the image itself"),
-    (b"\x28\xb5\x2f\xfd", "zstd-encoded; send the bytes of the image itself"),
-    (b"\xfd7zXZ\0", "xz-encoded; send the bytes of the image itself"),
-    (b"BZh", "bzip2-encoded; send the bytes of the image itself"),
-    (b"\x78\x01", "zlib-encoded; send the bytes of the image itself"),
-    (b"\x78\x9c", "zlib-encoded; send the bytes of the image itself"),
-    (b"\x78\xda", "zlib-encoded; send the bytes of the image itself"),
-    (b"PK\3\4", "a zip archive or an office document; send the images in it one by one"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; send the images in it one by one"),
-    (b"Rar!", "a RAR archive; send the images in it one by one"),
-    (b"\x1aE\xdf\xa3", "a Matroska or WebM video; send a frame as an image"),
-    (b"OggS", "an Ogg file; send an image"),
-    (b"ID3", "an MP3 file; send an image"),
-    (b"\x93NUMPY", "a NumPy array; encode it as PNG"),
-    (b"\x7fELF", "a program; send an image"),
-    (b"MZ", "a Windows program; send an image"),
-    (b"\xff\xfe", "text in UTF-16; send the bytes of an image"),
-    (b"\xfe\xff", "text in UTF-16; send the bytes of an image"),
-    (b"\x89PNG\n", "a PNG whose line ends were changed on the way; transfer it as binary"),
-    (b"\x89PNG\r\r\n", "a PNG whose line ends were changed on the way; transfer it as binary"),
-    (b"\xc2\x89PNG", "a PNG whose bytes were encoded as UTF-8 on the way; transfer it as binary"),
-    (b"\xef\xbf\xbdPNG", "a PNG whose bytes were read as text on the way; transfer it as binary"),
-    (b"\xc3\xbf\xc3\x98", "a JPEG whose bytes were encoded as UTF-8; transfer it as binary"),
-    (b"\xef\xbf\xbd\xef\xbf\xbd", "binary data that were read as text; transfer them as binary"),
-)
+# What a file that begins so is. The sources are the formats' own specifications.
+IMAGES = {
+    b"\0\0\0\x0cJXL \r\n\x87\n": "a JPEG XL image",
+    b"\xff\n": "a JPEG XL image",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "a JPEG 2000 image",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 image",
+    b"II\xbc": "a JPEG XR image",
+    b"8BPS": "a Photoshop document",
+    b"8BPB": "a Photoshop document",
+    b"gimp xcf": "a GIMP document",
+    b"\0\0\1\0": "a Windows icon",
+    b"\0\0\2\0": "a Windows cursor or a TGA image",
+    b"icns": "an Apple icon",
+    b"qoif": "a QOI image",
+    b"DDS ": "a DDS texture",
+    b"v/1\1": "an OpenEXR image",
+    b"#?RADIANCE": "a Radiance HDR image",
+    b"farbfeld": "a farbfeld image",
+    b"BPG\xfb": "a BPG image",
+    b"FLIF": "a FLIF image",
+    b"SIMPLE  =": "a FITS image",
+    b"FUJIFILMCCD-RAW": "a camera's raw file (Fujifilm)",
+    b"IIRO": "a camera's raw file (Olympus)",
+    b"IIRS": "a camera's raw file (Olympus)",
+    b"IIU\0": "a camera's raw file (Panasonic)",
+}
+OTHERS = {
+    b"%PDF": "a PDF document; send its pages as images",
+    b"%!PS": "a PostScript document; send its pages as images",
+    b"\x1f\x8b": "gzip-encoded; send the bytes of the image itself",
+    b"\x28\xb5\x2f\xfd": "zstd-encoded; send the bytes of the image itself",
+    b"\xfd7zXZ\0": "xz-encoded; send the bytes of the image itself",
+    b"BZh": "bzip2-encoded; send the bytes of the image itself",
+    b"\x78\x01": "zlib-encoded; send the bytes of the image itself",
+    b"\x78\x9c": "zlib-encoded; send the bytes of the image itself",
+    b"\x78\xda": "zlib-encoded; send the bytes of the image itself",
+    b"PK\3\4": "a zip archive or an office document; send the images in it one by one",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; send the images in it one by one",
+    b"Rar!": "a RAR archive; send the images in it one by one",
+    b"\x1aE\xdf\xa3": "a Matroska or WebM video; send a frame as an image",
+    b"OggS": "an Ogg file; send an image",
+    b"ID3": "an MP3 file; send an image",
+    b"\x93NUMPY": "a NumPy array; encode it as PNG",
+    b"\x7fELF": "a program; send an image",
+    b"MZ": "a Windows program; send an image",
+    b"\xff\xfe": "text in UTF-16; send the bytes of an image",
+    b"\xfe\xff": "text in UTF-16; send the bytes of an image",
+    b"\x89PNG\n": "a PNG whose line ends were changed on the way; transfer it as binary",
+    b"\x89PNG\r\r\n": "a PNG whose line ends were changed on the way; transfer it as binary",
+    b"\xc2\x89PNG": "a PNG whose bytes were encoded as UTF-8 on the way; transfer it as binary",
+    b"\xef\xbf\xbdPNG": "a PNG whose bytes were read as text on the way; transfer it as binary",
+    b"\xc3\xbf\xc3\x98": "a JPEG whose bytes were encoded as UTF-8; transfer it as binary",
+    b"\xef\xbf\xbd\xef\xbf\xbd": "binary data that were read as text; transfer them as binary",
+}
 # AVI, WAV and others lie in the same container as WebP.
 RIFF = {
     b"AVI ": "an AVI video; send a frame as an image",
@@ -100,9 +102,12 @@ def name(data: bytes, formats: str) -> str:
 
 
 def _known(data: bytes) -> str:
-    for begin, what in MAGIC:
+    for begin, image in IMAGES.items():
         if data.startswith(begin):
-            return what
+            return f"{image}; {JPEG}"
+    for begin, other in OTHERS.items():
+        if data.startswith(begin):
+            return other
     if data.startswith(b"RIFF") and data[8:12] in RIFF:
         return RIFF[data[8:12]]
     if brands := bmff.brands(data):
