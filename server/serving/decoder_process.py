@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 CHECKOUT = Path(__file__).resolve().parents[2]
 # It imports Pillow and numpy, and decodes a few images; a loaded machine takes its time.
 START_SECONDS = 30.0
-# Without any progress for so long it is stopped or stuck, and not only short of a core.
+STARTING_NICENESS = 10  # as threads that decode have; at work it has more
+# Neither progress nor a wish for a core for so long: it is stopped, or stuck.
 STUCK_SECONDS = 2.0
 CPU_TICK = 0.01  # what Linux tells of the CPU of another process is in hundredths of a second
 PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in CLASSES}
@@ -40,6 +41,8 @@ class DecoderProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.speed = 1.0  # how many times as long as where the prices were measured
+        self._busy = False
+        self._progress = self._since = 0.0  # the CPU it had when it last got on, and when that was
 
     @classmethod
     async def start(cls) -> "DecoderProcess":
@@ -52,6 +55,9 @@ class DecoderProcess:
             env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
         )
         decoder = cls(process)
+        with contextlib.suppress(ProcessLookupError):
+            # From its first moment on: what it imports takes half a second of a core.
+            os.setpriority(os.PRIO_PROCESS, process.pid, STARTING_NICENESS)
         try:
             async with asyncio.timeout(START_SECONDS):
                 hello, _ = await decoder._receive()
@@ -106,24 +112,30 @@ class DecoderProcess:
         self._process.stdin.write(LENGTH.pack(len(text), len(payload)) + text)
         self._process.stdin.write(payload)
 
+    @property
+    def stalled(self) -> float:
+        """Seconds for which it has got nowhere with the image that it holds; 0 without one."""
+        if self._busy:
+            self._look()
+        return time.monotonic() - self._since if self._busy else 0.0
+
     async def _answer(self, job: Job) -> tuple[Result, Pixels | None]:
         waiting = asyncio.create_task(self._receive())
         try:
-            began = progress = self._cpu()
-            since, pause = time.monotonic(), min(STUCK_SECONDS / 4, job.seconds)
+            self._since, self._busy = time.monotonic(), True
+            began = self._progress = self._cpu()
+            pause = min(STUCK_SECONDS / 4, job.seconds)
             while not (await asyncio.wait([waiting], timeout=pause))[0]:
-                now = self._cpu()
-                if now - began > job.seconds:
+                if self._look() - began > job.seconds:
                     raise _too_long(job)
                 # By one thread it cannot take the rest of its CPU any sooner.
-                pause = min(STUCK_SECONDS / 4, began + job.seconds - now + CPU_TICK)
-                if now != progress:
-                    progress, since = now, time.monotonic()
-                elif time.monotonic() - since > STUCK_SECONDS and self.alive:
+                pause = min(STUCK_SECONDS / 4, began + job.seconds - self._progress + CPU_TICK)
+                if time.monotonic() - self._since > STUCK_SECONDS and self.alive:
                     logger.error("the process %d that decodes images is stuck", self._process.pid)
                     raise DecodingStuck("a process that decodes images got nowhere; try again")
             header, payload = waiting.result()
         finally:
+            self._busy = False
             waiting.cancel()
         shape = header.pop("shape")
         result = Result(shape=tuple(shape) if shape else None, **header)
@@ -133,6 +145,13 @@ class DecoderProcess:
             return result, None
         return result, np.frombuffer(payload, np.uint8).reshape(result.shape)
 
+    def _look(self) -> float:
+        """See whether it gets on. Seconds of CPU that it has had."""
+        now = self._cpu()
+        if now != self._progress or self._runnable():
+            self._progress, self._since = now, time.monotonic()
+        return now
+
     def _cpu(self) -> float:
         """Seconds of CPU that the process has had; its own are told in hundredths."""
         try:
@@ -140,6 +159,13 @@ class DecoderProcess:
         except psutil.Error:
             return -1.0
         return float(times.user + times.system)
+
+    def _runnable(self) -> bool:
+        """Whether it waits for nothing but a core: where others are busy, it goes last."""
+        try:
+            return bool(psutil.Process(self._process.pid).status() == psutil.STATUS_RUNNING)
+        except psutil.Error:
+            return False
 
     async def _receive(self) -> tuple[dict[str, Any], bytes]:
         source = self._process.stdout

@@ -7,112 +7,52 @@ their budget: an image waits until what it will need is free. An image whose tur
 late is refused at once.
 
 A thread costs an image nothing, but cannot be ended; so it gets only what is over soon. A process
-costs a copy of the image and of its pixels, and can be killed when its deadline passes or its
+costs a copy of the image and of its pixels, and is killed soon after its deadline passes or its
 client goes (docs/serving.md).
 """
 
 import asyncio
 import io
-import math
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from contracts.resizing import Pixels, ResizeRule
+from contracts.resizing import ResizeRule
 from server.host.niceness import give_way
 from server.observability import metrics
 from server.problems import (
     DecodingStuck,
     Problem,
-    TooBusy,
     TooManyPixels,
     UnreadableImage,
 )
-from server.serving.admission import MARGIN
 from server.serving.buffers import Buffers, Hold
 from server.serving.decoder_process import PROBLEMS, DecoderProcess
-from server.serving.fairness import FairQueue
 from server.serving.images import cost
 from server.serving.images.cost import Price
 from server.serving.images.decoding import decode, open_header
 from server.serving.images.worker import Job
-from server.serving.load import Load
+from server.serving.lanes import Decoded, Lane, Work
 
 # In honest progressive JPEGs of --max-pixels: past it an image costs more than any may.
 MOST_CPU = 3.0
 # Of the budget, what the images in threads may take at most.
 THREADS_SHARE = 4
-# A probe that has not been decoded within so long tells that nothing is.
-PROBE_SECONDS = 2.0
+# A probe that has not been decoded within so long tells that nothing is; so does a process that has
+# got nowhere for so long. With a verdict that is good for 1 s, 503 comes within 3 s.
+PROBE_SECONDS = 1.75
+STALLED_SECONDS = 1.0
 PROBE_CLIENT = " probe"  # no client has this name
 PROBE_RULE = ResizeRule(32, 32)
+# An image that nobody waits for any more may be finished within so long: a process that is killed
+# has to be started again, which takes as much of a core.
+GRACE_SECONDS = 0.5
 MEASURE_SECONDS = 1.0  # between two looks at what is waiting
 # For each thread so many images lie ready, so that it goes on without waiting for the event loop.
 READY = 1
-
-
-def _future() -> "asyncio.Future[Decoded]":
-    return asyncio.get_running_loop().create_future()
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """The pixels, and the seconds for which the image waited and was decoded."""
-
-    pixels: Pixels
-    waited: float
-    took: float
-
-
-@dataclass(eq=False)
-class Work:
-    """One image that waits for its turn, or has it."""
-
-    data: bytes  # emptied when it is given up: a queue may still hold the work
-    rule: ResizeRule
-    price: Price
-    client: str
-    hold: Hold
-    memory: int = 0  # of the budget
-    answer: "asyncio.Future[Decoded]" = field(default_factory=_future)
-    submitted: float = field(default_factory=time.perf_counter)
-    task: "asyncio.Task[None] | None" = None  # in a process
-    job: "Future[Decoded] | None" = None  # in a thread
-
-
-class Lane:
-    """Places of one kind, and the work that waits for one; `ready` more have had their turn."""
-
-    def __init__(self, name: str, places: int, ready: int = 0) -> None:
-        self.name = name
-        self.places = places
-        self.turns = places + ready
-        self.queue: FairQueue[Work] = FairQueue()
-        self.load = Load(rate=float(places))
-        self.running: set[Work] = set()
-
-    @property
-    def busy(self) -> int:
-        """Places that are taken."""
-        return min(self.places, len(self.running))
-
-    def check(self, price: Price, client: str, seconds: float) -> None:
-        """Raise `TooBusy` if so much more of this client would come too late."""
-        if not self.load.waiting:
-            return
-        # The rate of the last seconds; what it has never done it may yet do.
-        rate = max(self.load.rate, 1e-3)
-        excess = self.load.ahead(client, price.seconds) / rate - MARGIN * seconds
-        if excess > 0:
-            raise TooBusy(
-                f"{len(self.queue) + len(self.running)} images wait to be decoded: not within the "
-                f"{seconds:g} s that the request may take",
-                max(1, math.ceil(excess)),
-            )
 
 
 class Decoding:
@@ -131,6 +71,7 @@ class Decoding:
         self._small = Lane("threads", threads, READY * threads)
         self._large = Lane("processes", threads)
         self._idle: deque[DecoderProcess] = deque()
+        self._starting: set[asyncio.Task[DecoderProcess]] = set()
         self._probe = _probe_image()
         self._failed: DecodingStuck | None = None  # why the last process was of no use
         self._closed = False
@@ -138,7 +79,8 @@ class Decoding:
     async def close(self) -> None:
         """Give up what waits; end the threads after their images, and the processes at once."""
         self._closed = True
-        tasks = [work.task for work in self._large.running if work.task is not None]
+        running = [work.task for work in self._large.running if work.task is not None]
+        tasks = (*running, *self._starting)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -167,24 +109,37 @@ class Decoding:
     async def probe(self) -> Problem | None:
         """What is wrong, found by decoding an image the way that a client's goes.
 
-        The processes are probed only after one of them had failed: most gateways need none.
+        The processes are probed where one is idle, or the last was of no use: most gateways need
+        none. Of the others it is enough that they get on with what they hold.
         """
-        lanes = [self._small] + [self._large] * (self._failed is not None)
-        buffers = Buffers(2**20, 2**20, 1.0)
-        for lane in lanes:
-            price = cost.price("JPEG", self._probe, PROBE_RULE)
-            try:
-                async with asyncio.timeout(PROBE_SECONDS):
-                    with buffers.hold(PROBE_CLIENT) as hold:
-                        work = Work(self._probe, PROBE_RULE, price, PROBE_CLIENT, hold)
-                        await self._in(lane, work)
-            except TimeoutError:
-                return DecodingStuck(
-                    f"an image was not decoded within {PROBE_SECONDS:g} s; "
-                    f"{lane.busy} of {lane.places} places for {lane.name} are taken"
-                )
-            except Problem as problem:
+        for work in self._large.running:
+            if work.process is not None and work.process.stalled > STALLED_SECONDS:
+                return DecodingStuck("a process that decodes images gets nowhere")
+        lanes = [self._small]
+        if self._failed or self._idle:
+            lanes.append(self._large)
+        for problem in await asyncio.gather(*map(self._probe_in, lanes)):
+            if problem is not None:
                 return problem
+        return None
+
+    async def _probe_in(self, lane: Lane) -> Problem | None:
+        price = cost.price("JPEG", self._probe, PROBE_RULE)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                with Buffers(2**20, 2**20, 1.0).hold(PROBE_CLIENT) as hold:
+                    work = Work(self._probe, PROBE_RULE, price, PROBE_CLIENT, hold)
+                    await self._in(lane, work)
+        except TimeoutError:
+            stuck = DecodingStuck(
+                f"an image was not decoded within {PROBE_SECONDS:g} s; "
+                f"{lane.busy} of {lane.places} places for {lane.name} are taken"
+            )
+            if lane is self._large:
+                self._failed = stuck
+            return stuck
+        except Problem as problem:
+            return problem
         return None
 
     async def watch(self) -> None:
@@ -199,8 +154,9 @@ class Decoding:
             await asyncio.sleep(MEASURE_SECONDS)
 
     async def _in(self, lane: Lane, work: Work) -> Decoded:
-        work.memory = work.price.memory if lane is self._large else 0
         client, price = work.client, work.price
+        if lane is self._large and client != PROBE_CLIENT:  # what a probe needs is always there
+            work.memory = price.memory
         lane.load.admit(client, price.seconds)
         lane.queue.push(client, price.seconds, work)
         self._begin(lane)
@@ -231,7 +187,9 @@ class Decoding:
 
     def _give_up(self, lane: Lane, work: Work) -> None:
         if work.task is not None:
-            work.task.cancel()  # a process is killed by that
+            work.hold.keep()  # until its process is done, or killed by this
+            work.given_up = True
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, work.task.cancel)
         elif work.job is not None:
             if work.job.cancel():  # it has not begun
                 work.data = b""
@@ -298,11 +256,28 @@ class Decoding:
         else:
             work.answer.set_result(job.result())
 
+    async def _process(self) -> DecoderProcess:
+        """An idle one, or a new one. One that is being started when it is given up is kept."""
+        if self._idle:
+            return self._idle.popleft()
+        starting = asyncio.create_task(DecoderProcess.start())
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._started_late)
+            raise
+
+    def _started_late(self, starting: "asyncio.Task[DecoderProcess]") -> None:
+        if not starting.cancelled() and starting.exception() is None:
+            self._idle.append(starting.result())
+
     async def _in_process(self, work: Work) -> None:
         began = time.perf_counter()
         done = 0.0
         try:
-            process = self._idle.popleft() if self._idle else await DecoderProcess.start()
+            process = work.process = await self._process()
             seconds = MOST_CPU * cost.honest(self._max_pixels, work.rule) * process.speed
             job = Job(work.rule, self._max_pixels, seconds, work.price.memory)
             result, pixels = await process.decode(job, work.data)
@@ -328,6 +303,8 @@ class Decoding:
             _settle(work.answer, error=error)
         finally:
             work.data = b""
+            if work.given_up:
+                work.hold.release()
             self._end(self._large, work, done)
 
 

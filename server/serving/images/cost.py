@@ -124,7 +124,9 @@ def price(kind: str, data: bytes, rule: ResizeRule) -> Price:
     else:
         header = headers.read(kind, data)
         if header is None:
-            open_header(data, sys.maxsize)  # raises the reason, if the decoder has a better one
+            # Raises the reason, if the decoder has a better one. Not even a decoder takes memory
+            # for an image without a size, and what is read of it is bounded (contracts/images).
+            open_header(data, sys.maxsize)
             raise UnreadableImage(f"the {kind} header cannot be read: it is cut off or broken")
         found = FORMULAS[kind](header, data, rule)
     # A copy of the file, for the process or the library that decodes it.
@@ -302,7 +304,8 @@ def _avif(header: Header, data: bytes, rule: ResizeRule) -> Price:
     times = 2 if header.depth > 8 else 1
     nanoseconds = (AVIF_NS + AVIF_ALPHA_NS * header.transparent) * header.pixels
     nanoseconds = times * (nanoseconds + AVIF_BYTE_NS * len(data))
-    return _price("AVIF", header, rule, (nanoseconds, 4 * nanoseconds), times * AVIF_BYTES)
+    # The pixels may be more than the boxes around them say, and are then scaled down.
+    return _price("AVIF", header, rule, (nanoseconds, math.inf), times * AVIF_BYTES)
 
 
 def _heif(header: Header, data: bytes, rule: ResizeRule) -> Price:

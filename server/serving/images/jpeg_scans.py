@@ -21,8 +21,9 @@ PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 ARITHMETIC = {*range(0xC9, 0xD0)} - {0xCC}
 END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
 END = b"\xff\xd9"
-# Real files have some dozens of segments, profiles up to 255, and 10 scans with their tables.
-MAX_SEGMENTS = 5000
+# Real files have some dozens of segments, profiles up to 255, and 10 scans with their tables; more
+# than 1,000 before the pixels are refused (contracts/images/limits.py).
+MAX_SEGMENTS = 1500
 # Bytes that are searched at once; what numpy needs for it is eight times as much.
 FIRST_BLOCK, LAST_BLOCK = 4 * 2**10, 2**20
 

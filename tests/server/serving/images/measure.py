@@ -3,7 +3,7 @@
 In: the limit of pixels. Out: a table of every bomb, and of honest photographs in every format: what
 the gateway says of each before any work, its CPU and memory where it is decoded, and its price.
 
-    python -m tests.server.serving.images.measure --pixels 50000000
+    python -m tests.server.serving.images.measure --pixels 50000000 --folder bombs
 """
 
 import argparse
@@ -17,17 +17,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from PIL import Image
 
-from contracts.images.formats import sniff
 from contracts.resizing import ResizeRule
 from server.problems import Problem
 from server.serving.images import cost
 from server.serving.images.cost import Price
-from server.serving.images.decoding import decode, open_header
+from server.serving.images.decoding import decode, kind_of, open_header
 from tests.server.serving.images.bombs.every import bombs
 from tests.server.serving.images.bombs.honest import honest
 from tests.server.serving.images.bombs.parts import Generator
@@ -133,7 +133,7 @@ def judged(
         data = make()
         price, area = None, 0
         try:
-            price = cost.price(sniff(data), data, rule)
+            price = cost.price(kind_of(data), data, rule)
             area = price.width * price.height
             cost.check(price, pixels, rule)
         except Problem as problem:
@@ -142,12 +142,21 @@ def judged(
             yield Row(name, len(data), area, "", price, meter.measured(data, pixels, repeat))
 
 
+def kept(folder: Path, name: str, make: Generator) -> bytes:
+    """The file as it lies in the folder; written where it does not."""
+    path = folder / name.replace(" ", "-").replace(":", "")
+    if not path.exists():
+        path.write_bytes(make())
+    return path.read_bytes()
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--pixels", type=int, default=50_000_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where files are, or are put")
     parser.add_argument("--only", default="", help="files whose names contain it")
     parser.add_argument("--all", action="store_true", help="decode what is refused as well")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -159,6 +168,9 @@ def main() -> None:
     photos = honest(options.pixels)
     files = {**{f"honest {name}": make for name, make in photos.items()}, **bombs(options.pixels)}
     files = {name: make for name, make in files.items() if options.only in name}
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        files = {name: partial(kept, options.folder, name, make) for name, make in files.items()}
     with Meter() as meter:
         unit = meter.measured(photos[HONEST](), options.pixels, 5).cpu
         print(f"honest progressive JPEG of {options.pixels} pixels: {unit:.3f} s of CPU")

@@ -35,4 +35,9 @@ def bmps(pixels: int) -> Iterator[tuple[str, Generator]]:
         "bmp RGB",
         lambda: bmp(min(side, math.isqrt(room // 4)), min(side, math.isqrt(room // 4)), 24),
     )
+    yield "bmp of 16 bits", lambda: bmp(min(side, 4000), min(side, 4000), 16)
+    yield "bmp of 32 bits", lambda: bmp(min(side, 2800), min(side, 2800), 32)
+    yield "bmp runs of the whole size", lambda: bmp(side, side, 8, 1, b"\0\1")
+    yield "bmp runs of 4 bits", lambda: bmp(2048, 2032, 4, 2, b"\0\1")
+    yield "bmp runs of one pixel", lambda: bmp(1184, 1184, 8, 1, b"\1\7" * 1184**2)
     yield "bmp runs", lambda: bmp(2048, 2032, 8, 1, b"\0\1")

@@ -61,6 +61,23 @@ def huffman_scans(scans: int, components: int, width: int, height: int) -> bytes
     return head(0xC2, width, height, [0x11] * components) + b"".join(parts) + b"\xff\xd9"
 
 
+def restarted_scans(scans: int, width: int, height: int) -> bytes:
+    """Progressive, with a restart marker after each block of each scan: three bytes for one."""
+    blocks = -(-width // 8) * -(-height // 8)
+    tables = segment(0xC4, b"\0" + ONE_CODE + b"\0") + segment(0xC4, b"\x10" + ONE_CODE + b"\0")
+    eight = b"".join(bytes((0x7F, 0xFF, 0xD0 + number)) for number in range(8))
+    data = (eight * -(-blocks // 8))[: 3 * blocks - 2]
+    first = scan([1], (0, 0), 0, data)
+    bands = [(1 + number, 1 + number) for number in range(scans - 1)]
+    rest = (scan([1], band, 0, data) for band in bands)
+    return head(0xC2, width, height, [0x11], 1) + tables + first + b"".join(rest) + b"\xff\xd9"
+
+
+def with_segments(data: bytes, count: int) -> bytes:
+    """The JPEG with so many segments of the largest size, as profiles and thumbnails are."""
+    return data[:2] + segment(0xE1, b"Exif\0\0" + bytes(65_000)) * count + data[2:]
+
+
 def arithmetic_scans(scans: int, width: int, height: int) -> bytes:
     """Progressive with arithmetic coding (T.81, annex D): two bytes are a flat image's scan."""
     conditioning = segment(0xCC, b"\0\x10") + scan([1], (0, 0), 0, b"\x4b\xc6")
@@ -131,6 +148,20 @@ def jpegs(pixels: int) -> Iterator[tuple[str, Generator]]:
     yield "jpeg chroma larger than luma", lambda: flat_baseline(side, side, [0x11, 0x22, 0x22])
     yield "jpeg luma of a third", lambda: flat_baseline(side, side, [0x31, 0x11, 0x21])
     yield "jpeg restart after each block", lambda: flat_baseline(side, side, [0x11], restart=1)
+    yield (
+        "jpeg progressive, restart after each block",
+        lambda: restarted_scans(10, min(side, 8 * 1150), min(side, 8 * 1150)),
+    )
+    yield "jpeg luma four times as wide", lambda: flat_baseline(side, side, [0x41, 0x11, 0x11])
+    yield "jpeg luma four times as tall", lambda: flat_baseline(side, side, [0x14, 0x11, 0x11])
+    yield "jpeg luma of 4 by 2", lambda: flat_baseline(side, side, [0x42, 0x11, 0x11])
+    yield "jpeg chroma four times as wide", lambda: flat_baseline(side, side, [0x11, 0x41, 0x14])
+    yield (
+        "jpeg with 400 thumbnails",
+        lambda: with_segments(huffman_scans(10, 3, side, side), 400),
+    )
+    yield "jpeg lossless", lambda: head(0xC3, side, side, [0x11]) + scan([1], (1, 0), 0, b"\0") * 2
+    yield "jpeg of two images", lambda: flat_baseline(side, side, [0x11] * 3) * 2
     yield "jpeg wide", lambda: flat_baseline(long, short, [0x11] * 3)
     yield "jpeg tall", lambda: flat_baseline(short, long, [0x11] * 3)
     yield "jpeg tall, progressive", lambda: huffman_scans(10, 3, short, long)

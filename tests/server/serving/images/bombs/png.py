@@ -5,6 +5,8 @@ import zlib
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from tests.server.serving.images.bombs.parts import (
     Generator,
     encoded,
@@ -59,6 +61,28 @@ def png(
     )
 
 
+def png_of_tables(width: int, height: int) -> bytes:
+    """RGBA rows whose deflate stream begins new tables every few bytes."""
+    rng = np.random.default_rng(7)
+    rows = rng.integers(0, 25, (height, 1 + 4 * width), np.uint8)
+    rows[:, 0] = 4
+    packer = zlib.compressobj(9, memLevel=1)
+    plain = rows.tobytes()
+    step = 600
+    parts = []
+    for at in range(0, len(plain), step):
+        parts.append(packer.compress(plain[at : at + step]) + packer.flush(zlib.Z_FULL_FLUSH))
+    data = b"".join(parts) + packer.flush()
+    start = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", start) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def deflated_zeros(count: int) -> bytes:
+    packer = zlib.compressobj(9)
+    step = bytes(2**20)
+    return b"".join(packer.compress(step) for _ in range(count >> 20)) + packer.flush()
+
+
 def exif_of_fractions(count: int) -> bytes:
     """An orientation that is many fractions, which Pillow reads one by one in Python."""
     start = struct.pack("<4sIHHHIII", b"II*\0", 8, 1, 0x0112, 5, count, 26, 0)
@@ -97,6 +121,30 @@ def pngs(pixels: int) -> Iterator[tuple[str, Generator]]:
         lambda: png(side, side, 16, 6, filtered=4, interlaced=True),
     )
     yield "png RGBA interlaced", lambda: png(side, side, 8, 6, filtered=4, interlaced=True)
+    yield "png of new tables", lambda: png_of_tables(min(side, 3200), min(side, 3200))
+    turned = chunk(b"eXIf", struct.pack("<4sIHHHIHHI", b"II*\0", 8, 1, 0x0112, 3, 1, 7, 0, 0))
+    yield "png turned and mirrored", lambda: png(side, side, 8, 2, before=turned)
+    yield "png RGBA turned and mirrored", lambda: png(side, side, 8, 6, before=turned)
+    yield "png stored", lambda: png(min(side, 5000), min(side, 5000), 8, 0, level=0)
+    yield (
+        "png with a profile of a gigabyte",
+        lambda: png(side, side, 8, 2, before=chunk(b"iCCP", b"a\0\0" + deflated_zeros(2**30))),
+    )
+    yield (
+        "png animated",
+        lambda: png(
+            side,
+            side,
+            8,
+            6,
+            before=chunk(b"acTL", struct.pack(">II", 10**6, 0))
+            + chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, side, side, 0, 0, 1, 1, 0, 0)),
+        ),
+    )
+    yield (
+        "png of empty chunks",
+        lambda: png(side, side, 8, 6, before=chunk(b"IDAT", b"") * 9000),
+    )
     yield "png in 9000 chunks", lambda: png(side, side, 8, 6, filtered=4, chunks=9000)
     yield "png of a million fractions", lambda: png(8, 8, 8, 2, before=exif_of_fractions(10**6))
     yield "png of many texts", lambda: png(side, side, 8, 6, before=texts)

@@ -72,7 +72,7 @@ def tiff_of_one(image: Image.Image, compression: str, **options: object) -> byte
     return encoded(image, "TIFF", compression=compression, **options)
 
 
-def tiffs(pixels: int) -> Iterator[tuple[str, Generator]]:
+def tiffs(pixels: int) -> Iterator[tuple[str, Generator]]:  # noqa: PLR0915 - a list
     side = side_of(pixels, 16)
     grey, rgb = [8], [8, 8, 8]
     deflated = zlib.compress
@@ -138,6 +138,20 @@ def tiffs(pixels: int) -> Iterator[tuple[str, Generator]]:
         "tiff tiles twice the image",
         lambda: tiles(side // 32 * 16, 1.9, deflated(bytes((side // 32 * 16) ** 2 * 3), 9), 8, rgb),
     )
+    yield (
+        "tiff tiles of 16 of JPEG",
+        lambda: tiles(16, 1.0, flat_baseline(16, 16, [0x11]), 7, grey),
+    )
+    yield "tiff a pixel a strip", lambda: strips(1, 1, bytes(1), 1)
+    yield "tiff a pixel a strip, deflate", lambda: strips(1, 1, deflated(bytes(1)), 8)
+    yield "tiff of old JPEG", lambda: one_strip(flat_baseline(side, side, [0x11] * 3), 6, rgb, 6)
+    yield "tiff of WebP", lambda: one_strip(
+        encoded(Image.new("RGB", (side, side)), "WEBP", method=0), 50001, rgb, 2)  # fmt: skip
+    yield "tiff turned and mirrored", lambda: one_strip(
+        deflated(bytes(side * side * 3), 9), 8, rgb, 2, t274=7)  # fmt: skip
+    yield "tiff of thousands of pages", lambda: pages(
+        tiff(layout(side, side, rows=side, bits=grey, compression=8, photometric=1),
+             [deflated(bytes(side * side), 9)], 1), 10**5)  # fmt: skip
     yield "tiff column, deflate", lambda: one_strip(
         deflated(bytes(pixels), 9), 8, grey, size=(1, pixels))  # fmt: skip
     yield "tiff column of RGB, deflate", lambda: one_strip(
@@ -184,6 +198,20 @@ def of_one_strip(tags: dict[int, tuple[int, list[int]]]) -> bytes:
     """A grey image of 16 × 16 with more tags."""
     own = layout(16, 16, rows=16, bits=[8], compression=1, photometric=1)
     return tiff(own | tags, [bytes(256)], 1)
+
+
+def pages(data: bytes, count: int) -> bytes:
+    """The TIFF with so many empty pages more, one after the other."""
+    (at,) = struct.unpack_from("<I", data, 4)
+    (tags,) = struct.unpack_from("<H", data, at)
+    end = at + 2 + 12 * tags
+    data += b"\0" * (len(data) % 2)
+    more = b"".join(
+        struct.pack("<HHHIII", 1, 256, LONG, 1, 1, len(data) + 18 * (number + 1))
+        for number in range(count - 1)
+    )
+    last = struct.pack("<HHHIII", 1, 256, LONG, 1, 1, 0)
+    return data[:end] + struct.pack("<I", len(data)) + data[end + 4 :] + more + last
 
 
 def lzw_of_zeros(count: int) -> bytes:
