@@ -65,11 +65,12 @@ def test_a_stopped_process_with_an_image_makes_it_not_ready(gateway: Gateway) ->
         asking = threading.Thread(target=lambda: answers.append(classify(gateway, LARGE)))
         asking.start()
         becomes(gateway, 503)
-        # It is ended and replaced, and the image gets an answer that says so.
+        # It is ended and replaced. The image gets an answer that says so, unless a probe had been
+        # given the process before it.
         asking.join(PATIENCE)
-        assert [(a.status_code, a.json()["type"].split(":")[-1]) for a in answers] == [
-            (503, "decoding-stuck")
-        ]
+        [answer] = answers
+        assert answer.status_code in (200, 503)
+        assert answer.status_code == 200 or answer.json()["type"].endswith(":decoding-stuck")
         becomes(gateway, 200)
     assert classify(gateway, LARGE).status_code == 200
 
