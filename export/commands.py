@@ -3,7 +3,6 @@
 In: checked options. Out: a published model, or an exception that `__main__` turns into one line.
 """
 
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
@@ -37,7 +36,7 @@ from export.flops import variant_costs
 from export.foreign.classifier import read_onnx
 from export.foreign.reading import Asked, GraphError
 from export.formats.interpretation import Stated
-from export.graph import EXTERNAL_DATA_NAME, golden_answer, open_graph, save_graph
+from export.graph import golden_answer, open_graph, save_graph
 from export.half import HalfRangeError
 from export.options import Options, Precision, UsageError
 from export.parity import ParityError
@@ -47,8 +46,6 @@ from export.precision import (
     Judgement,
     gather_images,
     has_vnni,
-    judge,
-    reduce_precision,
 )
 from export.preprocessing import Normalization, Preprocessing
 from export.pretrained.failure import DownloadError
@@ -57,6 +54,7 @@ from export.pretrained.listing import print_pretrained
 from export.progress import note, step
 from export.publish import PublishError, check_name, check_target, publishing
 from export.random_weights import random_classifier
+from export.reduction import reduced
 from export.sources import Source, flops, parity, right_logits, trace
 from export.to_tensorrt import TensorRTError
 
@@ -188,14 +186,14 @@ def _write_graph(
         difference = parity(classifier, full)
     if samples is None:
         return model, difference, None
-    with step(f"reducing to {precision}"):
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            reduce_precision(model, precision, samples, Path(scratch))
-        (path.parent / EXTERNAL_DATA_NAME).unlink(missing_ok=True)
-        save_graph(model, path)
-    with step("judging it against FP32"):
-        right = partial(right_logits, classifier, full)
-        judgement = judge(right, open_graph(path), precision, samples.held_back)
+    judgement = reduced(
+        model,
+        precision,
+        samples,
+        path,
+        partial(right_logits, classifier, full),
+        search=not classifier.random_weights,
+    )
     if not judgement.passed:
         if not may_miss:
             raise GateError(str(judgement))
@@ -313,6 +311,7 @@ def _parameters(
             "gate_pictures": str(judgement.images),
             "gate_top1_agreement": f"{judgement.agreement:.4f}",
             "gate_max_abs_logit_diff": f"{judgement.max_abs_logit_diff:.2e}",
+            "layers_in_fp32": str(judgement.kept),
         }
     return parameters
 

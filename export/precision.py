@@ -30,6 +30,10 @@ VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 MOST_IMAGES, LEAST_IMAGES = 256, 20
 
 
+# What uint8 [N, H, W, 3] should give.
+RightLogits = Callable[[Pixels], Logits]
+
+
 class GateError(Exception):
     """The model in reduced precision misses its gate; the message has the numbers."""
 
@@ -50,6 +54,7 @@ class Judgement:
     images: int
     same_class: int  # images whose first class is the same
     max_abs_logit_diff: float
+    kept: int = 0  # layers that stay in FP32, so that it passes
 
     @property
     def agreement(self) -> float:
@@ -68,6 +73,7 @@ class Judgement:
             f"{self.precision}: the same first class as FP32 on {self.same_class} of "
             f"{self.images} images ({self.agreement:.1%}, the gate is at "
             f"{GATES[self.precision]:.1%}), logits within {self.max_abs_logit_diff:.2g}"
+            + (f"; {self.kept} layers stay in FP32" if self.kept else "")
         )
 
 
@@ -107,21 +113,34 @@ def reduce_precision(model: ir.Model, precision: Precision, samples: Images, scr
 
     Raises UsageError for a graph that has other graphs within.
     """
+    if precision == "fp16":
+        _check_reducible(model, precision)
+        to_half(model)
+    elif precision == "int8":
+        quantize(model, calibrated(model, samples, scratch))
+
+
+def calibrated(model: ir.Model, samples: Images, scratch: Path) -> dict[str, float]:
+    """Prepare the graph for `quantize`, in place; the limits that it needs.
+
+    Raises UsageError for a graph that has other graphs within.
+    """
+    _check_reducible(model, "int8")
+    part_biases(model)
+    tracked = track(_batches(samples.calibration), "calibrating")
+    return calibrate(model, activations(model), tracked, scratch)
+
+
+def _check_reducible(model: ir.Model, precision: Precision) -> None:
     if any(node.graph is not model.graph for node in model.graph.all_nodes()):
         raise UsageError(
             f"--precision {precision}: the graph has an If, a Loop or a Scan, whose insides stay "
             "in FP32 here; publish it with --precision fp32, or export it with a dynamic batch"
         )
-    if precision == "fp16":
-        to_half(model)
-    elif precision == "int8":
-        part_biases(model)
-        tracked = track(_batches(samples.calibration), "calibrating")
-        quantize(model, calibrate(model, activations(model), tracked, scratch))
 
 
 def judge(
-    right: Callable[[Pixels], Logits],
+    right: RightLogits,
     session: onnxruntime.InferenceSession,
     precision: Precision,
     images: Pixels,

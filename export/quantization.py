@@ -3,10 +3,12 @@
 In: a traced graph and the limits of its activations. Out: the same graph with QuantizeLinear and
 DequantizeLinear nodes around what pays, in the form that both ONNX Runtime's CPU kernels and
 TensorRT fuse: symmetric signed activations (per tensor) and weights (per output channel), biases
-left in FP32. ONNX Runtime turns the activations into unsigned ones by itself where the CPU's
-instructions want that.
+left in FP32. Where a convolution is followed by a rectifier (ReLU, ReLU6), its output's scale spans
+what the rectifier lets through: all that saturates would be cut off anyway. ONNX Runtime turns the
+activations into unsigned ones by itself where the CPU's instructions want that.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -74,13 +76,26 @@ def activations(model: ir.Model) -> list[str]:
         names[_named(node.inputs[0])[0]] = None
         if node.op_type == "Conv":
             names[_named(node.outputs[0])[0]] = None
+            _, rectified = _rectifier(node)
+            if rectified is not None:
+                names[rectified] = None
     return list(names)
 
 
-def quantize(model: ir.Model, limits: dict[str, float]) -> None:
-    """Change the graph in place; `limits` are the magnitudes that 127 stands for, by name."""
+def layer_names(model: ir.Model) -> list[str]:
+    """The layers that `quantize` changes, each by the name of its output."""
+    return [_named(node.outputs[0])[0] for node in layers(model)]
+
+
+def quantize(model: ir.Model, limits: dict[str, float], kept: Collection[str] = ()) -> None:
+    """Change the graph in place; `limits` are the magnitudes that 127 stands for, by name.
+
+    Layers in `kept`, by the names of their outputs, stay in FP32.
+    """
     quantized: dict[str, ir.Value] = {}
     for node in layers(model):
+        if node.outputs[0].name in kept:
+            continue
         name, source = _named(node.inputs[0])
         if name not in quantized:
             down, up = _pair(model, source, limits[name])
@@ -120,6 +135,36 @@ def _part_bias(model: ir.Model, node: ir.Node) -> None:
     node.resize_inputs(2)
 
 
+def _rectifier(node: ir.Node) -> tuple[npt.NDArray[np.float32], str | None]:
+    """What a convolution's bias is, and the name of the rectifier's output where one follows.
+
+    The bias is the one that `part_biases` has put behind it. A rectifier gives at least 0.
+    """
+    biases, value = np.zeros(1, np.float32), node.outputs[0]
+    after = _only_user(value)
+    if after is not None and after.op_type == "Add" and _is_weight(after.inputs[1]):
+        constant = initializer_array(_named(after.inputs[1])[1])
+        if constant.size != max(constant.shape, default=1):
+            return biases, None
+        biases, value = constant, after.outputs[0]
+        after = _only_user(value)
+    if after is None or after.inputs[0] is not value:
+        return biases, None
+    if after.op_type == "Relu" or (after.op_type == "Clip" and _lowest(after) >= 0):
+        return biases, _named(after.outputs[0])[0]
+    return biases, None
+
+
+def _only_user(value: ir.Value) -> ir.Node | None:
+    users = list(value.uses())
+    return users[0].node if len(users) == 1 and not value.is_graph_output() else None
+
+
+def _lowest(clip: ir.Node) -> float:
+    lowest = clip.inputs[1] if len(clip.inputs) > 1 else None
+    return float(initializer_array(lowest)) if _is_weight(lowest) and lowest else -np.inf
+
+
 def _is_weight(value: ir.Value | None) -> bool:
     return value is not None and value.is_initializer()
 
@@ -150,8 +195,14 @@ def _pair(model: ir.Model, source: ir.Value, limit: float) -> tuple[ir.Node, ir.
 
 def _requantize_output(model: ir.Model, node: ir.Node, limits: dict[str, float]) -> None:
     name, output = _named(node.outputs[0])
+    limit = limits[name]
+    biases, rectified = _rectifier(node)
+    if rectified is not None:
+        # Above, the rectifier's own highest value must still be reached; below, its zero.
+        useful = max(limits[rectified] - float(biases.min()), float(biases.max()))
+        limit = min(limit, max(useful, limit / LEVELS))
     users = list(output.uses())
-    down, up = _pair(model, output, limits[name])
+    down, up = _pair(model, output, limit)
     for user, index in users:
         user.replace_input_with(index, up.outputs[0])
     model.graph.insert_after(node, [down, up])

@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from contracts.repository import TENSORRT_CONFIG
 from contracts.variants import VARIANTS
-from export import __main__, commands, throughput
+from export import __main__, commands, reduction, throughput
 from export.graph import open_graph
 from export.precision import Judgement
 from tests import exported
@@ -139,7 +139,7 @@ def test_with_images_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0
     cpu_info = photos.parent / "cpuinfo"
     cpu_info.write_text(f"processor : 0\nflags : {flags}\n")
     monkeypatch.setattr(commands, "CPU_INFO", cpu_info)
-    monkeypatch.setattr(commands, "judge", lambda *_: Judgement("int8", 12, same, 0.1))
+    monkeypatch.setattr(reduction, "judge", lambda *_: Judgement("int8", 12, same, 0.1))
     arguments = ("--checkpoint", CHECKPOINT, "--name", "x", "--calibration", str(photos))
     status, out, err = export(*arguments)
     assert (status, said in out + err) == (0, True)
@@ -172,7 +172,7 @@ def test_a_model_that_misses_its_gate_is_published_only_when_told(
         del classifier, session, precision, images
         return Judgement("fp16", 100, 42, 3.0)
 
-    monkeypatch.setattr(commands, "judge", nonsense)
+    monkeypatch.setattr(reduction, "judge", nonsense)
     flags = ("--checkpoint", CHECKPOINT, "--name", "bad", "--precision", "fp16")
     status, _, err = export(*flags)
     assert status == 1
@@ -187,7 +187,8 @@ def test_a_model_that_misses_its_gate_is_published_only_when_told(
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "nothing": (
         (),
-        "expected one of --checkpoint, --onnx, --model, --list, --tensorrt, found none",
+        "expected one of --pretrained, --checkpoint, --onnx, --model, --list, --list-pretrained, "
+        "--tensorrt, found none",
     ),
     "two": (("--list", "--model", "x"), "found --model and --list"),
     "no name": (("--model", "mixer_testing"), "--model needs --name"),
