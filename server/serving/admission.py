@@ -4,7 +4,7 @@ In: how many images a request has, of which client, and how many seconds it may 
 `Ticket`, or `TooBusy` with the seconds after which the queue has become short enough. As with CoDel
 (RFC 8289), what counts is the delay in the queue, never its length, and it is the delay of this
 client: one that asks for little is admitted while another, which fills the queue, is refused. One
-gate stands before each model.
+admission stands before each model.
 """
 
 import math
@@ -24,7 +24,7 @@ UNMEASURED = 64
 STUCK_SECONDS = 3.0
 
 
-class Gate:
+class Admission:
     """Counts the images that are under way to one model, and how fast it answers them."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +69,7 @@ class Gate:
 
 
 class Ticket:
-    """The place of one request in the queue of a gate; what is not done at the end gave up."""
+    """One request in a model's queue; images that are not done at its end count as given up."""
 
     def __init__(self, load: Load, client: str, images: int) -> None:
         self._load = load

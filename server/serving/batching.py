@@ -20,7 +20,7 @@ from server.engines.engine import Engine
 from server.engines.model import Model, Probabilities
 from server.observability import tracing
 from server.problems import Problem
-from server.serving.admission import Gate
+from server.serving.admission import Admission
 from server.serving.fairness import FairQueue
 
 Answer = tuple[Probabilities, str]
@@ -35,7 +35,7 @@ class Batcher:
     def __init__(self, engine: Engine, model: Model, seconds: float) -> None:
         """`seconds` bounds each call; afterwards it no longer counts as under way."""
         self.model = model
-        self.gate = Gate(model.name)
+        self.admission = Admission(model.name)
         self._engine = engine
         self._seconds = seconds
         self._waiting: FairQueue[Waiting] = FairQueue()
@@ -50,7 +50,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.push(client, 1, (image, extras, future, copy_context()))
-        if self.gate.waiting == 1:
+        if self.admission.waiting == 1:
             self._send()  # no other could join
         elif not self._will_send:
             # Not at once: what else is ready in this turn of the event loop joins.

@@ -118,12 +118,12 @@ class Classifier:
 
     def check(self, model: Model, images: int, seconds: float, client: str) -> None:
         """Raise `TooBusy` or `ModelNotReady` if so many images would be refused now."""
-        self._batcher(model).gate.check(images, seconds, client)
+        self._batcher(model).admission.check(images, seconds, client)
 
     def _admit(self, images: int, terms: Terms) -> Ticket:
         began = time.perf_counter()
         try:
-            return self._batcher(terms.model).gate.enter(images, terms.seconds, terms.client)
+            return self._batcher(terms.model).admission.enter(images, terms.seconds, terms.client)
         finally:
             terms.timings.admission = time.perf_counter() - began
 

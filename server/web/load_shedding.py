@@ -1,7 +1,7 @@
 """Load shedding: what the app would refuse as too busy is refused before it gets that far.
 
 In: the ASGI scope of a request whose head has come, and nothing yet of its body. Out: the messages
-that answer it, or None: then it goes the usual way, where the same gate stands. Under overload most
+that answer it, or None: then the app asks the same admission again. Under overload most
 requests end here, and what they cost is taken from those that are answered. So only the plain case
 is known here, and whatever is out of the ordinary is left to the app.
 """

@@ -30,7 +30,7 @@ def batcher_of(engine: FakeEngine) -> Batcher:
 
 
 async def ask(batcher: Batcher) -> None:
-    with batcher.gate.enter(1, 30.0) as ticket:
+    with batcher.admission.enter(1, 30.0) as ticket:
         ticket.begin()
         probabilities, version = await batcher.infer(IMAGE)
         ticket.done()
@@ -55,7 +55,7 @@ def test_a_batch_is_computed_once_for_all_that_its_images_want() -> None:
         engine = FakeEngine(wide, hold=True)
         batcher = batcher_of(engine)
         wishes: list[tuple[str, ...]] = [(), ("embedding",), ("logits", "embedding"), ("logits",)]
-        with batcher.gate.enter(4, 30.0):
+        with batcher.admission.enter(4, 30.0):
             asks = [asyncio.create_task(batcher.infer(IMAGE, extras=each)) for each in wishes]
             await settle()
             assert [(call.images, call.extras) for call in engine.calls] == [
@@ -75,7 +75,7 @@ def test_images_that_are_ready_together_share_a_call() -> None:
     async def test() -> None:
         engine = FakeEngine(model(max_batch_size=8), hold=True)
         batcher = batcher_of(engine)
-        with batcher.gate.enter(1, 30.0):  # another request is under way: not alone
+        with batcher.admission.enter(1, 30.0):  # another request is under way: not alone
             asks = [asyncio.create_task(ask(batcher)) for _ in range(8)]
             await settle()
             assert [call.images for call in engine.calls] == [8]
@@ -128,7 +128,7 @@ def test_a_prefetched_batch_is_as_large_as_those_under_way() -> None:
     async def test() -> None:
         engine = FakeEngine(model(max_batch_size=8, instances=1), hold=True)
         batcher = batcher_of(engine)
-        with batcher.gate.enter(1, 30.0):
+        with batcher.admission.enter(1, 30.0):
             asks = [asyncio.create_task(ask(batcher)) for _ in range(3)]
             await settle()
             for wanted in ([3], [3], [3, 3]):
@@ -161,7 +161,7 @@ def test_an_image_that_was_given_up_is_not_sent() -> None:
         assert [type(result).__name__ for result in results] == [
             *("NoneType", "NoneType", "CancelledError", "NoneType")
         ]
-        assert batcher.gate.waiting == 0
+        assert batcher.admission.waiting == 0
 
     run(test())
 
@@ -171,7 +171,7 @@ def test_a_failed_call_is_the_answer_of_each_image_in_it(failure: Exception) -> 
     async def test() -> None:
         engine = FakeEngine(model(), hold=True)
         batcher = batcher_of(engine)
-        with batcher.gate.enter(1, 30.0):
+        with batcher.admission.enter(1, 30.0):
             asks = [asyncio.create_task(ask(batcher)) for _ in range(3)]
             await settle()
             engine.calls[0].answer.set_exception(failure)
@@ -196,7 +196,7 @@ def test_what_waits_is_taken_in_fair_order() -> None:
             await batcher.infer(IMAGE, client)
             done.append(client)
 
-        with batcher.gate.enter(2, 30.0):
+        with batcher.admission.enter(2, 30.0):
             first = [asyncio.create_task(ask_as("greedy")) for _ in range(4)]
             await settle()
             later = [asyncio.create_task(ask_as("greedy")) for _ in range(6)]
