@@ -18,7 +18,7 @@ from loadtest.usage import USER_MISTAKES
 
 NAMES = (
     "serving", "start", "profile", "overload", "attack", "outages", "soak", "rolling",
-    "replicas", "queueing", "graphs", "yardstick",
+    "replicas", "release", "queueing", "graphs", "yardstick",
 )  # fmt: skip
 INDENT = max(map(len, NAMES))
 
