@@ -142,6 +142,21 @@ def test_muon_makes_its_matrices_orthogonal_and_leaves_the_rest_to_adam() -> Non
         # The size of AdamW's usual update: 0.2 for each of the numbers.
         np.testing.assert_allclose(np.sqrt(np.mean(update**2)), 0.2, rtol=0.35, err_msg=key)
         assert np.sum(given[key] * update) > 0, key
+        matrix = given[key].reshape(rows, -1).astype(np.float64)
+        expected = 0.2 * np.sqrt(max(matrix.shape)) * newton_schulz(matrix)
+        np.testing.assert_allclose(
+            update.reshape(rows, -1), expected, rtol=1e-4, atol=1e-5, err_msg=key
+        )
+
+
+def newton_schulz(matrix: np.ndarray) -> np.ndarray:
+    """Muon's five iterations, as its author published them (github.com/KellerJordan/Muon)."""
+    wide = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    wide = wide / np.linalg.norm(wide)
+    for _ in range(5):
+        square = wide @ wide.T
+        wide = 3.4445 * wide + (-4.7750 * square + 2.0315 * square @ square) @ wide
+    return wide if len(matrix) <= matrix.shape[1] else wide.T
 
 
 def test_adam_with_decay_by_hand() -> None:
