@@ -156,7 +156,8 @@ def newton_schulz(matrix: np.ndarray) -> np.ndarray:
     for _ in range(5):
         square = wide @ wide.T
         wide = 3.4445 * wide + (-4.7750 * square + 2.0315 * square @ square) @ wide
-    return wide if len(matrix) <= matrix.shape[1] else wide.T
+    found: np.ndarray = wide if len(matrix) <= matrix.shape[1] else wide.T
+    return found
 
 
 def test_adam_with_decay_by_hand() -> None:

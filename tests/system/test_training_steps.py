@@ -108,8 +108,8 @@ class Official64:
             value = each.sum(dim=1).mean()
         else:
             value = nn.functional.cross_entropy(logits, targets)
-        value.backward()
-        return value.item(), {key: leaf.grad.numpy() for key, leaf in leaves.items()}  # type: ignore[union-attr]
+        slopes = torch.autograd.grad(value, list(leaves.values()))
+        return value.item(), {key: each.numpy() for key, each in zip(leaves, slopes, strict=True)}
 
 
 def as_it_lies(layer: nn.Module, name: str, array: Tensor) -> Tensor:
