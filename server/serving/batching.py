@@ -114,6 +114,8 @@ class Batcher:
 
 def _together(batch: list[Waiting]) -> tuple[str, ...]:
     """The outputs that any of a batch wants beside the probabilities, in one order."""
+    if not any(wanted for _, wanted, _, _ in batch):
+        return ()
     return tuple(sorted({name for _, wanted, _, _ in batch for name in wanted}))
 
 
