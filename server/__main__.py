@@ -26,10 +26,16 @@ from server.process.uvicorn_parts import UnsupportedUvicornError, http_protocol
 from server.process.workers import Workers, WorkersError, quiet
 from server.settings import Settings, SettingsError, read
 from server.web import api_keys as keys
+from server.web import default_model
 
 logger = logging.getLogger("server")
 
-COMMANDS = {"classify": client.main, "similar": similar.main, "key": keys.main}
+COMMANDS = {
+    "classify": client.main,
+    "similar": similar.main,
+    "key": keys.main,
+    "default": default_model.main,
+}
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py
 CLI = SettingsConfigDict(cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True)
 # An IPv6 address is written in brackets.
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
+SHADOW = re.compile(r"(\S+):([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 # Each is a module of server/web/dialects.
 DIALECTS = "oip,huggingface,torchserve,tfserving,sagemaker,nim"
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -166,6 +167,16 @@ class Settings(BaseSettings):
         "here",
         description="Where /docs and /openapi.json are served: here, off, or HOST:PORT.",
     )
+    default_model_file: Path | None = Field(
+        None,
+        description="File with the name of the default model instead, read again when it changes: "
+        "`python -m server default NAME` writes it. Whoever may write it decides.",
+    )
+    shadow: str = Field(
+        "",
+        description="Second model that answers copies of so many requests, NAME:SHARE as "
+        "candidate:5%, to be compared with the default one; GET /shadow tells.",
+    )
     dialects: str = Field(
         DIALECTS,
         description="Protocols of other servers that are spoken too, with commas between them; "
@@ -188,11 +199,17 @@ class Settings(BaseSettings):
         return max(2**26, memory_limit() // (2 * self.workers))
 
     @property
+    def shadow_aim(self) -> tuple[str, float] | None:
+        """The model that gets copies, and of which share of requests, 0 to 1."""
+        found = SHADOW.fullmatch(self.shadow)
+        return (found[1], float(found[2]) / 100) if found else None
+
+    @property
     def grace(self) -> float:
         """Seconds after SIGTERM in which every request under way has ended."""
         return self.drain_seconds + self.read_timeout + self.longest_request + 5
 
-    @field_validator("repository", "keys_file")
+    @field_validator("repository", "keys_file", "default_model_file")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         try:
@@ -253,6 +270,14 @@ class Settings(BaseSettings):
         known = set(names) <= set(DIALECTS.split(",")) and len(set(names)) == len(names)
         if value != "none" and not known:
             raise ValueError(f"should be none, or some of {DIALECTS} with commas between them")
+        return value
+
+    @field_validator("shadow")
+    @classmethod
+    def _share(cls, value: str) -> str:
+        found = SHADOW.fullmatch(value)
+        if value and not (found and 0 < float(found[2]) <= 100):
+            raise ValueError("should be NAME:SHARE with a share up to 100%, such as candidate:5%")
         return value
 
     @field_validator("trusted_proxies")

@@ -64,10 +64,10 @@ class Engine(Protocol):
         """
 
     @abstractmethod
-    async def probe(self) -> list[Problem]:
+    async def probe(self, spared: str | None = None) -> list[Problem]:
         """What is wrong with the loaded models, found by a real inference on each; at best nothing.
 
-        The default model is loaded.
+        The default model is loaded. One that is `spared` may be broken.
         """
 
     @abstractmethod

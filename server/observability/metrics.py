@@ -98,6 +98,31 @@ retries = Counter(
     "Calls to Triton that were repeated, by why and where: same-address, or on another Triton.",
     ("kind",),
 )
+PAIR = ("model", "candidate")
+shadow_copies = Counter(
+    "mixer_shadow_copies",
+    "Copies of requests for a second model, by what became of them: compared, failed, unfit, or "
+    "dropped since there was no room (full), users' images waited (busy), or it failed (paused).",
+    (*PAIR, "outcome"),
+)
+shadow_agreed = Counter(
+    "mixer_shadow_agreed", "Copies for which both models name the same class first.", PAIR
+)
+SHARES = (*(10.0**power for power in range(-6, -1)), 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+shadow_divergence = Histogram(
+    "mixer_shadow_divergence", "Jensen-Shannon divergence of both answers, in bits.", PAIR,
+    buckets=SHARES,
+)  # fmt: skip
+shadow_difference = Histogram(
+    "mixer_shadow_difference", "Mean absolute difference of the probabilities.", PAIR,
+    buckets=SHARES,
+)  # fmt: skip
+shadow_seconds = Histogram(
+    "mixer_shadow_inference_seconds",
+    "Seconds of inference for the answer that users got (served), and for the copy (shadow).",
+    (*PAIR, "side"),
+    buckets=SECONDS,
+)
 build = Gauge("mixer_build_info", "Always 1.", ("version", "python"), multiprocess_mode="max")
 
 # What is wrong with an image, as opposed to the request or the server.
@@ -146,9 +171,14 @@ def render(batches: Mapping[str, float]) -> bytes:
     """All numbers of all workers, in Prometheus' text format; `batches` as `Models` counts them."""
     for model, average in batches.items():
         average_batch.labels(model).set(average)
-    registry = REGISTRY
-    if FOLDER_VARIABLE in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library has no types
-        registry.register(Processes())
-    return generate_latest(registry)
+    return generate_latest(together())
+
+
+def together() -> CollectorRegistry:
+    """The numbers of all workers."""
+    if FOLDER_VARIABLE not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library has no types
+    registry.register(Processes())
+    return registry

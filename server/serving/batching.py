@@ -42,6 +42,11 @@ class Batcher:
         self._under_way: dict[asyncio.Task[None], int] = {}  # the images of each call
         self._will_send = False
 
+    @property
+    def queued(self) -> int:
+        """Images that wait for a call."""
+        return len(self._waiting)
+
     async def infer(self, image: Pixels, client: str = "", extras: tuple[str, ...] = ()) -> Answer:
         """Probabilities float32[K] of uint8[H, W, 3], and the version that answered.
 

@@ -21,7 +21,7 @@ from server.problems import DeadlinePassed, NoImage, Problem
 from server.serving.admission import Ticket
 from server.serving.batching import Batcher
 from server.serving.buffers import Hold
-from server.serving.decoding import Decoding
+from server.serving.decoding import SHADOW_CLIENT, Decoding
 from server.serving.images import cost
 from server.serving.images.cost import Price
 from server.serving.images.decoding import decode, is_quick, kind_of, open_header
@@ -120,6 +120,11 @@ class Classifier:
         """Raise `TooBusy` or `ModelNotReady` if so many images would be refused now."""
         self._batcher(model).admission.check(images, seconds, client)
 
+    @property
+    def queued(self) -> int:
+        """Images that wait for a place where they are decoded, or for a call of an engine."""
+        return self.decoding.queued + sum(each.queued for each in self._batchers.values())
+
     def _admit(self, images: int, terms: Terms) -> Ticket:
         began = time.perf_counter()
         try:
@@ -159,7 +164,8 @@ class Classifier:
         if _may_be_inline(data):
             image = open_header(data, self._max_pixels)
             if image.width * image.height <= INLINE_PIXELS:
-                metrics.image_pixels.observe(image.width * image.height)
+                if terms.client != SHADOW_CLIENT:
+                    metrics.image_pixels.observe(image.width * image.height)
                 pixels = decode(image, rule)
                 _add(timings, decode=time.perf_counter() - began, queue=0.0)
                 return pixels

@@ -45,7 +45,7 @@ THREADS_SHARE = 4
 # got nowhere for so long. With a verdict that is good for 1 s, 503 comes within 3 s.
 PROBE_SECONDS = 1.75
 STALLED_SECONDS = 1.0
-PROBE_CLIENT = " probe"  # no client has this name
+PROBE_CLIENT, SHADOW_CLIENT = " probe", " shadow"  # no client has these names
 PROBE_RULE = ResizeRule(32, 32)
 # An image that nobody waits for any more may be finished within so long: a process that is killed
 # has to be started again, which takes as much of a core.
@@ -105,6 +105,11 @@ class Decoding:
         lane = self._lane(price)
         lane.check(price, client, seconds)
         return await self._in(lane, Work(data, rule, price, client, hold))
+
+    @property
+    def queued(self) -> int:
+        """Images that wait for a place."""
+        return len(self._small.queue) + len(self._large.queue)
 
     async def probe(self) -> Problem | None:
         """What is wrong, found by decoding an image the way that a client's goes.
@@ -310,7 +315,7 @@ class Decoding:
 
 def _count(work: Work, pixels: int) -> None:
     """Count an image whose header has been read; a probe is none of a client's."""
-    if pixels and work.client != PROBE_CLIENT:
+    if pixels and work.client not in {PROBE_CLIENT, SHADOW_CLIENT}:
         metrics.image_pixels.observe(pixels)
 
 

@@ -7,6 +7,7 @@ model's backend is dead, so it is not asked.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from server.engines.engine import Engine
 from server.engines.model import Model
@@ -21,9 +22,13 @@ VERDICT_SECONDS = 1.0
 class Readiness:
     """Probes decoding and the models, at most once a second however many ask."""
 
-    def __init__(self, engine: Engine, decoding: Decoding) -> None:
+    def __init__(
+        self, engine: Engine, decoding: Decoding, spared: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """`spared` tells a model without which the gateway is ready all the same."""
         self._engine = engine
         self._decoding = decoding
+        self._spared = spared
         self._lock = asyncio.Lock()
         self._judged = float("-inf")
         self._problems: list[Problem] = []
@@ -48,5 +53,7 @@ class Readiness:
 
     async def _found(self) -> list[Problem]:
         """What is wrong with decoding, or else with the models; both are probed at once."""
-        decoding, problems = await asyncio.gather(self._decoding.probe(), self._engine.probe())
+        decoding, problems = await asyncio.gather(
+            self._decoding.probe(), self._engine.probe(self._spared())
+        )
         return problems if decoding is None else [decoding, *problems]

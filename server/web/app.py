@@ -23,10 +23,12 @@ from server.problems import MethodNotAllowed, NotFound
 from server.serving.buffers import Buffers
 from server.serving.classify import Classifier
 from server.serving.readiness import Readiness
+from server.serving.shadow import Aim, Shadow
 from server.settings import Settings
-from server.web import embed, endpoints, pages, places
+from server.web import embed, endpoints, pages, places, shadow
 from server.web.api_keys import KeyFile, RequireKey
 from server.web.clients import Clients
+from server.web.default_model import DefaultModel, DefaultModelError
 from server.web.dialects import chosen
 from server.web.dialects.dialect import Dialect
 from server.web.middleware import Envelope
@@ -45,9 +47,20 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         metrics.start()
         tracing.start(__version__)
         models = _engine(settings, triton_url)
+        if default is not None:
+            with contextlib.suppress(DefaultModelError):  # `watch` tells of it
+                models.default = default.name()
         state.models = models
         state.classifier = Classifier(settings, models)
-        state.readiness = Readiness(models, state.classifier.decoding)
+        if settings.shadow_aim is not None:
+            aim = Aim(*settings.shadow_aim, former=settings.default_model)
+            longest = settings.request_timeout
+            state.shadow = Shadow(state.classifier, aim, longest, shadow.keep)
+        state.readiness = Readiness(
+            models,
+            state.classifier.decoding,
+            lambda: None if state.shadow is None else state.shadow.other,
+        )
         state.metrics = Paced(lambda: metrics.render(models.average_batch))
         tasks = [
             asyncio.create_task(models.watch()),
@@ -55,6 +68,10 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         ]
         if keys is not None:
             tasks.append(asyncio.create_task(keys.watch()))
+        if default is not None:
+            tasks.append(asyncio.create_task(default.watch(models)))
+        if state.shadow is not None:
+            tasks.append(asyncio.create_task(state.shadow.run()))
         try:
             yield
         finally:
@@ -76,6 +93,8 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    file = settings.default_model_file
+    default = None if file is None else DefaultModel(file, settings.default_model)
     keys = None if settings.keys_file is None else KeyFile(settings.keys_file)
     buffers = Buffers(settings.max_body_bytes, settings.max_buffered_bytes, settings.read_timeout)
     state = State(settings, buffers, keys, Clients(settings.trusted_proxies))
@@ -83,6 +102,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
     put_state(app, state)
     app.include_router(endpoints.router)
     app.include_router(embed.router)
+    app.include_router(shadow.router)
     for dialect in dialects:
         app.include_router(dialect.router)
     app.include_router(pages.router)

@@ -16,6 +16,7 @@ from server.observability.telemetry import refused
 from server.problems import BodyTooLarge, Problem
 from server.serving.buffers import Hold
 from server.serving.classify import Answer, Image, Terms
+from server.serving.shadow import Copy
 from server.web.deadlines import seconds_for, while_connected
 from server.web.state import state_of, timings_of
 
@@ -49,7 +50,9 @@ class Job:
             self._timings.read = time.perf_counter() - began
             metrics.image_bytes.observe(len(data))
             with while_connected(self._request):
-                return await self._state.classifier.one(data, self._terms(hold))
+                answer = await self._state.classifier.one(data, self._terms(hold))
+        self._copy(data, answer[0])
+        return answer
 
     async def many(
         self, read: Callable[[Hold], Awaitable[list[Image]]]
@@ -68,10 +71,24 @@ class Job:
                 metrics.image_bytes.observe(len(image))
             with while_connected(self._request):
                 answers, version = await self._state.classifier.many(images, self._terms(hold))
-        for answer in answers:
+        for image, answer in zip(images, answers, strict=True):
             if isinstance(answer, Problem):
                 refused(answer)
+            else:
+                self._copy(image, answer)
         return answers, version
+
+    def _copy(self, image: Image, row: Probabilities) -> None:
+        """Let the second model have a copy, if there is one, once the answer has left."""
+        shadow = self._state.shadow
+        if shadow is None or not shadow.wants(self.model):
+            return
+        inference = self._timings.inference or 0.0
+        # Views would keep a whole body, or a batch, in memory.
+        image = image if isinstance(image, bytes) else image.copy()
+        probabilities = row[: self.model.classes].copy()
+        copy = Copy(image, self.model, probabilities, inference, self._timings.request_id)
+        self._request.scope["state"].setdefault("copies", []).append(copy)
 
     async def all(self, read: Callable[[Hold], Awaitable[list[Image]]]) -> "Rows":
         """As `many`, but one bad image is the answer to all: its `Problem` is raised."""

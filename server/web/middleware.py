@@ -70,6 +70,9 @@ class Envelope:
 
         try:
             await self.app(scope, receive, send_with_headers)
+            if state.shadow is not None:
+                for copy in scope["state"].get("copies", ()):
+                    state.shadow.offer(copy)
         except ClientDisconnect:
             if connection.problem is not None:  # which has been answered
                 scope["state"]["problem"] = connection.problem

@@ -16,6 +16,7 @@ from server.problems import Draining
 from server.serving.buffers import Buffers
 from server.serving.classify import Classifier
 from server.serving.readiness import Readiness
+from server.serving.shadow import Shadow
 from server.settings import Settings
 from server.web.api_keys import KeyFile
 from server.web.clients import Clients
@@ -24,7 +25,7 @@ from server.web.paced import Paced
 
 @dataclass
 class State:
-    """What requests share. The last four are there while the app serves."""
+    """What requests share. What the engine needs is there while the app serves."""
 
     settings: Settings
     buffers: Buffers
@@ -36,6 +37,7 @@ class State:
     readiness: Readiness = field(init=False)
     classifier: Classifier = field(init=False)
     metrics: Paced = field(init=False)
+    shadow: Shadow | None = None
 
     async def check_ready(self) -> Model:
         """The default model, where this gateway may be sent requests.

@@ -130,9 +130,10 @@ class OnnxRuntime(Engine):
         counts.executions += 1
         return answers, loaded.model.version
 
-    async def probe(self) -> list[Problem]:
+    async def probe(self, spared: str | None = None) -> list[Problem]:
         """As `Engine.probe`."""
-        found = await asyncio.gather(*(self._probe(each) for each in self._loaded.values()))
+        loaded = [each for name, each in self._loaded.items() if name != spared]
+        found = await asyncio.gather(*map(self._probe, loaded))
         return [problem for problem in found if problem is not None]
 
     async def _probe(self, loaded: Loaded) -> Problem | None:

@@ -119,13 +119,15 @@ class Balancer(Engine):
             replica = another
             tried.append(replica)
 
-    async def probe(self) -> list[Problem]:
+    async def probe(self, spared: str | None = None) -> list[Problem]:
         """As `Engine.probe`: one Triton that answers for all of its models is enough.
 
         Returns as soon as one is healthy; the others are probed all the same.
         """
         fewest: list[Problem] = []
-        probes = [asyncio.create_task(each.probe_all()) for each in self.serving(self.default)]
+        probes = [
+            asyncio.create_task(each.probe_all(spared)) for each in self.serving(self.default)
+        ]
         for probe in probes:
             self._probes.add(probe)
             probe.add_done_callback(self._probes.discard)

@@ -115,9 +115,9 @@ class Replica:
             elif self._breakers[name].probe_passed():
                 self._changed()
 
-    async def probe_all(self) -> list[Problem]:
+    async def probe_all(self, spared: str | None = None) -> list[Problem]:
         """What is wrong with its models; those whose breaker is open are being probed anyway."""
-        loaded = self.catalogue.loaded()
+        loaded = [model for model in self.catalogue.loaded() if model.name != spared]
         await asyncio.gather(
             *(self.probe(model) for model in loaded if self.state(model.name) is not State.OPEN)
         )

@@ -61,6 +61,7 @@ class FakeEngine(Engine):
         self.calls: list[Call] = []
         self.problems: list[Problem] = []  # what a probe finds
         self.probes = 0
+        self.spared: str | None = None  # by the last probe
         self._hold = hold
 
     def entry(self, name: str) -> Entry:
@@ -92,8 +93,9 @@ class FakeEngine(Engine):
         async with asyncio.timeout(seconds):
             return await call.answer, model.version
 
-    async def probe(self) -> list[Problem]:
+    async def probe(self, spared: str | None = None) -> list[Problem]:
         self.probes += 1
+        self.spared = spared
         return self.problems
 
     async def watch(self) -> None:
