@@ -22,7 +22,7 @@ import tyro
 from tyro.conf import Positional
 
 from loadtest.bench import programs
-from loadtest.bench.simulation import Fleet, Simulation
+from loadtest.bench.simulation import Clients, Fleet, Simulation
 from loadtest.load import loop
 from loadtest.load.arrivals import poisson
 from loadtest.load.engine import at_rate, peak
@@ -41,9 +41,9 @@ STEPS = ("decode", "batch", "image")
 WITHIN = 0.15
 
 
-def tell(fleet: Fleet, rate: float, requests: int) -> None:
+def tell(fleet: Fleet, rate: float, requests: int, clients: Clients) -> None:
     """Simulate a load and print what came of it."""
-    run = Simulation(fleet)
+    run = Simulation(fleet, clients=clients)
     p50, p99 = 1000 * np.percentile(run.at_rate(rate, requests), (50, 99))
     gateways, tritons = fleet.capacity()
     print(f"the gateways can do {gateways:.0f} per second, the Tritons {tritons:.0f}")
@@ -219,6 +219,9 @@ def fleet_command(
     decode_ms: float = 1000 * Fleet.decode,
     batch_ms: float = 1000 * Fleet.batch,
     image_ms: Annotated[float, tyro.conf.arg(aliases=["--picture-ms"])] = 1000 * Fleet.image,
+    mix: tuple[tuple[float, float], ...] = Fleet.mix,
+    connections: int = 0,
+    requests_per_connection: int = 0,
 ) -> int:
     """Simulate a fleet under a load.
 
@@ -230,10 +233,16 @@ def fleet_command(
         decode_ms: Of one image.
         batch_ms: Of a batch, whatever is in it.
         image_ms: Of each image in a batch.
+        mix: Sizes of images: the share of each, and how many times --decode-ms it takes.
+        connections: That each stay with one gateway, as behind a Service of Kubernetes; 0: a
+            balancer gives each request to the next gateway.
+        requests_per_connection: After which a connection is closed and opened anew; 0: never.
     """
     decode, batch, image = decode_ms / 1000, batch_ms / 1000, image_ms / 1000
-    fleet = replace(size.fleet(), decode=decode, batch=batch, image=image, jitter=jitter)
-    tell(fleet, rate, requests)
+    if not mix or any(share < 0 or times <= 0 for share, times in mix):
+        raise UsageError("--mix has pairs of a share and a positive factor: 0.9 1 0.1 5")
+    fleet = replace(size.fleet(), decode=decode, batch=batch, image=image, jitter=jitter, mix=mix)
+    tell(fleet, rate, requests, Clients(connections, requests_per_connection))
     return 0
 
 

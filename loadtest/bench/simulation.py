@@ -5,6 +5,10 @@ answer, and how busy both sides were. What is simulated is what the gateway does
 decoding threads; then whatever has gathered goes to the Triton with the fewest calls of this
 gateway, as long as these are no more than keep every instance busy and one call waiting; Triton
 joins calls up to its largest batch. Each machine is taken to have the cores for its work.
+
+How requests reach the gateways is simulated as well: a balancer of requests gives each to the next
+gateway; a balancer of connections (a Service of Kubernetes with an address of its own) chooses one
+at random for each connection, which then sends all of its requests there.
 """
 
 import heapq
@@ -23,7 +27,8 @@ import numpy.typing as npt
 class Fleet:
     """How many, and the seconds of each step; a batch of b images takes `batch` + b × `image`.
 
-    `jitter` is the standard deviation of the logarithm of each of these times.
+    `jitter` is the standard deviation of the logarithm of each of these times. `mix` are the sizes of
+    images: the share of each, and how many times `decode` it takes.
     """
 
     gateways: int = 1
@@ -35,11 +40,23 @@ class Fleet:
     batch: float = 0.002
     image: float = 0.001
     jitter: float = 0.1
+    mix: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
 
     def capacity(self) -> tuple[float, float]:
         """Requests per second that the gateways and that the Tritons can do."""
         full = self.batch / self.max_batch + self.image
-        return self.gateways * self.threads / self.decode, self.tritons * self.instances / full
+        decode = self.decode * sum(share * times for share, times in self.mix)
+        return self.gateways * self.threads / decode, self.tritons * self.instances / full
+
+
+@dataclass(frozen=True)
+class Clients:
+    """How the requests come: over `connections` that each stay with one gateway and are used at
+    random, closed after so many `requests` (0: never); with no `connections`, request by request.
+    """
+
+    connections: int = 0
+    requests: int = 0
 
 
 @dataclass
@@ -73,7 +90,7 @@ class Gateway:
         while self._idle and self._arrived:
             request = self._arrived.popleft()
             self._idle -= 1
-            took = self._run.spend(self._run.fleet.decode)
+            took = self._run.spend(self._run.decode_seconds())
             self._run.decoding += took
             self._run.after(took, partial(self._done, request))
 
@@ -130,8 +147,9 @@ class Triton:
 class Simulation:
     """One run of a fleet."""
 
-    def __init__(self, fleet: Fleet, seed: int = 0) -> None:
+    def __init__(self, fleet: Fleet, seed: int = 0, clients: Clients = Clients()) -> None:
         self.fleet = fleet
+        self._clients = clients
         self.now = 0.0
         self.decoding = self.inferring = 0.0  # seconds, over all threads and all instances
         self.began: list[float] = []
@@ -139,6 +157,10 @@ class Simulation:
         self._random = np.random.default_rng(seed)
         self.tritons = [Triton(self) for _ in range(fleet.tritons)]
         self._gateways = [Gateway(self) for _ in range(fleet.gateways)]
+        self._connections = [self._any_gateway() for _ in range(clients.connections)]
+        self._sent = [0] * clients.connections
+        self._factors = np.array([times for _, times in fleet.mix])
+        self._shares = np.cumsum([share for share, _ in fleet.mix])
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._ask_again = False
@@ -160,9 +182,20 @@ class Simulation:
             self._step()
         return requests / self.now
 
+    def connections_of(self, gateway: int) -> int:
+        """How many connections are with a gateway now."""
+        return self._connections.count(self._gateways[gateway])
+
     def chance(self) -> float:
         """Between 0 and 1."""
         return self._random.random()
+
+    def decode_seconds(self) -> float:
+        """Of the next image, whose size is one of the mix."""
+        if len(self._factors) == 1:
+            return self.fleet.decode
+        drawn = int(np.searchsorted(self._shares, self.chance() * self._shares[-1], side="right"))
+        return self.fleet.decode * float(self._factors[drawn])
 
     def spend(self, seconds: float) -> float:
         """How long a step takes this time."""
@@ -186,5 +219,16 @@ class Simulation:
     def _arrive(self) -> None:
         number = len(self.began)
         self.began.append(self.now)
-        # As a proxy does that sends each request to the next one.
-        self._gateways[number % len(self._gateways)].arrive(number)
+        self._gateway_for(number).arrive(number)
+
+    def _any_gateway(self) -> Gateway:
+        return self._gateways[int(self._random.integers(len(self._gateways)))]
+
+    def _gateway_for(self, number: int) -> Gateway:
+        if not self._connections:
+            return self._gateways[number % len(self._gateways)]
+        used = int(self._random.integers(len(self._connections)))
+        if self._clients.requests and self._sent[used] >= self._clients.requests:
+            self._connections[used], self._sent[used] = self._any_gateway(), 0
+        self._sent[used] += 1
+        return self._connections[used]
