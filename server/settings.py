@@ -114,6 +114,12 @@ class Settings(BaseSettings):
         description="Most connections open at once; beyond it the one that has waited longest for "
         "its next request is closed, or the new one gets 429.",
     )
+    requests_per_connection: int = Field(
+        0,
+        ge=0,
+        description="Requests after which a connection is closed, 0 for never: behind a balancer "
+        "of connections, such as a Service of Kubernetes, 10 spread a few busy clients.",
+    )
     max_body_bytes: int = Field(
         32 * 2**20, ge=1, description="Largest request body, in bytes; beyond it 413."
     )

@@ -27,8 +27,8 @@ import numpy.typing as npt
 class Fleet:
     """How many, and the seconds of each step; a batch of b images takes `batch` + b × `image`.
 
-    `jitter` is the standard deviation of the logarithm of each of these times. `mix` are the sizes of
-    images: the share of each, and how many times `decode` it takes.
+    `jitter` is the standard deviation of the logarithm of each of these times. `mix` are the sizes
+    of images: the share of each, and how many times `decode` it takes.
     """
 
     gateways: int = 1

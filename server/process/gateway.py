@@ -37,7 +37,9 @@ class Gateway(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         """Raises `UnsupportedUvicornError`."""
         protocol = http_protocol()
-        self.connections = limits = ConnectionLimits(settings.max_connections)
+        self.connections = limits = ConnectionLimits(
+            settings.max_connections, requests=settings.requests_per_connection
+        )
 
         class Connection(ClientConnection):
             """What uvicorn makes for each client: a way to a protocol of its own."""

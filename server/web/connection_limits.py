@@ -1,4 +1,5 @@
-"""What all connections of this process may take together: their number, and unfinished heads.
+"""What all connections of this process may take together: their number, and unfinished heads; and
+how many requests each of them may bring.
 
 In: each connection as it opens, waits, holds bytes of a head, begins a request, closes. Out: where
 a limit is passed, the one that has waited longest for its client makes room. A connection with a
@@ -19,10 +20,17 @@ class Waiting(Protocol):
 
 
 class ConnectionLimits:
-    """The connections that are `open`; at most `most` are."""
+    """The connections that are `open`; at most `most` are.
 
-    def __init__(self, most: int, max_bytes_of_heads: int = MAX_BYTES_OF_HEADS) -> None:
+    Each is closed after `requests` of them (0: never), so that a client opens another one and a
+    balancer of connections chooses anew.
+    """
+
+    def __init__(
+        self, most: int, max_bytes_of_heads: int = MAX_BYTES_OF_HEADS, *, requests: int = 0
+    ) -> None:
         self.most = most
+        self.requests = requests
         self.max_bytes_of_heads = max_bytes_of_heads
         self._bytes_of_heads = 0
         self.open: set[Waiting] = set()

@@ -67,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._ahead, self._ahead_at = b"", 0  # what came behind the request under way
         self._first = True  # no request has come yet
         self._busy = False  # a request is under way
+        self._requests = 0  # that have begun
         self._over = False  # nothing more is taken from this client
         self._half_closed = False  # by the client, which may still read
         self._deadline = math.inf
@@ -80,8 +81,10 @@ class ClientConnection(asyncio.Protocol):
 
         What is still to come of the body is thrown away. After a refusal that must be known to be
         little. And a client that asked before it sends it, and was answered, may send it now or
-        not: nobody could tell.
+        not: nobody could tell. Neither can it after as many requests as a connection may bring.
         """
+        if self._requests == self._limits.requests > 0:
+            return False
         framing = self.framing
         if framing.whole:
             return True
@@ -223,6 +226,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self) -> None:
         self._first = False
         self._busy = True
+        self._requests += 1
         self._way.answering = False
         self._deadline = math.inf
         self._limits.begins(self)

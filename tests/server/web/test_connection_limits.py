@@ -132,3 +132,34 @@ def test_unfinished_heads_share_a_budget() -> None:
                     await writer.wait_closed()
 
     uvloop.run(run())
+
+
+def test_a_connection_ends_after_its_requests() -> None:
+    async def test() -> None:
+        async with serving(requests_per_connection=3) as (_, connect):
+            for _ in range(2):
+                reader, writer = await connect()
+                for number in range(3):
+                    writer.write(LIVE + b"\r\n")
+                    answer = await one_answer(reader)
+                    assert answer.startswith(b"HTTP/1.1 200")
+                    assert (b"connection: close" in answer) == (number == 2)
+                assert await until_closed(reader) == b""
+                writer.close()
+
+    asyncio.run(test())
+
+
+def test_what_was_sent_behind_the_last_request_is_not_answered() -> None:
+    """A client knows by `Connection: close` that it has to ask again (RFC 9112, 9.6)."""
+
+    async def test() -> None:
+        async with serving(requests_per_connection=2) as (_, connect):
+            reader, writer = await connect()
+            writer.write((LIVE + b"\r\n") * 3)
+            data = await until_closed(reader)
+            assert data.count(b"HTTP/1.1 200") == 2
+            assert data.count(b"connection: close") == 1
+            writer.close()
+
+    asyncio.run(test())
