@@ -7,15 +7,19 @@ Exit status: 0 done, 1 it could not be done, 2 a mistake on the command line or 
 
 import sys
 
-import tyro
+from contracts.environment import environment
 
-from export.options import Options, UsageError
+with environment("export", "export"):
+    import tyro
+
+    from export.options import Options, UsageError
 
 
 def main() -> int:
     """Run the command line; a user's mistake ends in one line on stderr."""
     if sys.argv[1:2] == ["throughput"]:
-        from export import throughput  # noqa: PLC0415
+        with environment("export", "export"):
+            from export import throughput  # noqa: PLC0415
 
         return throughput.main(sys.argv[2:])
     options = tyro.cli(
@@ -26,7 +30,8 @@ def main() -> int:
     try:
         options.check()
         # PyTorch takes seconds to import, which --help and a slip need not wait for.
-        from export import commands  # noqa: PLC0415
+        with environment("export", "export"):
+            from export import commands  # noqa: PLC0415
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

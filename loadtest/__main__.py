@@ -10,15 +10,18 @@ import signal
 import sys
 from collections.abc import Callable
 
-import tyro
+from contracts.environment import environment
 
-from loadtest import results
-from loadtest.bench.programs import bench
-from loadtest.commands import comparison as commands
-from loadtest.commands import models as commands_models
-from loadtest.commands import rulers as commands_rulers
-from loadtest.commands import served as commands_served
-from loadtest.usage import USER_MISTAKES
+with environment("loadtest", "loadtest"):
+    import tyro
+
+    from loadtest import results
+    from loadtest.bench.programs import bench
+    from loadtest.commands import comparison as commands
+    from loadtest.commands import models as commands_models
+    from loadtest.commands import rulers as commands_rulers
+    from loadtest.commands import served as commands_served
+    from loadtest.usage import USER_MISTAKES
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "compare": commands.compare,

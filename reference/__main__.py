@@ -7,15 +7,19 @@ import os
 import sys
 from collections.abc import Container
 
-import tyro
+from contracts.environment import environment
+
+with environment("reference", "reference"):
+    import tyro
 
 
 def main() -> None:
     """Run the command of the command line; a user's mistake ends in one line and exit code 2."""
     _use_huge_pages()
-    from reference import commands  # noqa: PLC0415  JAX allocates from its import on
-    from reference.recipes import RECIPES  # noqa: PLC0415
-    from reference.stopping import Stopped  # noqa: PLC0415
+    with environment("reference", "reference"):
+        from reference import commands  # noqa: PLC0415  JAX allocates from its import on
+        from reference.recipes import RECIPES  # noqa: PLC0415
+        from reference.stopping import Stopped  # noqa: PLC0415
 
     handler = logging.StreamHandler()
     handler.addFilter(_is_wanted)

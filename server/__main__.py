@@ -15,18 +15,21 @@ import sys
 # gRPC would log a warning whenever a local Triton is started; that child calls no gRPC of ours.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from server import client, similar
-from server.local_triton.repository import check_repository
-from server.local_triton.supervisor import LocalTriton, LocalTritonError
-from server.observability import logs
-from server.process import gateway
-from server.process.event_loop import new_event_loop, stop_on_signals
-from server.process.listeners import ListenError, Listeners, listening, url_of
-from server.process.uvicorn_parts import UnsupportedUvicornError, http_protocol
-from server.process.workers import Workers, WorkersError, quiet
-from server.settings import Settings, SettingsError, read
-from server.web import api_keys as keys
-from server.web import default_model
+from contracts.environment import environment
+
+with environment("serve", "server"):
+    from server import client, similar
+    from server.local_triton.repository import check_repository
+    from server.local_triton.supervisor import LocalTriton, LocalTritonError
+    from server.observability import logs
+    from server.process import gateway
+    from server.process.event_loop import new_event_loop, stop_on_signals
+    from server.process.listeners import ListenError, Listeners, listening, url_of
+    from server.process.uvicorn_parts import UnsupportedUvicornError, http_protocol
+    from server.process.workers import Workers, WorkersError, quiet
+    from server.settings import Settings, SettingsError, read
+    from server.web import api_keys as keys
+    from server.web import default_model
 
 logger = logging.getLogger("server")
 

@@ -229,10 +229,17 @@ def _printed(answers: Iterable[Answer]) -> Iterator[Answer]:
 
 
 def status_of(results: Sequence[Answer], options: Ask) -> int:
-    """0 where no result has an error, 2 where none was even asked for, else 1."""
+    """0 where no result has an error, 2 where none was even asked for, else 1.
+
+    Says how a gateway is started where none is there.
+    """
     failed = [result["error"] for result in results if "error" in result]
     nobody = any(error.startswith(away(options)) for error in failed)
-    return 2 if nobody and len(failed) == len(results) else int(bool(failed))
+    if nobody and len(failed) == len(results):
+        start = "`make serve` or `docker compose up` starts one; --url has another's address"
+        print(f"no gateway at {options.url}: {start}", file=sys.stderr)
+        return 2
+    return int(bool(failed))
 
 
 def away(options: Ask) -> str:

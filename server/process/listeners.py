@@ -5,6 +5,7 @@ that says which address cannot be had.
 """
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from server.settings import Settings
 
 BACKLOG = 2048
+MAIN = "--host and --port"  # the flags of the main address
 
 
 class ListenError(RuntimeError):
@@ -42,7 +44,7 @@ class Listeners:
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[Listeners]:
     """All that the settings ask for. Raises `ListenError`."""
-    made = Listeners(_listen(settings.host, settings.port, "--host and --port"))
+    made = Listeners(_listen(settings.host, settings.port, MAIN))
     try:
         addresses: dict[str, socket.socket] = {}
         for name in ("metrics", "docs"):
@@ -74,7 +76,9 @@ def _listen(host: str, port: int, flags: str) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
+        variable = f", as MIXER_PORT={port + 1} make serve" if flags == MAIN else ""
+        free = variable if error.errno == errno.EADDRINUSE and port < 65535 else ""
         raise ListenError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; "
-            f"choose others with {flags}"
+            f"choose others with {flags}{free}"
         ) from error

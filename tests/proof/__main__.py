@@ -25,8 +25,8 @@ import torch
 
 from contracts.images.decoding import read_file
 from contracts.resizing import ResizeRule
-from tests.stack import running_stack
-from tests.waiting import CHECKOUT
+from tests.stack import running_gateway, running_triton, status
+from tests.waiting import CHECKOUT, wait_for
 
 Scores = npt.NDArray[np.float32]
 SIZE = 224
@@ -152,7 +152,16 @@ def prove(folder: Path, work: Path, *, precisions: Sequence[str] = ("fp16", "int
     for number, (what, flags) in enumerate(WRONG.items()):
         models[f"wrong{number}"] = (f"HTTP, wrong: {what}", flags)
     printed = {name: export(onnx, name, repository, *flags) for name, (_, flags) in models.items()}
-    with running_stack(repository, work / "log", "fp32") as (_, gateway):
+    with (
+        running_triton(repository) as triton,
+        running_gateway(
+            work / "log",
+            *("--triton-url", triton.grpc_url, "--default-model", "fp32"),
+            ready=False,
+        ) as gateway,
+    ):
+        # A Triton with so many models takes its time where other programs have the cores.
+        wait_for(lambda: status(f"{gateway.url}/readyz") == 200, 300, "a ready gateway")
         for name, (what, _) in models.items():
             rows.append((what, over_http(gateway.url, name, paths), printed[name]))
     return [(what, found, np.array(list(photos.values())), said) for what, found, said in rows]

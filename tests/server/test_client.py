@@ -95,6 +95,7 @@ def test_a_key_is_taken_from_the_environment(guarded: Guarded, images: Path) -> 
         (["x.jpg", "--url", "localhost:8000"], 2, "should be an address such as http://"),
         (["x.jpg", "--top-k", "0"], 2, "greater than or equal to 1"),
         (["README.md", "--url", "http://127.0.0.1:9"], 2, "http://127.0.0.1:9 does not answer"),
+        (["README.md", "--url", "http://127.0.0.1:9"], 2, "`make serve` or `docker compose up`"),
         ([], 2, "required: IMAGES"),
     ],
 )

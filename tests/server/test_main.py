@@ -60,10 +60,11 @@ def test_a_taken_port_and_an_unknown_host_end_with_1() -> None:
         done = run("--port", port)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
-    assert "--port" in done.stderr
+    assert f"--port, as MIXER_PORT={int(port) + 1} make serve" in done.stderr
     done = run("--host", "192.0.2.1")
     assert done.returncode == 1
     assert "cannot listen on 192.0.2.1" in done.stderr
+    assert "MIXER_PORT" not in done.stderr
 
 
 def test_an_unusable_repository_ends_with_1(tmp_path: Path) -> None:
