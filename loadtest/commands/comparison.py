@@ -15,11 +15,12 @@ from loadtest.load import sample_images
 from loadtest.machine import conditions
 from loadtest.machine.disturbance import FOREIGN_LIMIT
 from loadtest.progress import note, show, step
-from loadtest.report import pages, tables, verdict
+from loadtest.report import pages, studies, tables, verdict
 from loadtest.servers import stack
 from loadtest.usage import DISTURBED, UsageError, check_positive, check_some, models_folder
 
 COMMITTED = Path("docs/results")
+STUDY = Path("reference/trained/study")
 
 
 def compare(
@@ -126,6 +127,7 @@ def compare(
 def report(
     results_in: tyro.conf.Positional[tuple[Path, ...]] = (COMMITTED,),
     *,
+    study: Path = STUDY,
     markdown: Path = Path("docs/results.md"),
     html: Path | None = None,
 ) -> int:
@@ -133,11 +135,12 @@ def report(
 
     Args:
         results_in: Result files, or folders of them.
+        study: A folder of `python -m reference study`: accuracy of the families by their data.
         markdown: The page; its plots go into a folder beside it.
         html: One file with everything in it.
     """
     found = results.read_all(results_in)
-    pages.write(found, markdown, html)
+    pages.write(found, markdown, html, studies.read(study))
     print(f"{markdown}: {len(found)} results" + (f"; {html}" if html else ""))
     return 0
 

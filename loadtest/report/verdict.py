@@ -62,7 +62,7 @@ def rate_interval(point: Point) -> tuple[float, float, float]:
         return mean, mean, mean
     spread = (sum((rate - mean) ** 2 for rate in rates) / (len(rates) - 1)) ** 0.5
     half = t_quantile(len(rates) - 1) * spread / len(rates) ** 0.5
-    return mean, mean - half, mean + half
+    return mean, max(0.0, mean - half), mean + half
 
 
 def level(point: Point | None, wanted: float) -> Percentile | None:
