@@ -119,7 +119,25 @@ def _data(evidence: Evidence) -> Found:
     mine = studies.difference(gains["mixer"])
     shares = sorted({p.share for p in evidence.trained if p.family == "mixer"})
     text = f"From {shares[0]:.0%} to {shares[-1]:.0%} of CIFAR-10 Mixer gains {mine.text()}"
-    return ("yes, at this scale" if mine.low > 0 else "no"), text
+    text += _budget(evidence.trained, "mixer")
+    if not _repeated(evidence.trained, "mixer"):
+        return NOT_SHOWN, f"{text}. One seed alone carries no conclusion"
+    return ("yes, at this scale" if mine.low > 0 else "not at this budget"), text
+
+
+def _ends(trained: Sequence[studies.Trained], family: str) -> list[studies.Trained]:
+    mine = sorted((p for p in trained if p.family == family), key=lambda p: p.share)
+    return [mine[0], mine[-1]]
+
+
+def _repeated(trained: Sequence[studies.Trained], *families: str) -> bool:
+    """Whether the points that a conclusion rests on have been trained more than once."""
+    return all(point.seeds > 1 for family in families for point in _ends(trained, family))
+
+
+def _budget(trained: Sequence[studies.Trained], family: str) -> str:
+    most = _ends(trained, family)[1]
+    return f"; each network saw as many images as {most.epochs:.1f} epochs of all of them have"
 
 
 def _overfits(evidence: Evidence) -> Found:
@@ -133,7 +151,9 @@ def _overfits(evidence: Evidence) -> Found:
     text = (
         f"Mixer loses {100 * least.gap:.1f} points from training to test images with the least "
         f"data and {100 * most.gap:.1f} with the most; its gain is {faster.text()} that of ViT"
-    )
+    ) + _budget(evidence.trained, "mixer")
+    if not _repeated(evidence.trained, "mixer", "vit"):
+        return NOT_SHOWN, f"{text}. One seed alone carries no conclusion"
     overfits = least.gap > most.gap
     if overfits and faster.low > 0:
         return "yes, at this scale", text

@@ -28,6 +28,7 @@ class Trained:
     family: str
     share: float
     images: int
+    epochs: float  # of these images
     seeds: int
     right: npt.NDArray[np.float64]  # [test images]: the share of the seeds that were right
     train_accuracy: float
@@ -59,6 +60,7 @@ def read(folder: Path) -> list[Trained]:
                     family,
                     share,
                     runs[0]["images"],
+                    runs[0]["epochs"],
                     len(runs),
                     right,
                     float(np.mean([run["train_accuracy"] for run in runs])),

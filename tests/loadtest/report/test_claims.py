@@ -2,9 +2,12 @@
 
 from collections import Counter
 
+import numpy as np
 import onnx
+import pytest
 
 from loadtest.report import claims
+from loadtest.report.studies import Trained
 from tests.waiting import CHECKOUT
 
 # Matrix products, scalar non-linearities, what moves numbers, and the mean over tokens.
@@ -25,3 +28,28 @@ def test_a_mixer_needs_neither_convolution_nor_attention() -> None:
 
 def test_every_claim_has_a_check() -> None:
     assert len({claim for claim, _ in claims.CLAIMS}) == len(claims.CLAIMS) == 11
+
+
+def trained(family: str, share: float, accuracy: float, seeds: int) -> Trained:
+    """Of 1,000 test images the first ones are right."""
+    right = (np.arange(1000) < 1000 * accuracy).astype(float)
+    return Trained(family, share, int(48_000 * share), 1.3 / share, seeds, right, 0.9, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "seeds", "expected"),
+    [
+        (0.8, 2, "yes, at this scale"),
+        (0.5, 2, "not at this budget"),
+        (0.8, 1, "not shown here"),
+    ],
+)
+def test_what_more_data_brings_is_told_from_two_seeds(
+    accuracy: float, seeds: int, expected: str
+) -> None:
+    points = [trained("mixer", 0.1, 0.5, 2), trained("mixer", 1.0, accuracy, seeds)]
+    evidence = claims.Evidence([], [], points, [])
+    checks = dict(claims.CLAIMS)
+    finding, text = checks["More training data helps Mixer markedly"](evidence)
+    assert finding == expected
+    assert "1.3 epochs of all" in text
