@@ -29,7 +29,7 @@ def main() -> int:
     )
     try:
         options.check()
-        # PyTorch takes seconds to import, which --help and a slip need not wait for.
+        # PyTorch takes seconds to import; --help and a mistake on the command line come first.
         with environment("export", "export"):
             from export import commands  # noqa: PLC0415
     except UsageError as error:

@@ -37,7 +37,7 @@ def onnxruntime_config(spec: ModelSpec) -> str:
     """`config.pbtxt`: ONNX Runtime, on the GPU where Triton has one, else on the CPU."""
     config = _contract(spec)
     config.backend, config.default_model_filename = "onnxruntime", ONNX_PATH.name
-    # Triton's default is two instances on a CPU, which would fight for the same cores.
+    # Triton's default is two instances on a CPU, which would compete for the same cores.
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO)
     _add_warmup(config, spec, [1])
     _add_parameters(config, spec.parameters | _threads(spec))

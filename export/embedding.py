@@ -2,8 +2,8 @@
 
 In: a graph inside the contract, whose output `logits` is FP32 [N, K]. Out: the same graph, perhaps
 with the output `embedding`, FP32 [N, D]. The head is the last product with constant weights, D × K,
-and nothing but a bias and changes of shape may lie between it and the logits. Of a graph that ends
-otherwise nothing is said. The output adds no node and no work: the value is computed anyway.
+and nothing but a bias and changes of shape may lie between it and the logits. A graph that ends
+otherwise gets no such output. The output adds no node and no work: the value is computed anyway.
 """
 
 import onnx_ir as ir

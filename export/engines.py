@@ -111,7 +111,7 @@ def cached_engine(edition: Edition, source: Source) -> tuple[bytes, bool]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that nobody ever sees half of."""
+    """Write a file that appears whole or not at all."""
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:

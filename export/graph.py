@@ -97,7 +97,7 @@ def save_graph(model: ir.Model, path: Path) -> None:
 def open_graph(path: Path) -> onnxruntime.InferenceSession:
     """ONNX Runtime on this machine's CPU."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; its warnings speak to ONNX Runtime's developers
+    options.log_severity_level = 3  # errors: its warnings are for ONNX Runtime's developers
     # Waiting threads would keep the cores from PyTorch, which takes turns with this.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -155,7 +155,7 @@ def _strip(model: ir.Model) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes on its own internals from the user; errors are exceptions."""
+    """Hide what the exporter logs about its own internals; errors are exceptions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -94,7 +94,7 @@ class _Casts:
 
 
 def _head(model: ir.Model) -> set[ir.Node]:
-    """The nodes after the pooling: on a few numbers per image, and the answer's precision."""
+    """The nodes after the pooling: they compute few numbers, and decide the answer's precision."""
     found: set[ir.Node] = set()
     ahead = [value for value in model.graph.outputs if value.name in (LOGITS, PROBABILITIES)]
     while ahead:

@@ -23,7 +23,7 @@ from export.progress import track
 from export.quantization import activations, part_biases, quantize
 
 # The share of images whose first class must stay the same. Rounding to 11 bits moves hardly
-# anything; to 8 bits it decides between classes that were as good as equal.
+# anything; to 8 bits it decides between classes that were nearly equal.
 GATES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
 VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 # More images than this cost time and change nothing; fewer tell nothing.
@@ -40,7 +40,7 @@ class GateError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """uint8 [N, H, W, 3], shared out: nothing is judged on what it was calibrated with."""
+    """Images uint8 [N, H, W, 3] in two groups: none is used for both."""
 
     calibration: Pixels
     held_back: Pixels

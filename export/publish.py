@@ -1,9 +1,9 @@
 """Publishing: a model folder appears in the repository whole, or not at all.
 
-In: a repository, a name and a function's worth of work that fills a folder. Out: `repository/NAME`.
+In: a repository, a name and a block of code that fills a folder. Out: `repository/NAME`.
 The folder is built outside the repository, since Triton takes every folder in there for a
-model, and then put in place by one rename. Killed at any moment, either the old model lies there
-or the new one. What a killed export leaves beside the repository, the next one removes.
+model, and then put in place by one rename. Whenever the process is killed, either the old model or
+the new one is there. What a killed export leaves beside the repository, the next one removes.
 """
 
 import contextlib

@@ -58,9 +58,8 @@ def _recipe(known: Container[str]) -> str:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Everything but JAX's looking for a TPU in vain, where no library for one is installed.
-
-    It says so at the level INFO, in words that alarm.
+    """A filter that drops one message: JAX found no TPU, where no library for one is installed. JAX
+    logs it at the level INFO, in alarming words.
     """
     text = record.getMessage()
     in_vain = "Unable to initialize backend 'tpu'" in text and "Failed to open libtpu.so" in text

@@ -1,7 +1,8 @@
 """Augmentation of a batch and normalisation, inside the compiled training step.
 
 In: uint8 images [N, H, W, 3], float32 targets [N, K] and a random key. Out: float32 images in [-1,
-1] and targets. All luck comes from the key alone, so a resumed run sees what an unbroken run would
+1] and targets. All randomness comes from the key alone, so a resumed run sees what an unbroken run
+would
 have seen, on any number of devices.
 """
 

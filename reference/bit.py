@@ -80,7 +80,7 @@ class Head(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Everything: its scope is called `resnet` in the published files."""
+    """The whole network, in the scope `resnet` of the published files."""
 
     config: BiTSizes
     num_classes: int

@@ -1,8 +1,8 @@
 """The forward pass as it is timed and compiled for other machines.
 
 In: a variant, an image size, a precision and a set of devices. Out: a jitted function, the shapes
-of what it takes, and its floating point operations. Pixels come as uint8 and probabilities go, as
-in serving.
+of what it takes, and its floating point operations. It takes uint8 pixels and returns
+probabilities, as in serving.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""How far a network's answers are from what they should be.
+"""The losses: how far a network's answers are from the right ones.
 
 In: float32 logits [N, K] and targets: shares [N, K] of the classes, or a teacher's logits [N, K].
 Out: a float32 scalar, the mean over the N examples. The arithmetic is big_vision's (utils.py at

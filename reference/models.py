@@ -1,4 +1,4 @@
-"""The three families behind one door: every variant by name, every checkpoint by its content.
+"""The three families by one interface: every variant by name, every checkpoint by its content.
 
 In: a variant's name, or an `.npz` file as Google publishes it for Mixer, ViT and BiT. Out: a Flax
 module and, from a file, its parameters. A checkpoint says what it is: family and sizes are read off

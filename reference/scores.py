@@ -1,4 +1,4 @@
-"""What a classifier's probabilities say about it.
+"""A classifier's scores, computed from its probabilities.
 
 In: probabilities [N, K] and labels [N]. Out: accuracy with an interval, calibration, confusion.
 """

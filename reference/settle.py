@@ -1,4 +1,4 @@
-"""What a configuration leaves open, found out: from the variant, the data, the devices, a record.
+"""Values that a configuration leaves open, found from the variant, data, devices or a record.
 
 In: a `TrainConfig`, and what there is of those. Out: the same with nothing left open.
 """

@@ -102,7 +102,7 @@ class States:
         self._manager.save(step, args=arguments, metrics={"accuracy": top1}, force=True)
 
     def preempted(self, step: int) -> bool:
-        """Whether the machine of one of several processes is to be taken away, as all agree."""
+        """Whether a machine of the run will be preempted; every process gets the same answer."""
         return bool(self._manager.reached_preemption(step))
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 
-class Stopped(Exception):  # noqa: N818  no error: all went as it should
+class Stopped(Exception):  # noqa: N818 - not an error: the run ended as asked
     """A run was ended by a signal; its text says what to do next."""
 
     def __init__(self, text: str, number: int) -> None:

@@ -100,7 +100,8 @@ class Study:
         jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
         for family in FAMILIES:
             self._tune(family)
-        # The ends first, and all of one seed before the next: so it is soon worth looking at.
+        # The smallest and largest share first, and one seed after the other: early results are
+        # useful.
         shares = sorted(self.plan.shares, key=lambda share: -abs(share - 0.5))
         for seed in range(self.plan.seeds):
             for share in shares:

@@ -1,4 +1,4 @@
-"""What a study came to: a table, a figure, intervals.
+"""The results of a study: a table, a figure, intervals.
 
 In: the `study.json` of `reference.study`, of a whole study or of one that still runs. Out: Markdown
 and a figure. Intervals are 95 % of the bootstrap over the test images, the same images for all

@@ -21,7 +21,8 @@ from reference.config import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Knows the answers; its parameters are given at every call, so that no program holds them."""
+    """Computes a teacher's logits; its parameters come with every call, so no program holds
+    them."""
 
     params: optax.Params  # {} for a teacher that is no network of ours
     num_classes: int

@@ -85,7 +85,7 @@ def _prepare(
     begin = start(config, saved)
     layout = Layout.over(jax.devices())
     everything = _read(begin.config, source, refuse_broken, layout)
-    # Once more, and for good: files that are no images are left out by now.
+    # A second time, and finally: files that are no images have been left out by now.
     validation, batch_size = sizes(begin.config, len(everything), layout.mesh.size)
     config = dataclasses.replace(begin.config, validation=validation, batch_size=batch_size)
     training, held_back = data.split_validation(everything, validation, config.seed)

@@ -42,7 +42,7 @@ def terminated(process: "subprocess.Popen[bytes]") -> Iterator[None]:
 
 @contextlib.contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """The process stands still; if it is ended meanwhile, well and good."""
+    """The process is stopped by SIGSTOP, and continued afterwards if it has not ended."""
     os.kill(pid, signal.SIGSTOP)
     try:
         # Its other threads go on until each of them has seen the signal.

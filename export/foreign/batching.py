@@ -1,8 +1,9 @@
 """Any batch size for a graph that was exported with a fixed one.
 
-In: a wrapped graph whose original insists on one image. Out: the same for any number of images. If
-only the shapes that the exporter wrote down stand in the way, these are freed, and a batch is
-computed at once. Where that is not what the graph computes, a Scan runs it image by image.
+In: a wrapped graph whose original insists on one image. Out: the same for any number of images.
+Where only shapes that the exporter wrote down fix the batch, they become dynamic, and a batch is
+computed at once. Where that would change what the graph computes, a Scan runs the graph image by
+image.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from export.foreign.wrapping import OWN, constant
 
 
 def free_batch(model: ir.Model) -> None:
-    """Let shapes that are written down say "as it comes" where they say one image."""
+    """Make the batch of stated shapes dynamic where it is one image."""
     graph = model.graph
     for node in graph:
         if node.op_type == "Reshape" and node.inputs[1] is not None:

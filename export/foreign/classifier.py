@@ -50,7 +50,7 @@ class OnnxClassifier:
 
 
 class Original:
-    """The graph as it came, fed as its own users feed it."""
+    """The original graph, with the inputs that its own users give it."""
 
     def __init__(self, path: Path, reading: Reading, asked: Asked) -> None:
         options = onnxruntime.SessionOptions()

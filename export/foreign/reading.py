@@ -74,7 +74,7 @@ def load_graph(path: Path) -> ir.Model:
             rewrite(model)
     except GraphError:
         raise
-    except Exception as error:  # a parser of foreign files raises what it likes
+    except Exception as error:  # the parser may raise anything on a broken file
         reason = str(error).partition("\n")[0][:200]
         raise GraphError(
             f"expected an ONNX graph, found {reason or type(error).__name__}"

@@ -1,4 +1,4 @@
-"""What a file of weights says, in whichever library's way: the one place where the ways meet.
+"""What a file of weights says, whichever library wrote it: one reading for all of them.
 
 In: an open file of arrays and what lies beside it. Out: the arrays by their published names, the
 network, and how images are prepared for it. What neither says is asked for, never guessed.

@@ -102,7 +102,8 @@ ARCHITECTURES: dict[str, TimmSettings] = {
     ),
 }
 
-# Arguments of timm's models that names and shapes of arrays show, so that the file itself speaks.
+# Arguments of timm's models that names and shapes of arrays show, so that the file itself states
+# them.
 _VISIBLE = {
     "vit": {
         *("img_size", "patch_size", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "qk_norm"),
@@ -187,7 +188,7 @@ def _with(settings: TimmSettings, argument: str, value: object) -> TimmSettings:
 def _with_pool(settings: TimmSettings, argument: object, noted: object) -> TimmSettings:
     """`argument` is what the model was made with, `noted` what timm noted of the model that it saw.
 
-    timm does not read its own note; but where the two disagree, the configuration is no good.
+    timm does not read its own note; but where the two disagree, the configuration is refused.
     """
     value = noted if argument is None else argument
     if value is None:

@@ -1,4 +1,4 @@
-"""Published weights by name: what there is, and how it comes here, whole and checked.
+"""Published weights by name: which there are, their download, and its check.
 
 In: a name, and the network or what it gave before. Out: a file or folder of weights here.
 """

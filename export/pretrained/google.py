@@ -34,7 +34,7 @@ from export.pretrained.failure import DownloadError, UnreachableError
 from export.progress import console, note
 
 GOOGLE = "https://storage.googleapis.com"
-# Attempts in a row that bring nothing.
+# Attempts in a row that receive nothing.
 ATTEMPTS = 4
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 _PIECE = 1 << 20

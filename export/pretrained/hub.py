@@ -36,7 +36,7 @@ from export.options import UsageError
 from export.pretrained.failure import DownloadError, UnreachableError
 from export.progress import note, step
 
-# Each of its retries would be a line.
+# It would log a line for each retry.
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
@@ -88,7 +88,7 @@ def _fetch(repository: str, file: str, revision: str) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise DownloadError(
-            f"{url}: the hub has no {repository}, or not for you: HF_TOKEN"
+            f"{url}: the hub has no {repository}, or you may not read it: set HF_TOKEN"
         ) from None
     except RevisionNotFoundError:
         raise DownloadError(f"{url}: {repository} has no revision {revision!r}") from None

@@ -1,4 +1,4 @@
-"""Whether one client can take the gateway from another.
+"""Whether one client can keep another from being served.
 
 In: a photograph, and a folder of files that are expensive to decode. Out: how many photographs of a
 user were answered in time beside an attacker that sends those files, each in turn, and hangs up

@@ -44,7 +44,7 @@ class Balancer:
         self._turns = itertools.count()
 
     async def watch(self) -> None:
-        """Ask each for its /readyz, for ever."""
+        """Ask each for its /readyz, until it is cancelled."""
         while True:
             asked = (
                 asyncio.to_thread(get, f"{server.url}/readyz", 1.0) for server in self._gateways

@@ -1,4 +1,4 @@
-"""Whether a gateway keeps what it should have given back.
+"""Whether a gateway leaks memory, descriptors, threads or tasks.
 
 In: an image. Out: the peak, then for each minute at a share of it what the gateway and its Triton
 hold: memory, descriptors, threads, tasks of the event loop. It starts both. Each minute begins with

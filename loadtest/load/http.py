@@ -1,4 +1,4 @@
-"""HTTP/1.1 over kept connections, as cheap as Python can make it.
+"""HTTP/1.1 over kept connections, with as little CPU as Python allows.
 
 In: the address of a server, requests as ready-made bytes. Out: responses. The load comes from the
 machine that is measured, so what this client takes is missing there: a request costs it a tenth of

@@ -72,7 +72,7 @@ class Engine(Protocol):
 
     @abstractmethod
     async def watch(self) -> None:
-        """Keep the models up to date, for ever."""
+        """Keep the models up to date, until it is cancelled."""
 
     @abstractmethod
     async def close(self, patience: float) -> None:

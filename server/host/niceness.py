@@ -1,7 +1,7 @@
-"""The priority of the threads that compute, below that of the event loop that takes requests in.
+"""The priority of threads that compute, below that of the event loop that accepts requests.
 
-In: a thread that calls `give_way`. Out: where cores are scarce the event loop goes first, so that a
-refusal comes at once.
+In: a thread that calls `lower_priority`. Out: where cores are scarce the event loop goes first, so
+that a refusal comes at once.
 """
 
 import os
@@ -13,8 +13,8 @@ import threading
 NICENESS = 10
 
 
-def give_way() -> None:
-    """Let others go before the calling thread when cores are scarce; Linux alone can.
+def lower_priority() -> None:
+    """Lower the priority of the calling thread; only Linux can.
 
     There each thread has its own niceness (sched(7)), elsewhere only the process.
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-# Interfaces that nobody needs, and of which several releases had holes.
+# Interfaces that are not needed, and that had security holes in several releases.
 RISKY = ("shared-memory", "trace", "logging")
 LOADING = ("model-repository",)  # also how models are listed
 ALL = ("health", "metadata", "inference", "model-config", *LOADING, "statistics", *RISKY)

@@ -18,7 +18,7 @@ BUSY_SERVER_S = 30.0  # Triton's HTTP answers within milliseconds whatever its m
 BUSY_MODEL_S = 120.0
 # A stub that waits looks for its parent three times a second: some hundred microseconds of CPU.
 MOMENT_S = 0.02  # of CPU, two ticks of the kernel's clock
-# A pause of the one who watches, longer than this, is nobody's silence.
+# After a longer pause of the supervisor itself, silence of the others means nothing.
 STEP_S = 1.0
 
 

@@ -129,7 +129,7 @@ class TritonProcess:
         """Wait until tritonserver dies or `other` is done; whether it died first."""
         died = asyncio.Event()
         # Not `wait` of the process: that ends only when nobody holds its output any more, and a
-        # stub may wait for ever for a lock that tritonserver held when it was killed.
+        # stub may wait without end for a lock that tritonserver held when it was killed.
         with set_when_one_dies(died, [self.pid]):
             dead, done = asyncio.create_task(died.wait()), asyncio.create_task(other)
             try:

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from contracts.resizing import ResizeRule
-from server.host.niceness import give_way
+from server.host.niceness import lower_priority
 from server.observability import metrics
 from server.problems import (
     DecodingStuck,
@@ -62,7 +62,7 @@ class Decoding:
         """`threads` is how many images each lane decodes at once; `memory` is in bytes."""
         self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(
-            threads, thread_name_prefix="decode", initializer=give_way
+            threads, thread_name_prefix="decode", initializer=lower_priority
         )
         # A thread may always begin: what all of them may take is set aside.
         self._thread_bytes = min(cost.THREAD_BYTES, memory // (THREADS_SHARE * threads))
@@ -148,7 +148,7 @@ class Decoding:
         return None
 
     async def watch(self) -> None:
-        """Tell the metrics what waits, for ever."""
+        """Tell the metrics what waits, until it is cancelled."""
         while True:
             lanes = (self._small, self._large)
             metrics.decode_oldest.set(self.oldest)

@@ -70,7 +70,7 @@ class KeyFile:
         return found
 
     async def watch(self) -> None:
-        """Read the file again when it changes, for ever; off the event loop: a disk may be slow."""
+        """Read the file again when it changes, off the event loop: a disk may be slow."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await asyncio.to_thread(self.refresh)

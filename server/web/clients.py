@@ -1,4 +1,4 @@
-"""Who a request is from, so that no client takes the server from the others.
+"""Which client a request is from, so that each client gets its share.
 
 In: the ASGI scope. Out: the client's name: that of its API key, else its address. The address is
 the connection's, unless that is a trusted proxy's: then the last one in `X-Forwarded-For` that is

@@ -19,7 +19,7 @@ from server.web.connection_limits import ConnectionLimits
 from server.web.framing import Framing
 from server.web.transport import ClientTransport
 
-# Of a body that nobody wanted, what is thrown away to keep the connection.
+# The most of an unwanted body that is read and discarded to keep the connection.
 SMALL_BODY = 2**20
 # How long what still comes is thrown away after the last answer (lingering close). Closing at once
 # would reset the connection, and the client would never see the answer.

@@ -22,7 +22,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
-def test_a_run_without_the_page_ends_well(stack: Stack) -> None:
+def test_a_run_without_the_page_ends_with_status_0(stack: Stack) -> None:
     flags = ("--headless", "--users", "2", "--spawn-rate", "2", "--run-time", "3s")
     command = ("run", "--rm", "--no-TTY", "loadtest", "--host", "http://gateway:8000")
     done = stack.compose(*command, *flags)

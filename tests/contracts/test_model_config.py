@@ -42,7 +42,7 @@ def test_a_value_comes_back_as_it_was(value: str) -> None:
     assert parameters(parse_config(config_text(config))) == {"key": value}
 
 
-def test_comments_are_told_from_what_looks_like_them() -> None:
+def test_comments_are_distinguished_from_what_looks_like_them() -> None:
     text = "# first\nname: 'a # b' # second\n#third\nbackend: \"#\"\n  #   fourth  \n#\n"
     assert comments(text) == ["first", "second", "third", "fourth", ""]
     written = config_text(parse_config(text), comments(text))

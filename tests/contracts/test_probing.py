@@ -35,7 +35,7 @@ def test_a_golden_answer_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert fault_of(probabilities, golden) is None
 
 
-def test_other_weights_are_told_and_rounding_is_not() -> None:
+def test_other_weights_are_reported_and_rounding_is_not() -> None:
     golden = golden_of([0.7, 0.2, 0.1], 8, 8)
     assert fault_of([0.7 - 0.9 * TOLERANCE, 0.2 + 0.9 * TOLERANCE, 0.1], golden) is None
     told = fault_of([0.2, 0.7, 0.1], golden)

@@ -58,7 +58,7 @@ def test_the_gateways_settings() -> None:
     assert GATEWAY["terminationGracePeriodSeconds"] > read().grace
 
 
-def test_what_kserve_adds_to_the_command_reaches_nobody() -> None:
+def test_what_kserve_adds_to_the_command_is_ignored() -> None:
     container: dict[str, Any] = GATEWAY["containers"][0]
     shell, flag, script = container["command"]
     program = shlex.split(script)

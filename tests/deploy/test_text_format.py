@@ -71,7 +71,7 @@ def test_reads_the_files_of_the_shipped_model_as_protobuf_does() -> None:
         ("a: @", "line 1"),
     ],
 )
-def test_what_is_no_text_format_is_told_with_its_line(text: str, where: str) -> None:
+def test_bad_text_format_is_reported_with_its_line(text: str, where: str) -> None:
     with pytest.raises(official.ParseError):
         official.Parse(text, ModelConfig())
     with pytest.raises(TextFormatError, match=where):
@@ -89,6 +89,6 @@ def test_what_is_no_text_format_is_told_with_its_line(text: str, where: str) -> 
         PLAIN.replace("{", ""),
     ],
 )
-def test_a_config_without_sizes_is_told(tmp_path: Path, text: str) -> None:
+def test_a_config_without_sizes_is_reported(tmp_path: Path, text: str) -> None:
     with pytest.raises(EngineError, match=r"tensorrt\.pbtxt does not declare"):
         trtexec_flags(model_of(tmp_path, text), Path("plan"))

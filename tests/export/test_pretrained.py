@@ -195,9 +195,7 @@ def test_killed_in_the_middle_the_next_run_has_the_right_file_from_the_hub(
     assert not list(blobs.glob("*.incomplete"))
 
 
-def test_killed_in_the_middle_a_file_of_googles_goes_on_where_it_ended(
-    machine: Machine, weights: Weights
-) -> None:
+def test_a_killed_download_from_google_is_resumed(machine: Machine, weights: Weights) -> None:
     content = weights.google[GOOGLE] = os.urandom(3_000_000)
     weights.hold_after = 2_500_000
     with machine.start("-c", FETCH_GOOGLE.format(GOOGLE)) as process:
@@ -216,9 +214,7 @@ def test_killed_in_the_middle_a_file_of_googles_goes_on_where_it_ended(
     assert not part.exists()
 
 
-def test_a_connection_that_breaks_goes_on_in_the_same_run(
-    machine: Machine, weights: Weights
-) -> None:
+def test_a_broken_connection_is_resumed_in_the_same_run(machine: Machine, weights: Weights) -> None:
     content = weights.google[GOOGLE] = os.urandom(3_000_000)
     weights.break_after = 2_000_000
     assert machine.fetch(FETCH_GOOGLE, GOOGLE).read_bytes() == content
@@ -300,7 +296,7 @@ def test_without_a_network_one_sentence_has_the_address_and_the_flag(
 
 def test_what_the_hub_does_not_have_is_said(machine: Machine, weights: Weights) -> None:
     absent = machine.refused(FETCH_HUB, "absent")
-    assert "the hub has no timm/absent, or not for you: HF_TOKEN" in absent
+    assert "the hub has no timm/absent, or you may not read it: set HF_TOKEN" in absent
     del weights.hub[f"timm/{HUB}/model.safetensors"]
     said = machine.refused(FETCH_HUB, HUB)
     assert said.endswith("is there, but has no such file; pickled weights are never loaded")

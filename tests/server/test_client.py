@@ -65,7 +65,7 @@ def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, image
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_is_looked_through_and_a_slip_in_a_variable_is_told(
+def test_a_folder_is_walked_and_a_mistake_in_a_variable_is_reported(
     gateway: Gateway, images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "deep/er").mkdir(parents=True)

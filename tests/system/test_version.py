@@ -30,7 +30,7 @@ def test_it_is_a_version() -> None:
         ("docs/scaling.md", r"docker push \$IMAGES/\$part:(\S+)$"),
     ],
 )
-def test_who_repeats_it_says_the_same(file: str, pattern: str) -> None:
+def test_a_repetition_says_the_same(file: str, pattern: str) -> None:
     found = re.findall(pattern, (CHECKOUT / file).read_text(), re.MULTILINE)
     assert set(found) == {__version__}
 

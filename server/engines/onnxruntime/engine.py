@@ -149,7 +149,7 @@ class OnnxRuntime(Engine):
         return await problem_of(loaded.model, infer, answers_others)
 
     async def watch(self) -> None:
-        """As `Engine.watch`: load what is there, and what changes, for ever."""
+        """As `Engine.watch`: load what is there, and what changes, until it is cancelled."""
         logger.info(
             "ONNX Runtime %s computes in this process, without Triton", onnxruntime.__version__
         )

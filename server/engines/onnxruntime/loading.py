@@ -35,7 +35,7 @@ from server.engines.contract import (
 from server.engines.model import Model, Probabilities, check_distribution, probe_image
 from server.engines.onnxruntime.folders import served_version
 from server.engines.onnxruntime.session import ChangedError, SessionError, open_session
-from server.host.niceness import give_way
+from server.host.niceness import lower_priority
 from server.problems import ContractBroken
 
 BACKEND, PLATFORM = "onnxruntime", "onnxruntime_onnx"
@@ -82,7 +82,7 @@ def load(folder: Path) -> Loaded:
         raise LoadError(reason)
     instances = instances_of(config)
     # The threads of a session have the priority of the one that opens it.
-    threads = ThreadPoolExecutor(instances, f"{name}", initializer=give_way)
+    threads = ThreadPoolExecutor(instances, f"{name}", initializer=lower_priority)
     try:
         session = threads.submit(_open, config, folder, str(version)).result()
         model = threads.submit(_read, name, str(version), config, folder, session).result()

@@ -94,7 +94,7 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options.execution_mode = onnxruntime.ExecutionMode(number("execution_mode", 0, most=1))
     options.enable_cpu_mem_arena = number("enable_mem_arena", 1, most=1) == 1
     options.enable_mem_pattern = number("enable_mem_pattern", 1, most=1) == 1
-    # Idle threads that spin, ONNX Runtime's default, take the CPU from whoever takes requests in.
+    # Idle threads that spin, ONNX Runtime's default, take the CPU from whoever accepts requests.
     for key, value in ({SPINNING: "0"} | parameters).items():
         if key.startswith("session."):
             options.add_session_config_entry(key, value)

@@ -46,7 +46,7 @@ QUESTION_TIMEOUT = 3.0
 FIRST_INFERENCE_TIMEOUT = 120.0
 # One that has not been there from the beginning may be starting.
 START_SECONDS = 5.0
-# Nobody waits in vain for a model that answered others so lately.
+# A model that answered other calls so recently does not hang.
 RECENT_SECONDS = 1.0
 
 Index = frozenset[tuple[str, str, str, str]]
@@ -88,7 +88,7 @@ class Catalogue:
         return silent < max(RECENT_SECONDS, patience)
 
     async def watch(self) -> None:
-        """Keep the list up to date, for ever."""
+        """Keep the list up to date, until it is cancelled."""
         while True:
             self._poll_at_once.clear()
             try:

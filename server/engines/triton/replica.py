@@ -39,7 +39,7 @@ class Replica:
         self.catalogue = Catalogue(client, average_batch, changed)
         self.pending = 0  # calls under way
         # Images so far. The start differs between gateways: were it the same, all of them would
-        # send to the same Triton at the same time, for ever.
+        # send to the same Triton at the same time, always.
         self.assigned = secrets.randbelow(2**32) / 2**32
         self._breakers: dict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
         self._changed = changed

@@ -68,7 +68,7 @@ class Result:
 def main() -> None:
     """Say how fast this machine is, then answer every job."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    _give_way()
+    _lower_priority()
     send(sink, {"speed": speed()})
     while (found := receive(source)) is not None:
         header, data = found
@@ -153,7 +153,7 @@ def _mapped() -> int | None:
     return None
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which closes the pipe
     # Ignored or blocked, as a program that starts the gateway may leave it, it would end nothing.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)

@@ -48,7 +48,7 @@ def test_the_refusal_says_what_it_is(case: Case) -> None:
     assert not UNSPEAKABLE.search(str(caught.value))
 
 
-def test_what_is_no_image_is_told_by_its_type() -> None:
+def test_what_is_no_image_is_named_by_its_type() -> None:
     for case in strangers.named():
         if not is_read(case):
             with pytest.raises(UnsupportedTypeError):

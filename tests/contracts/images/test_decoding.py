@@ -142,7 +142,7 @@ PNG = photo(1, 320, 240, "PNG")
         pytest.param(b"GIF89a" + b"\0" * 60, UnreadableImageError, "", id="GIF of zeros"),
     ],
 )
-def test_what_is_no_image_is_told_apart(
+def test_what_is_no_image_is_recognised(
     data: bytes, problem: type[ImageError], message: str
 ) -> None:
     with pytest.raises(problem) as caught:

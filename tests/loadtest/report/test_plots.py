@@ -64,7 +64,7 @@ def test_a_family_has_its_colours_wherever_it_appears() -> None:
     assert len({look.colour for look in other.values()}) == 4
 
 
-def test_colours_are_told_apart_on_both_papers() -> None:
+def test_colours_differ_on_both_backgrounds() -> None:
     """Contrast of at least 3 with white and with black, as WCAG 2 asks of graphics."""
 
     def luminance(colour: str) -> float:

@@ -146,7 +146,7 @@ def test_windows_agree_within_a_tenth() -> None:
     assert not agree([100, 0, 100])
 
 
-def test_a_drift_is_told_from_noise() -> None:
+def test_a_drift_is_distinguished_from_noise() -> None:
     slower = drift([100 * 0.97**n for n in range(8)])
     assert slower is not None
     assert slower.excludes(1)

@@ -177,7 +177,9 @@ def test_each_model_is_served_or_said_why_not(make: Callable[[], Engine]) -> Non
     on(make, use)
 
 
-def test_an_unknown_model_is_told_with_those_that_there_are(make: Callable[[], Engine]) -> None:
+def test_an_unknown_model_is_refused_with_the_names_of_the_known(
+    make: Callable[[], Engine],
+) -> None:
     async def use(engine: Engine) -> None:
         with pytest.raises(UnknownModel, match=r"no model 'none'; there are: .*plain"):
             engine.get("none")
@@ -241,7 +243,7 @@ def test_images_of_another_size_are_refused(make: Callable[[], Engine]) -> None:
     on(make, use)
 
 
-def test_a_deadline_that_is_over_is_told(make: Callable[[], Engine]) -> None:
+def test_a_passed_deadline_is_reported(make: Callable[[], Engine]) -> None:
     async def use(engine: Engine) -> None:
         with pytest.raises(DeadlinePassed):
             await engine.infer(engine.get(DEFAULT_MODEL), images(32), 1e-4)

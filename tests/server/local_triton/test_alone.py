@@ -74,7 +74,7 @@ def alone(model_repository: Path, tmp_path: Path) -> Iterator[Alone]:
         yield running
 
 
-def test_a_model_that_hangs_is_told_and_mended(alone: Alone) -> None:
+def test_a_model_that_hangs_is_reported_and_restarted(alone: Alone) -> None:
     stubs = alone.stubs()
     with contextlib.ExitStack() as all_of_them:
         for stub in stubs:
@@ -101,7 +101,7 @@ def test_its_http_is_open_on_loopback(alone: Alone) -> None:
     assert status(closed) == 403
 
 
-def test_nobody_listening_is_told() -> None:
+def test_nobody_listening_is_reported() -> None:
     assert "the supervisor of Triton does not answer" in health_of(free_port())
 
 

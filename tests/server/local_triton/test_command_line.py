@@ -87,7 +87,7 @@ def test_every_start_has_another_key() -> None:
         ("GET", "/v2/logging"),
     ],
 )
-def test_http_answers_nobody_who_has_no_key(triton: LocalTriton, method: str, path: str) -> None:
+def test_http_needs_a_key(triton: LocalTriton, method: str, path: str) -> None:
     url = f"http://127.0.0.1:{triton.http_port}{path}"
     answer = httpx.request(method, url, content=b"{}", trust_env=False)
     assert answer.status_code == 403, answer.text

@@ -108,7 +108,7 @@ def test_where_the_cpu_time_is_unknown_time_alone_decides() -> None:
 
 
 @pytest.mark.parametrize("pause", [60.0, 3600.0])
-def test_a_pause_of_the_one_who_watches_is_nobodys_silence(pause: float) -> None:
+def test_a_pause_of_the_supervisor_is_no_hang(pause: float) -> None:
     scene = Scene()
     scene.model.silent_since = scene.now
     assert not scene.tick()

@@ -38,7 +38,7 @@ def test_sends_and_reads_whole_messages() -> None:
     assert {b"Host: 127.0.0.1", b"Content-Length: 4", b"Key: k"} <= set(head.split(b"\r\n"))
 
 
-def test_an_error_is_told_in_tritons_words() -> None:
+def test_an_error_is_reported_in_tritons_words() -> None:
     body = b'{"error": "no such model"}'
     answer, _ = ask(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     with pytest.raises(ExchangeError, match="404: no such model"):

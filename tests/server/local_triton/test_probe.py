@@ -95,7 +95,7 @@ def executions(triton: LocalTriton, model: str) -> int:
         return int(client.get_inference_statistics(model).model_stats[0].execution_count)
 
 
-def test_what_does_not_load_is_told(repository: Path) -> None:
+def test_a_model_that_does_not_load_is_reported(repository: Path) -> None:
     async def check(prober: Prober) -> None:
         with pytest.raises(LocalTritonError, match=r"Triton does not load it: .*not allowed"):
             await prober.load("good")
@@ -104,7 +104,7 @@ def test_what_does_not_load_is_told(repository: Path) -> None:
         probing(triton, repository, check)
 
 
-def test_a_spoilt_golden_answer_is_told(repository: Path) -> None:
+def test_a_wrong_golden_answer_is_reported(repository: Path) -> None:
     (repository / "good/golden.json").write_text("[]")
 
     async def check(prober: Prober) -> None:

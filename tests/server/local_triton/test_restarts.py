@@ -190,7 +190,7 @@ def test_a_slow_model_is_let_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (triton.pid, triton.restarts) == (pid, {})
 
 
-def test_problems_are_told_by_model(tmp_path: Path) -> None:
+def test_problems_are_reported_by_model(tmp_path: Path) -> None:
     tiny_models.publish(tmp_path, "good")
     broken = tiny_models.publish(tmp_path, "broken")
     (broken / tiny_models.MODEL_FILE).write_bytes(b"not a graph")

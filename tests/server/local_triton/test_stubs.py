@@ -34,7 +34,7 @@ def test_a_zombie_is_not_alive() -> None:
     assert not children(child.pid)
 
 
-def test_the_cpu_time_of_a_process_is_told_with_its_children_or_without() -> None:
+def test_cpu_time_of_a_process_with_its_children_or_without() -> None:
     burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
     code = (
         "import subprocess, sys\n"
@@ -47,7 +47,7 @@ def test_the_cpu_time_of_a_process_is_told_with_its_children_or_without() -> Non
     assert cpu_seconds([process.pid], with_children=True) == 0.0
 
 
-def test_stubs_are_told_by_their_model(tmp_path: Path) -> None:
+def test_stubs_are_found_by_their_model(tmp_path: Path) -> None:
     tiny_models.publish(tmp_path, "a", instances=2)
     tiny_models.publish(tmp_path, "a_0")
     with running_triton(tmp_path) as triton:

@@ -38,14 +38,14 @@ def test_one_that_comes_late_does_not_wait_behind_what_another_has_asked_for() -
     drain(queue, 10)
     queue.push("modest", 1.0, "modest")
     assert "modest" in drain(queue, 2)
-    # And it is owed nothing for the time in which it asked for nothing.
+    # And a client gets no credit for the time in which it sent no request.
     for number in range(10):
         queue.push("modest", 1.0, f"modest {number}")
     order = drain(queue, 10)
     assert 4 <= sum(work.startswith("modest") for work in order) <= 6
 
 
-def test_what_costs_more_than_was_told_is_charged() -> None:
+def test_what_costs_more_than_its_price_is_charged() -> None:
     queue: FairQueue[str] = FairQueue()
     for _ in range(20):
         queue.push("liar", 1.0, "liar")

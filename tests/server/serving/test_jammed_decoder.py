@@ -51,7 +51,7 @@ def becomes(gateway: Gateway, expected: int) -> None:
     wait_for(lambda: status(url) == expected, PATIENCE, f"a /readyz of {expected}")
 
 
-def test_it_is_told_within_3_s() -> None:
+def test_it_is_reported_within_3_s() -> None:
     """What an answer of /readyz is good for, and what the next takes; the rest is the machine's."""
     assert VERDICT_SECONDS + max(PROBE_SECONDS, STALLED_SECONDS) < 3
 

@@ -220,7 +220,7 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
     wait_for(lambda: each_worker(401), what="a key that was taken away")
 
 
-def test_other_origins_only_where_they_are_let_in(guarded: Guarded, gateway: Gateway) -> None:
+def test_other_origins_only_where_they_are_allowed(guarded: Guarded, gateway: Gateway) -> None:
     asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
     for server, allowed in ((guarded.gateway, "https://example.org"), (gateway, None)):
         preflight = httpx.options(f"{server.url}/classify", headers=asked, trust_env=False)

@@ -153,7 +153,9 @@ def test_a_form_needs_exactly_one_image(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
-def test_a_model_in_the_form_is_told_where_it_belongs(client: httpx.Client, path: str) -> None:
+def test_a_model_in_the_form_is_refused_with_its_right_place(
+    client: httpx.Client, path: str
+) -> None:
     response = client.post(path, files={"image": ("cat.jpg", JPEG)}, data={"model": "linear"})
     check_problem(response, 422, "bad-parameter", "'model'; model and top_k are parameters of")
 
@@ -259,7 +261,9 @@ def test_concurrent_answers_equal_lone_ones_and_share_batches(
     asyncio.run(classify_all())
 
 
-def test_decoding_gives_way_to_the_event_loop(triton: LocalTriton, tmp_path: Path) -> None:
+def test_decoding_has_a_lower_priority_than_the_event_loop(
+    triton: LocalTriton, tmp_path: Path
+) -> None:
     """Also where the server itself was started with `nice`."""
     flags = (f"--triton-url={triton.grpc_url}", f"--default-model={DEFAULT_MODEL}")
     with running_gateway(tmp_path / "log", *flags, "--decode-threads=2") as gateway:

@@ -73,7 +73,9 @@ HEAD = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
         pytest.param(b"rubbish\r\n\r\n", "400", "malformed-request", id="rubbish"),
     ],
 )
-def test_half_a_request_is_shown_out(strict: Gateway, sent: bytes, first: str, kind: str) -> None:
+def test_half_a_request_is_disconnected(
+    strict: Gateway, sent: bytes, first: str, kind: str
+) -> None:
     with connect(strict) as client:
         client.sendall(sent)
         answered = answer(client)
@@ -114,7 +116,7 @@ def test_an_endless_body_is_cut_off_at_the_limit(strict: Gateway) -> None:
     wait_for(lambda: answered().startswith(b"HTTP/1.1 413 "), what="a 413")
 
 
-def test_a_slow_body_for_nobody_is_cut_off(strict: Gateway) -> None:
+def test_a_slow_unwanted_body_is_cut_off(strict: Gateway) -> None:
     with connect(strict) as client:
         head = HEAD.replace(b"/classify", b"/nothing") + b"Content-Length: 100000\r\n\r\n"
         client.sendall(head)
@@ -136,7 +138,7 @@ def test_a_slow_body_for_nobody_is_cut_off(strict: Gateway) -> None:
     assert data.startswith(b"HTTP/1.1 404 ")
 
 
-def test_an_endless_body_for_nobody_is_cut_off_too(strict: Gateway) -> None:
+def test_an_endless_unwanted_body_is_cut_off(strict: Gateway) -> None:
     with connect(strict) as client:
         client.sendall(
             HEAD.replace(b"/classify", b"/nothing") + b"Transfer-Encoding: chunked\r\n\r\n"

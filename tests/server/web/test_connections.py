@@ -50,7 +50,7 @@ async def test_a_refusal_is_kept_alive_when_its_body_comes_late() -> None:
 
 @pytest.mark.parametrize("last", [b"", b"\0\r\n"], ids=["silent", "malformed"])
 @on_uvloop
-async def test_who_does_not_read_is_shown_out(last: bytes) -> None:
+async def test_a_client_that_does_not_read_is_disconnected(last: bytes) -> None:
     async with connected(1) as (made, _, writer):
         # Answers until the gateway's socket takes no more, and this one is never read.
         deafen(writer)
@@ -63,7 +63,7 @@ async def test_who_does_not_read_is_shown_out(last: bytes) -> None:
 
 
 @on_uvloop
-async def test_refusals_pile_up_for_nobody() -> None:
+async def test_refusals_do_not_pile_up() -> None:
     async with connected(1, full=True) as (made, _, writer):
         deafen(writer)
         head = POST + b"Content-Length: 0\r\n\r\n"

@@ -48,7 +48,7 @@ async def test_a_few_trailers_do_no_harm() -> None:
 
 
 @on_uvloop
-async def test_who_cannot_tell_what_comes_next_closes() -> None:
+async def test_an_unclear_next_request_closes_the_connection() -> None:
     async with connected() as (_, reader, writer):
         writer.write(LIVE + b"Expect: 100-continue\r\nContent-Length: 99\r\n\r\n")
         answers = await until_closed(reader)
@@ -84,7 +84,7 @@ async def test_another_protocol_is_not_spoken_and_the_body_is_read_all_the_same(
     [b"GET http://host", b"GET http://x:99999/", b"CONNECT a:1", b"CONNECT /livez", b"GET \xff"],
 )
 @on_uvloop
-async def test_a_target_that_is_none_is_told(
+async def test_an_invalid_target_is_refused(
     target: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected() as (_, reader, writer):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Added to Triton's: what takes requests in runs before what computes, and so can refuse in time.
+# Added to Triton's: code that accepts requests runs first, and so can refuse in time.
 NICENESS = 10
 OUTPUTS = ("logits", "probabilities")
 WORKER = Path(__file__).with_name("worker.py")

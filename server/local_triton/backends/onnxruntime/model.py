@@ -19,7 +19,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from session import SessionError, input_name, open_session
 
-# Added to Triton's: what takes requests in runs before what computes, and so can refuse in time.
+# Added to Triton's: code that accepts requests runs first, and so can refuse in time.
 NICENESS = 10
 
 

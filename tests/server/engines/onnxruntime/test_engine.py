@@ -111,7 +111,7 @@ def test_a_request_for_a_model_of_another_kind_is_not_answered_by_it(tmp_path: P
     asyncio.run(run())
 
 
-def test_what_cannot_be_loaded_again_goes_on_as_it_was(
+def test_a_model_that_cannot_be_loaded_again_is_served_as_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
@@ -161,7 +161,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED.items(), ids=list(REFUSED.values()))
-def test_what_is_not_done_is_told_in_the_log(
+def test_what_is_not_done_is_logged(
     text: str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
@@ -210,7 +210,7 @@ def threads() -> set[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness on Linux alone")
-def test_those_who_compute_give_way(tmp_path: Path) -> None:
+def test_inference_threads_have_a_lower_priority(tmp_path: Path) -> None:
     async def run() -> None:
         three = {"intra_op_thread_count": "3"}
         tiny_models.publish(tmp_path, "m", parameters=three)

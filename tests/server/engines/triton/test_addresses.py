@@ -20,7 +20,7 @@ def test_addresses_need_no_resolver_and_count_once() -> None:
     assert addresses.failure is None
 
 
-def test_a_name_that_cannot_be_resolved_is_told() -> None:
+def test_a_name_that_cannot_be_resolved_is_reported() -> None:
     addresses = Addresses("nobody.invalid:8001,127.0.0.1:1")  # RFC 6761: never resolves
     assert asyncio.run(addresses.resolve()) == ["127.0.0.1:1"]
     assert addresses.failure is not None

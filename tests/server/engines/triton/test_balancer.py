@@ -190,7 +190,7 @@ def test_calls_that_wait_for_a_frozen_one_fail_over() -> None:
     run(test)
 
 
-def test_a_lone_one_that_is_lost_is_told_and_found_again() -> None:
+def test_the_only_replica_is_reported_lost_and_found_again() -> None:
     async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
         before = repeated()
         clients[0].failure = TritonAway("gone")

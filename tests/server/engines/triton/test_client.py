@@ -112,7 +112,7 @@ def test_a_gateway_before_its_triton_answers_503_and_finds_it(
             assert classify(gateway).status_code == 200
 
 
-def test_a_default_model_that_is_missing_is_told_and_makes_it_not_ready(
+def test_a_missing_default_model_is_reported_and_not_ready(
     triton: LocalTriton, tmp_path: Path
 ) -> None:
     flags = ("--triton-url", triton.grpc_url, "--default-model", "petz")

@@ -27,7 +27,7 @@ from tests.waiting import frozen, wait_for
 
 IMAGE = photo(0, 64, 48)
 DEADLINE = 2.0
-# Documented are 5 s until /readyz tells and 10 s until it is well again; a loaded machine that runs
+# Documented are 5 s until /readyz is 503 and 10 s until it is 200 again; a loaded machine that runs
 # the tests may take its time.
 PATIENCE = 20.0
 
