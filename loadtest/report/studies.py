@@ -115,6 +115,6 @@ def blocks(points: Sequence[Trained]) -> list[Block]:
     )
     return [
         Heading("Trained here: Mixer, ViT and BiT of like cost, by one recipe"),
-        Text("CIFAR-10; [training](../training.md) says how, and draws it."),
+        Text("CIFAR-10; `docs/training.md` says how, and draws it."),
         Table(head, rows),
     ]
