@@ -18,6 +18,8 @@ ONNX_PATH, PLAN_PATH = Path("1", "model.onnx"), Path("1", "model.plan")
 
 # The parameter of config.pbtxt that holds the digest of the graph that was exported.
 GRAPH_DIGEST = "graph_sha256"
+# That of the weights it was made of; the graph's own metadata hold it as well.
+CHECKPOINT_DIGEST = "checkpoint_sha256"
 
 
 def graph_digest(graph: Path) -> str:

@@ -21,6 +21,7 @@ from contracts.labels import (
 from contracts.probing import write_golden
 from contracts.published import CheckpointError
 from contracts.repository import (
+    CHECKPOINT_DIGEST,
     CONFIG_NAME,
     GRAPH_DIGEST,
     LABELS_NAME,
@@ -180,6 +181,8 @@ def _write_graph(
     """Write `path`, having compared it with PyTorch; the parity in FP32, and the gate's numbers."""
     with step("tracing the graph"):
         model = trace(classifier, for_int8=precision == "int8")
+        if classifier.sha256:
+            model.metadata_props[CHECKPOINT_DIGEST] = classifier.sha256
         save_graph(model, path)
     full = open_graph(path)
     with step(f"comparing with {_origin(classifier)}"):
@@ -296,7 +299,7 @@ def _parameters(
         "precision": precision,
         "random_weights": _bool(classifier.random_weights),
         "checkpoint": classifier.source,
-        "checkpoint_sha256": classifier.sha256,
+        CHECKPOINT_DIGEST: classifier.sha256,
         "exported_with": packages,
         "activation": classifier.activation,
         "mean": " ".join(map(repr, classifier.normalization.mean)),

@@ -16,6 +16,7 @@ from server.serving.classify import Image
 from server.serving.predictions import best
 from server.web import openapi
 from server.web.bodies import read_image, read_images
+from server.web.changed_models import is_changed
 from server.web.job import Job
 from server.web.parameters import Asked, Timeout
 from server.web.schemas import (
@@ -89,7 +90,7 @@ async def classify_batch(
 async def list_models(request: Request) -> Models:
     """By name, those that cannot be served too."""
     state = state_of(request)
-    entries = [_summary(state, entry) for entry in state.models.entries()]
+    entries = [await _summary(state, entry) for entry in state.models.entries()]
     return Models(default=state.models.default, models=entries)
 
 
@@ -104,7 +105,7 @@ async def show_model(request: Request, name: Annotated[str, Path()]) -> ModelSum
     """With its labels, in the order of their indices."""
     state = state_of(request)
     entry = state.models.entry(name)
-    summary = _summary(state, entry)
+    summary = await _summary(state, entry)
     if isinstance(entry, Model):
         summary.labels = entry.labels
     return summary
@@ -146,6 +147,8 @@ async def prometheus(request: Request) -> Response:
     return Response(text, headers={"content-type": metrics.CONTENT_TYPE_LATEST})
 
 
-def _summary(state: State, entry: Entry) -> ModelSummary:
-    default = entry.name == state.models.default
-    return ModelSummary.model_validate({**entry.summary(), "default": default})
+async def _summary(state: State, entry: Entry) -> ModelSummary:
+    told = {**entry.summary(), "default": entry.name == state.models.default}
+    if isinstance(entry, Model) and await is_changed(state.settings, entry):
+        told["changed"] = True
+    return ModelSummary.model_validate(told)

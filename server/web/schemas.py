@@ -162,6 +162,13 @@ class ModelSummary(Answer):
         Field(description="Dimensions of the embeddings of POST /embed; absent where it has none."),
     ] = None
     provenance: dict[str, str] | SkipJsonSchema[None] = None
+    changed: Annotated[
+        bool | SkipJsonSchema[None],
+        Field(
+            description="Its graph is not the one that was exported; --allow-changed-models serves "
+            "it all the same."
+        ),
+    ] = None
     labels: Annotated[
         list[str] | SkipJsonSchema[None], Field(description="Only for a single model.")
     ] = None

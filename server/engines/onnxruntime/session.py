@@ -23,6 +23,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 import onnxruntime
 
 ALLOW_CHANGED = "MIXER_ALLOW_CHANGED_MODELS"
+CHECKPOINT = "checkpoint_sha256"  # in the config's parameters, and in the graph's own metadata
 SPINNING = "session.intra_op.allow_spinning"
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in µs, or "max PERIOD"
 
@@ -58,6 +59,7 @@ def open_session(
     session = onnxruntime.InferenceSession(
         path, session_options(config), providers=["CPUExecutionProvider"]
     )
+    _check_checkpoint(config, session)
     _check_names(config, session)
     return session
 
@@ -108,8 +110,8 @@ def _check_digest(config: dict[str, Any], path: str) -> None:
     """
     expected = config.get("parameters", {}).get("graph_sha256", {}).get("string_value")
     folder, name = os.path.split(path.encode())
-    # The digest is that of the graph. A file of another name was built from it afterwards.
-    if not expected or name != b"model.onnx" or os.environ.get(ALLOW_CHANGED) == "1":
+    # The digest is that of the graph; an engine was built from it afterwards.
+    if not expected or name == b"model.plan" or os.environ.get(ALLOW_CHANGED) == "1":
         return
     digest = hashlib.sha256()
     for part in sorted(each for each in os.listdir(folder) if each.startswith(name)):  # noqa: PTH208
@@ -122,6 +124,19 @@ def _check_digest(config: dict[str, Any], path: str) -> None:
             f"{digest.hexdigest()[:16]}, that in config.pbtxt with {expected[:16]}; export it "
             f"again, or serve it all the same with {ALLOW_CHANGED}=1"
         )
+
+
+def _check_checkpoint(config: dict[str, Any], session: onnxruntime.InferenceSession) -> None:
+    """Refuse a graph of other weights than config.pbtxt names; one that names none is taken."""
+    stated = config.get("parameters", {}).get(CHECKPOINT, {}).get("string_value")
+    found = session.get_modelmeta().custom_metadata_map.get(CHECKPOINT)
+    if not stated or not found or stated == found or os.environ.get(ALLOW_CHANGED) == "1":
+        return
+    raise ChangedError(
+        "config.pbtxt was changed after its export: it names a checkpoint whose SHA-256 begins "
+        f"with {stated[:16]}, the graph is of one with {found[:16]}; export it again, or serve it "
+        f"all the same with {ALLOW_CHANGED}=1"
+    )
 
 
 def available_cores() -> int:

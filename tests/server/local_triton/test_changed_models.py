@@ -6,51 +6,79 @@ import httpx
 import onnx
 import pytest
 
-from contracts.repository import GRAPH_DIGEST, graph_digest
+from contracts.repository import CHECKPOINT_DIGEST, GRAPH_DIGEST, graph_digest
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import running_stack
+from tests.stack import running_gateway
+from tests.waiting import wait_for
 
 RAW = {"Content-Type": "image/jpeg"}
 
 
+CHANGED = ("changed", "renamed", "other_weights")
+
+
 def repository_with_changes(folder: Path) -> Path:
-    """`whole` as it was exported; `changed` and `weights` are not."""
-    for name in ("whole", "changed", "weights"):
+    """`whole` and `weights` as they were exported; the others are not, each in another way."""
+    for name in ("whole", "weights", *CHANGED):
         model = tiny_models.publish(folder, name, external_data=name == "weights")
-        digest = graph_digest(model / tiny_models.MODEL_FILE)
+        path = model / tiny_models.MODEL_FILE
+        graph = onnx.load(path, load_external_data=False)
+        onnx.helper.set_model_props(graph, {CHECKPOINT_DIGEST: 64 * "a"})
+        onnx.save(graph, path)
+        more = {
+            GRAPH_DIGEST: graph_digest(path),
+            CHECKPOINT_DIGEST: 64 * ("b" if name == "other_weights" else "a"),
+        }
         with (model / "config.pbtxt").open("a") as file:
-            file.write(
-                f'parameters {{ key: "{GRAPH_DIGEST}" value {{ string_value: "{digest}" }} }}\n'
-            )
-    path = folder / "changed" / tiny_models.MODEL_FILE
-    model_ = onnx.load(path)
-    model_.doc_string = "other"
-    onnx.save(model_, path)
+            for key, value in more.items():
+                file.write(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n')
+            if name == "renamed":
+                file.write('default_model_filename: "other.onnx"\n')
+        if name in ("changed", "renamed"):
+            graph.doc_string = "other"
+            onnx.save(graph, path)
+        if name == "renamed":
+            path.rename(path.with_name("other.onnx"))
     return folder
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_a_changed_graph_is_not_served_unless_allowed(
-    allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_graph_is_not_served_unless_allowed(allowed: bool, tmp_path: Path) -> None:
     repository = repository_with_changes(tmp_path / "models")
-    if allowed:
-        monkeypatch.setenv("MIXER_ALLOW_CHANGED_MODELS", "1")
+    flags = ("--with-triton", "--repository", str(repository), "--default-model", "whole")
+    environment = {"MIXER_ALLOW_CHANGED_MODELS": "1"} if allowed else {}
     with (
-        running_stack(repository, tmp_path / "log", "whole") as (_, gateway),
+        running_gateway(
+            tmp_path / "log", *flags, ready=allowed, environment=environment
+        ) as gateway,
         httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
     ):
-        models = {each["name"]: each for each in client.get("/models").json()["models"]}
+
+        def told() -> dict[str, dict[str, object]]:
+            models = client.get("/models").json().get("models", [])
+            return {each["name"]: each for each in models}
+
+        wait_for(
+            lambda: (
+                {told().get(name, {}).get("state") for name in ("whole", "weights")} == {"ready"}
+            ),
+            60,
+        )
+        models = told()
         image = photo(0, 64, 48)
-        answer = client.post("/classify?model=changed", content=image, headers=RAW)
-        assert models["whole"]["state"] == models["weights"]["state"] == "ready"
-        if allowed:
-            assert models["changed"]["state"] == "ready"
-            assert answer.status_code == 200
-            return
-        assert models["changed"]["state"] == "unavailable"
-        assert "changed after its export" in models["changed"]["reason"]
-        assert "MIXER_ALLOW_CHANGED_MODELS=1" in models["changed"]["reason"]
-        assert answer.status_code == 503
-        assert "changed after its export" in answer.json()["detail"]
+        assert "changed" not in models["whole"]
+        for name in CHANGED:
+            answer = client.post(f"/classify?model={name}", content=image, headers=RAW)
+            if allowed:
+                assert models[name]["state"] == "ready"
+                # The graph of other_weights is the one that was exported.
+                assert models[name].get("changed", False) is (name != "other_weights")
+                assert answer.status_code == 200
+                continue
+            assert models[name]["state"] == "unavailable"
+            reason = str(models[name]["reason"])
+            assert "changed after its export" in reason
+            assert "MIXER_ALLOW_CHANGED_MODELS=1" in reason
+            assert answer.status_code == 503
+            assert "changed after its export" in answer.json()["detail"]

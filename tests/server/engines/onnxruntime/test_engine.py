@@ -251,6 +251,7 @@ def test_a_graph_that_was_changed_is_served_only_if_that_is_allowed(
     with running_gateway(tmp_path / "log", *flags, *more, ready=allowed) as gateway:
         model = wait_for(lambda: told(gateway.url, "m"))
     assert model["state"] == ("ready" if allowed else "unavailable")
+    assert model.get("changed", False) is allowed
     if not allowed:
         assert "changed after its export" in model["reason"]
         assert "--allow-changed-models" in model["reason"]
