@@ -34,13 +34,16 @@ from server.serving.decoder_process import PROBLEMS, DecoderProcess
 from server.serving.images import cost
 from server.serving.images.cost import Price
 from server.serving.images.decoding import decode, open_header
-from server.serving.images.worker import Job
+from server.serving.images.worker import OWN_BYTES, SLACK_BYTES, Job
 from server.serving.lanes import Decoded, Lane, Work
 
 # In honest progressive JPEGs of --max-pixels: past it an image costs more than any may.
 MOST_CPU = 3.0
 # Of the budget, what the images in threads may take at most.
 THREADS_SHARE = 4
+# What a process may take beside its image, and what part of the budget all may take on top of it.
+PROCESS_BYTES = OWN_BYTES + SLACK_BYTES
+PROCESSES_SHARE = 3
 # A probe that has not been decoded within so long tells that nothing is; so does a process that has
 # got nowhere for so long. With a verdict that is good for 1 s, 503 comes within 3 s.
 PROBE_SECONDS = 1.75
@@ -59,7 +62,10 @@ class Decoding:
     """Made inside the running event loop. Close it at the end."""
 
     def __init__(self, threads: int, memory: int, max_pixels: int) -> None:
-        """`threads` is how many images each lane decodes at once; `memory` is in bytes."""
+        """`threads` is how many images each lane decodes at once; `memory` is in bytes.
+
+        Where that is little, there are fewer processes than threads.
+        """
         self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(
             threads, thread_name_prefix="decode", initializer=lower_priority
@@ -69,7 +75,8 @@ class Decoding:
         self.memory = memory - threads * self._thread_bytes
         self.held = 0  # bytes that the images in processes may take now
         self._small = Lane("threads", threads, READY * threads)
-        self._large = Lane("processes", threads)
+        processes = memory // (PROCESSES_SHARE * PROCESS_BYTES)
+        self._large = Lane("processes", max(1, min(threads, processes)))
         self._idle: deque[DecoderProcess] = deque()
         self._starting: set[asyncio.Task[DecoderProcess]] = set()
         self._probe = _probe_image()
@@ -181,6 +188,11 @@ class Decoding:
                 "that; scale it down"
             )
         return self._large
+
+    @property
+    def processes(self) -> int:
+        """How many large images are decoded at once."""
+        return self._large.places
 
     @property
     def oldest(self) -> float:

@@ -7,11 +7,14 @@ no trusted proxy's. Of IPv6 the network of 64 bits counts, which one customer ha
 
 import functools
 import ipaddress
+import re
 
 from starlette.types import Scope
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 UNKNOWN = "unknown"
+# 192.0.2.1:443 and [2001:db8::1]:443; IPv6 alone has more colons, and no brackets.
+WITH_PORT = re.compile(r"([^:\[\]]+):\d+|\[([^\]]*)\](?::\d+)?")
 
 
 class Clients:
@@ -36,7 +39,7 @@ class Clients:
         """The nearest address that no trusted proxy has; the peer's if there is none."""
         values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         for each in reversed(b",".join(values).decode("latin-1").split(",")):
-            address = each.strip()
+            address = _without_port(each.strip())
             if address and not _within(address, self._trusted):
                 return address[:64]
         return peer
@@ -47,10 +50,22 @@ def networks(text: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip())
 
 
+def _without_port(text: str) -> str:
+    """Some proxies add the port, which would make each connection a client of its own."""
+    found = WITH_PORT.fullmatch(text)
+    return found[1] or found[2] if found else text
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IPv4 address within IPv6 is that address. Raises `ValueError`."""
+    found = ipaddress.ip_address(text)
+    return getattr(found, "ipv4_mapped", None) or found
+
+
 @functools.lru_cache(maxsize=4096)
 def _within(address: str, trusted: tuple[Network, ...]) -> bool:
     try:
-        found = ipaddress.ip_address(address)
+        found = _address(address)
     except ValueError:
         return False
     return any(found in network for network in trusted)
@@ -58,13 +73,11 @@ def _within(address: str, trusted: tuple[Network, ...]) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _network(address: str) -> str:
-    """IPv4 as it is, of IPv6 the first 64 bits; an IPv4 address within IPv6 is that address."""
+    """IPv4 as it is, of IPv6 the first 64 bits."""
     try:
-        found = ipaddress.ip_address(address)
+        found = _address(address)
     except ValueError:
         return address
     if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
         return str(ipaddress.ip_network((found, 64), strict=False))
     return str(found)

@@ -41,12 +41,14 @@ HONEST_NS = {1: 15.0, 2: 11.0, 4: 9.0, 8: 8.0}
 # Of every format: a row of pixels has a pointer (Pillow's `image` table), and rows and columns have
 # coefficients of the resize that may be as many.
 ROW_NS, COLUMN_NS, EDGE_BYTES = 55.0, 30.0, 48
+# An image that is turned as its EXIF, or a property of its own, says: another image of RGB.
+TURN_NS, TURN_BYTES = 6.5, 1.0
 # Output of the resize: it may be larger than the image.
 TARGET_NS, TARGET_BYTES = 30.0, 24
 
 # JPEG (libjpeg-turbo): for each pixel at 1/1, 1/2, 1/4 and 1/8 of the size; for each sample that is
 # kept as a coefficient, and for each of them again in each scan.
-PIXEL_NS, PIXEL_BYTES = {1: 13.0, 2: 5.0, 4: 2.0, 8: 1.0}, {1: 5.0, 2: 2.0, 4: 1.0, 8: 1.0}
+PIXEL_NS, PIXEL_BYTES = {1: 13.0, 2: 5.0, 4: 2.0, 8: 1.0}, {1: 9.5, 2: 2.5, 4: 1.0, 8: 1.0}
 COEFFICIENT_NS, SCAN_NS = 1.2, 0.62
 # Without antialias the whole image becomes an array.
 ARRAY_BYTES = 6.0
@@ -69,7 +71,7 @@ BMP_NS, BMP_BYTES = 7.0, 6.0
 BMP_RUN_NS = 120.0
 BMP_RUNS = {1, 2}
 # TIFF (libtiff): for each strip or tile, which is read in Python as well.
-TIFF_PIECE_NS, TIFF_PIECE_BYTES, TIFF_BYTES = 350.0, 170, 11.0
+TIFF_PIECE_NS, TIFF_PIECE_BYTES, TIFF_BYTES = 500.0, 170, 11.0
 # For each pixel, by PhotometricInterpretation: CMYK, YCbCr and CIELAB; others; alpha on top.
 TIFF_COLOUR_NS = {5: 10.5, 6: 8.0, 8: 22.0}
 TIFF_NS, TIFF_ALPHA_NS = 6.5, 6.0
@@ -84,12 +86,15 @@ TIFF_CODING_NS = {
     34925: (4.2, 35.0),
 }
 TIFF_OTHER_NS = (1.0, 27.0)
-TIFF_JPEG_NS = 11.5
 TIFF_OLD_JPEG, TIFF_JPEG = 6, 7
+TIFF_JPEG_NS = {TIFF_OLD_JPEG: 18.0, TIFF_JPEG: 11.5}
+TIFF_JPEG_PIECE_NS = 1500.0  # on top, since each piece is a JPEG of its own
 # A JPEG for each strip or tile: a photograph in tiles of 128 pixels has 3,000.
 TIFF_JPEGS = 4096
 # AVIF and HEIC (dav1d, libde265): 8 bits; more take as much again.
 AVIF_NS, AVIF_ALPHA_NS, AVIF_BYTE_NS, AVIF_BYTES = 19.0, 3.0, 100.0, 13.0
+# For each item, as the tiles of a grid are: a phone's photograph has 50.
+AVIF_PIECE_NS, HEIC_PIECE_NS = 20e3, 250e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,9 @@ def _price(
     expected, worst = times
     target = rule.width * rule.height
     common = ROW_NS * header.height + COLUMN_NS * header.width + TARGET_NS * target
-    memory = bytes_per_pixel * header.pixels + EDGE_BYTES * (header.height + header.width)
+    common += TURN_NS * header.turned * header.pixels
+    memory = (bytes_per_pixel + TURN_BYTES * header.turned) * header.pixels
+    memory += EDGE_BYTES * (header.height + header.width)
     memory += TARGET_BYTES * target + TIFF_PIECE_BYTES * (header.pieces - 1)
     if not rule.antialias:
         # The array, and the two rows that each row of the output is made from.
@@ -270,9 +277,10 @@ def _tiff(header: Header, data: bytes, rule: ResizeRule) -> Price:
     colour = TIFF_COLOUR_NS.get(header.photometric, TIFF_NS)
     nanoseconds = (colour + TIFF_ALPHA_NS * header.transparent) * header.pixels
     memory = TIFF_BYTES + header.channels * header.depth / 8
-    if header.coding in {TIFF_OLD_JPEG, TIFF_JPEG}:
+    if header.coding in TIFF_JPEG_NS:
         scanned, buffered = _jpegs_in(data)
-        nanoseconds = TIFF_JPEG_NS * header.pixels + scanned + JPEG_BYTE_NS * len(data)
+        nanoseconds = TIFF_JPEG_NS[header.coding] * header.pixels + scanned
+        nanoseconds += JPEG_BYTE_NS * len(data) + TIFF_JPEG_PIECE_NS * header.pieces
         memory += buffered / max(1, header.pixels)
     else:
         by_row, by_byte = TIFF_CODING_NS.get(int(header.coding), TIFF_OTHER_NS)
@@ -301,15 +309,19 @@ def _jpegs_in(data: bytes) -> tuple[float, float]:
 
 
 def _avif(header: Header, data: bytes, rule: ResizeRule) -> Price:
-    times = 2 if header.depth > 8 else 1
-    nanoseconds = (AVIF_NS + AVIF_ALPHA_NS * header.transparent) * header.pixels
-    nanoseconds = times * (nanoseconds + AVIF_BYTE_NS * len(data))
-    # The pixels may be more than the boxes around them say, and are then scaled down.
-    return _price("AVIF", header, rule, (nanoseconds, math.inf), times * AVIF_BYTES)
+    return _boxed("AVIF", AVIF_PIECE_NS, header, data, rule)
 
 
 def _heif(header: Header, data: bytes, rule: ResizeRule) -> Price:
-    return dataclasses.replace(_avif(header, data, rule), kind="HEIC")
+    return _boxed("HEIC", HEIC_PIECE_NS, header, data, rule)
+
+
+def _boxed(kind: str, piece: float, header: Header, data: bytes, rule: ResizeRule) -> Price:
+    times = 2 if header.depth > 8 else 1
+    nanoseconds = (AVIF_NS + AVIF_ALPHA_NS * header.transparent) * header.pixels
+    nanoseconds = times * (nanoseconds + AVIF_BYTE_NS * len(data)) + piece * header.pieces
+    # The pixels may be more than the boxes around them say, and are then scaled down.
+    return _price(kind, header, rule, (nanoseconds, math.inf), times * AVIF_BYTES)
 
 
 FORMULAS: dict[str, Callable[[Header, bytes, ResizeRule], Price]] = {

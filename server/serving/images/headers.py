@@ -21,7 +21,7 @@ from server.problems import UnreadableImage
 PALETTE = 3  # PNG, table 11.1
 # TIFF 6.0: the tags that are read, all of them numbers.
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-STRIPS, SAMPLES, STRIP_SIZES = 273, 277, 279
+STRIPS, ORIENTATION, SAMPLES, STRIP_SIZES = 273, 274, 277, 279
 TILE_WIDTH, TILE_LENGTH, TILES, TILE_SIZES, EXTRA, OLD_JPEG = 322, 323, 324, 325, 338, 513
 # The bytes of each of TIFF's types; those of a number as `struct` calls it.
 TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
@@ -36,9 +36,10 @@ MAX_PARTS = 1000
 class Header:
     """The size that will be decoded, and how its pixels are stored.
 
-    `depth` is in bits for each channel, `pieces` are the strips or tiles of a TIFF, `coding` is the
+    `depth` is in bits for each channel, `pieces` are strips, tiles or items, `coding` is the
     number or name that the format gives to its compression, `photometric` TIFF's number for its
-    colours. `decoded` is width × height unless tiles reach beyond the image.
+    colours. `decoded` is width × height unless tiles reach beyond the image. `turned` says that the
+    image may have to be turned.
     """
 
     width: int
@@ -51,6 +52,7 @@ class Header:
     photometric: int = 0
     pieces: int = 1
     decoded: int = 0
+    turned: bool = False
 
     @property
     def pixels(self) -> int:
@@ -87,6 +89,7 @@ def _png(data: bytes) -> Header:
         transparent=transparent,
         interlaced=bool(interlace),
         coding="palette" if colour == PALETTE else "",
+        turned=b"eXIf" in data,
     )
 
 
@@ -95,7 +98,8 @@ def _webp(data: bytes) -> Header:
     if kind == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")
         height = 1 + int.from_bytes(data[27:30], "little")
-        return Header(width, height, 4, 8, bool(data[20] & 0x10), coding="extended")
+        transparent, turned = (bool(data[20] & flag) for flag in (0x10, 0x08))
+        return Header(width, height, 4, 8, transparent, coding="extended", turned=turned)
     if kind == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
@@ -156,6 +160,7 @@ def _tiff(data: bytes) -> Header:
         photometric=number(PHOTOMETRIC, 0),
         pieces=max(entries[tag].count if tag in entries else 1 for tag in (STRIPS, TILES)),
         decoded=decoded,
+        turned=number(ORIENTATION, 1) != 1,
     )
 
 
@@ -224,7 +229,10 @@ def _numbers(data: bytes, entry: TiffEntry | None) -> npt.NDArray[np.uint64]:
 
 
 def _boxes(data: bytes) -> Header:
-    """The largest `ispe` of the file: of the image, of a tile of it, or of its transparency."""
+    """The largest `ispe` of the file: of the image, of a tile of it, or of its transparency.
+
+    `pieces` are its items, tiles of a grid among them.
+    """
     front = data[:MAX_BOXES]
     width = height = 0
     at = front.find(b"ispe")
@@ -235,7 +243,28 @@ def _boxes(data: bytes) -> Header:
         at = front.find(b"ispe", at + 4)
     at = front.find(b"pixi")
     depth = 8 if at == -1 else max(front[at + 9 : at + 9 + front[at + 8]], default=8)
-    return Header(width, height, 3, depth, transparent=b"auxC" in front)
+    turned = b"irot" in front or b"imir" in front
+    return Header(
+        width,
+        height,
+        3,
+        depth,
+        transparent=b"auxC" in front,
+        turned=turned,
+        pieces=max(1, front.count(b"infe"), _derived(front)),
+    )
+
+
+def _derived(front: bytes) -> int:
+    """How many images other images are made of, as a grid of its tiles; each may be there twice."""
+    # ISO/IEC 14496-12, 8.11.12: the item, of 2 or 4 bytes as the version has it; how many.
+    references = front.find(b"iref")
+    skip = 8 if references >= 0 and front[references + 4] else 6
+    count, at = 0, front.find(b"dimg")
+    while at != -1:
+        count += struct.unpack_from(">H", front, at + skip)[0]
+        at = front.find(b"dimg", at + 4)
+    return count
 
 
 READERS: dict[str, Callable[[bytes], Header]] = {

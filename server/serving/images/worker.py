@@ -37,6 +37,8 @@ from server.serving.images.decoding import decode, open_header
 LENGTH = struct.Struct("<II")  # of the JSON, and of what follows it
 # Beside what an image takes: stacks, tables, what the allocator rounds up.
 SLACK_BYTES = 96 * 2**20
+# What the process takes without an image: the interpreter, Pillow and numpy.
+OWN_BYTES = 50 * 2**20
 # Below that of the threads that decode, which is below that of the event loop.
 NICENESS = 19
 # A progressive JPEG of a megapixel, whose time tells how fast this machine is.

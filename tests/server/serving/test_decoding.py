@@ -307,7 +307,9 @@ def test_what_would_come_too_late_is_refused_at_once(monkeypatch: pytest.MonkeyP
     run(test())
 
 
-def test_memory_is_a_budget_that_large_images_wait_for() -> None:
+def test_memory_is_a_budget_that_large_images_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "PROCESS_BYTES", 1)  # else there would be one process alone
+
     async def test() -> None:
         price = cost.price("PNG", LARGE, RULE)
         async with places(threads=2, memory=int(2.5 * price.memory)) as pool:
@@ -320,6 +322,16 @@ def test_memory_is_a_budget_that_large_images_wait_for() -> None:
             await asyncio.gather(*tasks)
             assert price.memory == most
             assert pool.held == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize(("memory", "processes"), [(2**28, 1), (2**30, 2), (2**31, 4), (2**35, 16)])
+def test_where_memory_is_little_there_are_fewer_processes(memory: int, processes: int) -> None:
+    async def test() -> None:
+        async with places(threads=16, memory=memory) as pool:
+            assert pool.processes == processes
+            assert processes == 1 or processes * decoding.PROCESS_BYTES <= memory / 3
 
     run(test())
 

@@ -178,7 +178,7 @@ def main() -> None:
         for row in judged(meter, options.pixels, files, options.repeat):
             took = row.measured
             if row.price is None or (took is None and not options.all):
-                print(f"{row.name:46} {row.size:>9} refused: {row.refusal}", flush=True)
+                print(f"{row.name:46} {row.size:>9} refused: {row.refusal[:75]}", flush=True)
                 continue
             if took is None:
                 took = meter.measured(files[row.name](), options.pixels, options.repeat)

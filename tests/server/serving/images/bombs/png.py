@@ -122,13 +122,21 @@ def pngs(pixels: int) -> Iterator[tuple[str, Generator]]:
     )
     yield "png RGBA interlaced", lambda: png(side, side, 8, 6, filtered=4, interlaced=True)
     yield "png of new tables", lambda: png_of_tables(min(side, 3200), min(side, 3200))
+
+    def profile() -> bytes:
+        """A gigabyte of zeros at the full size."""
+        return chunk(b"iCCP", b"a\0\0" + deflated_zeros(min(2**30, 20 * pixels)))
+
     turned = chunk(b"eXIf", struct.pack("<4sIHHHIHHI", b"II*\0", 8, 1, 0x0112, 3, 1, 7, 0, 0))
-    yield "png turned and mirrored", lambda: png(side, side, 8, 2, before=turned)
+    yield (
+        "png turned and mirrored",
+        lambda: png(side, side, 8, 2, filtered=4, before=turned),
+    )
     yield "png RGBA turned and mirrored", lambda: png(side, side, 8, 6, before=turned)
     yield "png stored", lambda: png(min(side, 5000), min(side, 5000), 8, 0, level=0)
     yield (
         "png with a profile of a gigabyte",
-        lambda: png(side, side, 8, 2, before=chunk(b"iCCP", b"a\0\0" + deflated_zeros(2**30))),
+        lambda: png(side, side, 8, 2, before=profile()),
     )
     yield (
         "png animated",

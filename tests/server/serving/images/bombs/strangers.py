@@ -42,7 +42,6 @@ def strangers(pixels: int) -> Iterator[tuple[str, Generator]]:
     yield "dds", lambda: encoded(Image.new("RGB", (64, 64)), "DDS")
     yield "pcx", lambda: encoded(Image.new("RGB", (64, 64)), "PCX")
     yield "sgi", lambda: encoded(Image.new("RGB", (64, 64)), "SGI")
-    yield "im", lambda: encoded(Image.new("RGB", (64, 64)), "IM")
     yield "qoi", lambda: struct.pack(">4sIIBB", b"qoif", side, side, 4, 0) + b"\xfd" * 1000
     yield "fits", lambda: b"SIMPLE  =                    T".ljust(2880)
     yield "xbm", lambda: b"#define im_width %d\n#define im_height %d\n" % (side, side)
