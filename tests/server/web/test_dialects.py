@@ -22,6 +22,7 @@ from server.local_triton.supervisor import LocalTriton
 from server.settings import DIALECTS
 from server.web.dialects import ALL
 from tests.photos import photo
+from tests.server.web.hostile_images import RAW, corpus
 from tests.stack import DEFAULT_MODEL, Gateway, Guarded, running_gateway
 
 JPEG = photo(0)
@@ -378,6 +379,26 @@ def test_the_same_odd_images_get_the_same_statuses(way: Way, client: httpx.Clien
     assert "nope" in reason(way, unknown)
 
 
+def test_every_hostile_image_gets_the_same_status(way: Way, client: httpx.Client) -> None:
+    """As /classify gives it (test_hostile.py), in the dialect's own form of an error."""
+    cases = [case for case in corpus() if case.content_type == RAW]
+    assert len(cases) > 150
+    wrong = []
+    for case in cases:
+        if way.wrap is not None and len(case.body) > 2**20:
+            continue  # what a base64 of it would pass is the limit on bodies
+        response = way.send(client, case.body, Content_Type=RAW) if way.wrap is None else (
+            way.send(client, case.body)
+        )  # fmt: skip
+        # Clients that declare nothing send JSON, too: what begins so is taken for some.
+        statuses = {400} if case.body.startswith(b"{") and way.wrap is None else case.statuses
+        if response.status_code not in statuses:
+            wrong.append((case.name, sorted(statuses), response.text))
+        elif response.status_code != 200:
+            assert reason(way, response)
+    assert not wrong
+
+
 def test_deadlines_encodings_and_timeouts(way: Way, client: httpx.Client) -> None:
     late = way.send(client, JPEG, "linear", X_Request_Timeout="0.001")
     assert late.status_code in {429, 504}
@@ -400,6 +421,33 @@ def test_keys_are_asked_for_in_every_dialect(way: Way, guarded: Guarded) -> None
             assert client.get(probe).status_code == 200
 
 
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none", None, "SigMoid"])
+def test_hugging_face_applies_the_function(client: httpx.Client, function: str | None) -> None:
+    """To the logits of the model, here by the textbook and without this project's code."""
+    image = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [B64]}
+    body = {"inputs": [image], "outputs": [{"name": "logits"}, {"name": "probabilities"}]}
+    answer = client.post(f"/v2/models/{M}/infer", json=body).json()
+    outputs = {each["name"]: np.array(each["data"]) for each in answer["outputs"]}
+    expected = {
+        "sigmoid": 1 / (1 + np.exp(-outputs["logits"])),
+        "none": outputs["logits"],
+    }.get((function or "").lower(), outputs["probabilities"])
+    asked = {"top_k": 10} | ({} if function is None else {"function_to_apply": function})
+    found = client.post("/hf", json={"inputs": B64, "parameters": asked}).json()
+    labels = client.get(f"/models/{M}").json()["labels"]
+    scores = {each["label"]: each["score"] for each in found}
+    near([scores[label] for label in labels], expected)
+    assert [each["score"] for each in found] == sorted(scores.values(), reverse=True)
+
+
+def test_hugging_face_refuses_another_function(client: httpx.Client) -> None:
+    for function in ("tanh", 5, ["none"]):
+        asked = {"inputs": B64, "parameters": {"function_to_apply": function}}
+        response = client.post("/hf", json=asked)
+        assert response.status_code == 400
+        assert "expected softmax, sigmoid, none" in response.json()["error"]
+
+
 def test_metrics_tell_the_route_and_the_model(client: httpx.Client) -> None:
     assert client.post("/hf", content=JPEG).status_code == 200
     text = client.get("/metrics").text
@@ -416,6 +464,30 @@ def test_hostile_json(client: httpx.Client, path: str, body: bytes) -> None:
     response = client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert 400 <= response.status_code < 500, response.text
     assert response.json()["error"]
+
+
+@pytest.fixture(scope="module")
+def strict(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Of a gateway with low limits."""
+    flags = (
+        *(f"--triton-url={triton.grpc_url}", f"--default-model={M}"),
+        *("--max-body-bytes", "50000", "--max-pixels", "50000"),
+    )
+    with (
+        running_gateway(tmp_path_factory.mktemp("strict") / "log", *flags) as gateway,
+        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+    ):
+        yield client
+
+
+def test_limits_are_the_same_in_every_dialect(way: Way, strict: httpx.Client) -> None:
+    large = way.send(strict, JPEG + bytes(60_000))
+    assert large.status_code == 413
+    assert "50000" in reason(way, large)
+    wide = way.send(strict, photo(0, 400, 300))
+    assert wide.status_code == 413
+    assert "pixels" in reason(way, wide)
+    assert way.send(strict, photo(0, 200, 150)).status_code == 200
 
 
 def test_too_many_values_are_refused_before_they_are_parsed(client: httpx.Client) -> None:
