@@ -71,6 +71,17 @@ def main() -> int:
         return 1
 
 
+def warn_if_open(settings: Settings, host: str, port: int) -> None:
+    """Say in the log that everybody who reaches the server may use it, where that is so."""
+    if settings.keys_file is None and not ipaddress.ip_address(host).is_loopback:
+        logger.warning(
+            "anybody who reaches %s port %d may use this server, since it needs no API key; "
+            "--keys-file asks for one",
+            host,
+            port,
+        )
+
+
 async def serve(settings: Settings, listeners: Listeners) -> int:
     """Serve on `listeners` until a signal; the exit status."""
     if settings.allow_changed_models:
@@ -87,13 +98,7 @@ async def serve(settings: Settings, listeners: Listeners) -> int:
     logger.info("listening on %s", url_of(listeners.main))
     for name, listener in listeners.others.items():
         logger.info("--%s: /%s is on %s", name, name, url_of(listener))
-    if settings.keys_file is None and not ipaddress.ip_address(host).is_loopback:
-        logger.warning(
-            "anybody who reaches %s port %d may use this server, since it needs no API key; "
-            "--keys-file asks for one",
-            host,
-            port,
-        )
+    warn_if_open(settings, host, port)
     supervisor = asyncio.create_task(triton.run()) if triton else None
     if supervisor is not None:
         supervisor.add_done_callback(lambda _task: server.stop())
