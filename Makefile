@@ -83,8 +83,8 @@ bench: .venv/.test .venv-triton/.triton ## Measure what a request costs, beside 
 	$(BIN)/python -m loadtest bench serving
 
 .PHONY: proof
-proof: .venv/.test .venv-triton/.triton ## Follow a real classifier's accuracy from PyTorch to HTTP: make proof PHOTOS=folder
-	$(BIN)/python -m tests.proof $(PHOTOS)
+proof: .venv/.test .venv-triton/.triton ## Follow a real classifier's accuracy from PyTorch to HTTP: make proof PHOTOS=folder (of photographs, or ImageNet's)
+	$(BIN)/python -m tests.proof $(PHOTOS) $(PROOF)
 
 .PHONY: export
 export: .venv/.export ## Install what `python -m export` needs (PyTorch, ONNX)

@@ -1,6 +1,7 @@
 """A checkpoint becomes a served model, with containers alone."""
 
 import contextlib
+import dataclasses
 import functools
 import http.server
 import ipaddress
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.compose.stack import Stack, missing, run, running_stack
+from tests.export import libraries
+from tests.export.weights_server import serving
 from tests.photos import photo
 from tests.stack import check_same
 
@@ -29,6 +32,13 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def this_machine() -> str:
+    """Its address, as a build and a container on Docker's own bridge see it."""
+    form = "{{(index .IPAM.Config 0).Subnet}}"
+    subnet = run("docker", "network", "inspect", "bridge", "--format", form).stdout.strip()
+    return str(next(ipaddress.ip_network(subnet).hosts()))
+
+
 @contextlib.contextmanager
 def torch_wheels() -> Iterator[list[str]]:
     """Build arguments: where pip of this machine finds PyTorch in a folder, so does the image's."""
@@ -38,9 +48,7 @@ def torch_wheels() -> Iterator[list[str]]:
     if not folder or not list(Path(folder).glob("torch-*+cpu-*.whl")):
         yield []  # the address in the Dockerfile
         return
-    form = "{{(index .IPAM.Config 0).Subnet}}"
-    subnet = run("docker", "network", "inspect", "bridge", "--format", form).stdout.strip()
-    bridge = str(next(ipaddress.ip_network(subnet).hosts()))  # this machine, as a build sees it
+    bridge = this_machine()
     handler = functools.partial(Quiet, directory=folder)
     with http.server.ThreadingHTTPServer((bridge, 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
@@ -81,6 +89,38 @@ def test_a_checkpoint_becomes_a_served_model(stack: Stack) -> None:
     run("deploy/reload.sh", variables=stack.environment)
     check_same(stack.classify(photo(3), "second"), stack.classify(photo(3)))
     published = Path(stack.variables["MODEL_REPOSITORY"]) / "second"
+    shutil.rmtree(published)
+
+
+def test_published_weights_are_downloaded_only_where_that_is_asked_for(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """The container has no network but for EXPORT_NETWORK=bridge; what it downloaded is kept."""
+    mixer = libraries.timm().models.mlp_mixer._create_mixer(
+        "mixer_b16_224", embed_dim=32, num_blocks=1, num_classes=10
+    )
+    libraries.save_timm(libraries.randomized(mixer), tmp_path)
+    name = "mixer_b16_224.miil_in21k_ft_in1k"
+    command = ("run", "--rm", "--no-TTY", "export", "--pretrained", name)
+    published = Path(stack.variables["MODEL_REPOSITORY"]) / name
+    with serving(this_machine()) as hub:
+        for file in ("config.json", "model.safetensors"):
+            hub.hub[f"timm/{name}/{file}"] = (tmp_path / file).read_bytes()
+        online = dataclasses.replace(
+            stack, variables=stack.variables | {"HF_ENDPOINT": hub.url, "EXPORT_NETWORK": "bridge"}
+        )
+        closed = dataclasses.replace(stack, variables=online.variables | {"EXPORT_NETWORK": "none"})
+        refused = closed.compose(*command, check=False)
+        assert refused.returncode == 1
+        assert "EXPORT_NETWORK=bridge docker compose run" in refused.stderr
+        assert not hub.requests
+        done = online.compose(*command)
+        assert f"published /models/{name}" in done.stdout
+        shutil.rmtree(published)
+        count = len(hub.requests)
+        kept = closed.compose(*command)
+        assert f"published /models/{name}" in kept.stdout
+        assert len(hub.requests) == count
     shutil.rmtree(published)
 
 

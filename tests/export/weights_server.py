@@ -123,12 +123,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Weights]:
+def serving(address: str = "127.0.0.1") -> Iterator[Weights]:
     """A running server."""
     weights = Weights()
     handler = type("Handler", (_Handler,), {"weights": weights})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        weights.url = f"http://127.0.0.1:{server.server_port}"
+    with http.server.ThreadingHTTPServer((address, 0), handler) as server:
+        weights.url = f"http://{address}:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
