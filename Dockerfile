@@ -163,7 +163,7 @@ CMD ["--host", "http://gateway:8000"]
 # The last one is what `docker build .` makes.
 FROM runtime AS gateway
 COPY --from=gateway-build /opt/mixer-serving/.venv .venv
-COPY deploy/gateway/health.py ./
+COPY deploy/gateway/health.py deploy/gateway/check.py ./
 COPY contracts contracts
 COPY server server
 ENV MIXER_HOST=0.0.0.0 MIXER_TRITON_URL=triton:8001

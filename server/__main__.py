@@ -25,6 +25,7 @@ with environment("serve", "server"):
     from server.process import gateway
     from server.process.event_loop import new_event_loop, stop_on_signals
     from server.process.listeners import ListenError, Listeners, listening, url_of
+    from server.process.tls import Certificate, CertificateError
     from server.process.uvicorn_parts import UnsupportedUvicornError, http_protocol
     from server.process.workers import Workers, WorkersError, quiet
     from server.settings import Settings, SettingsError, read
@@ -52,7 +53,9 @@ def main() -> int:
         settings = read(sys.argv[1:])
         if settings.keys_file is not None:
             keys.read(settings.keys_file)
-    except (SettingsError, keys.KeyFileError) as error:
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            Certificate(settings.tls_cert, settings.tls_key)
+    except (SettingsError, keys.KeyFileError, CertificateError) as error:
         print(f"python -m server: {error}", file=sys.stderr)
         return 2
     logs.set_up(settings.log_level, settings.log_format)
@@ -95,9 +98,10 @@ async def serve(settings: Settings, listeners: Listeners) -> int:
     )
     stop_on_signals(server.stop)
     host, port = listeners.main.getsockname()[:2]
-    logger.info("listening on %s", url_of(listeners.main))
+    scheme = "http" if settings.tls_cert is None else "https"
+    logger.info("listening on %s", url_of(listeners.main, scheme))
     for name, listener in listeners.others.items():
-        logger.info("--%s: /%s is on %s", name, name, url_of(listener))
+        logger.info("--%s: /%s is on %s", name, name, url_of(listener, scheme))
     warn_if_open(settings, host, port)
     supervisor = asyncio.create_task(triton.run()) if triton else None
     if supervisor is not None:

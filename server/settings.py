@@ -160,6 +160,16 @@ class Settings(BaseSettings):
         description="File with a line NAME SHA256 per API key; without it no key is needed. Read "
         "again when it changes. `python -m server key NAME` makes a line.",
     )
+    tls_cert: Path | None = Field(
+        None,
+        description="Certificate with its chain, PEM: the gateway then speaks HTTPS alone. Read "
+        "again when it changes.",
+    )
+    tls_key: Path | None = Field(
+        None,
+        validate_default=True,
+        description="Its private key, PEM, without a password; set with --tls-cert.",
+    )
     cors_origins: str = Field(
         "",
         description="Origins whose pages may call this server from a browser, with commas between "
@@ -215,7 +225,7 @@ class Settings(BaseSettings):
         """Seconds after SIGTERM in which every request under way has ended."""
         return self.drain_seconds + self.read_timeout + self.longest_request + 5
 
-    @field_validator("repository", "keys_file", "default_model_file")
+    @field_validator("repository", "keys_file", "default_model_file", "tls_cert", "tls_key")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         try:
@@ -248,6 +258,13 @@ class Settings(BaseSettings):
                 "should be 1 with --engine onnxruntime, since each process would hold every model; "
                 "several processes share a Triton's"
             )
+        return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) != (info.data.get("tls_cert") is None):
+            raise ValueError("should be set together with --tls-cert, or neither of them")
         return value
 
     @field_validator("cors_origins")

@@ -80,7 +80,7 @@ def running_gateway(
 
     def address() -> str | None:
         assert process.poll() is None, f"the gateway ended: {log.read_text()}"
-        found = re.search(r"listening on (http://[\w.:]+)", log.read_text())
+        found = re.search(r"listening on (https?://[\w.:]+)", log.read_text())
         return found[1] if found else None
 
     try:

@@ -6,11 +6,20 @@ is not ready and is left alone: it finds Triton by itself.
 
 import http.client
 import os
+import ssl
 import sys
 
-connection = http.client.HTTPConnection(
-    "127.0.0.1", int(os.environ.get("MIXER_PORT", "8000")), timeout=5
-)
+host, port = "127.0.0.1", int(os.environ.get("MIXER_PORT", "8000"))
+if os.environ.get("MIXER_TLS_CERT"):
+    context = ssl.create_default_context()
+    # It is this machine's own, and is made for another name.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+        host, port, timeout=5, context=context
+    )
+else:
+    connection = http.client.HTTPConnection(host, port, timeout=5)
 try:
     connection.request("GET", "/readyz")
     response = connection.getresponse()

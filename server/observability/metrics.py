@@ -123,6 +123,11 @@ shadow_seconds = Histogram(
     (*PAIR, "side"),
     buckets=SECONDS,
 )
+certificate_expires = Gauge(
+    "mixer_certificate_expires_timestamp_seconds",
+    "When the gateway's own certificate ends; 0 without TLS.",
+    multiprocess_mode="livemin",
+)
 build = Gauge("mixer_build_info", "Always 1.", ("version", "python"), multiprocess_mode="max")
 
 # What is wrong with an image, as opposed to the request or the server.

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from server.process import memory, open_files
 from server.process.listeners import Listeners
+from server.process.tls import Certificate
 from server.process.uvicorn_parts import http_protocol
 from server.settings import Settings
 from server.web.app import create_app
@@ -35,7 +36,7 @@ class Gateway(uvicorn.Server):
         yield
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        """Raises `UnsupportedUvicornError`."""
+        """Raises `UnsupportedUvicornError`, `CertificateError`."""
         protocol = http_protocol()
         self.connections = limits = ConnectionLimits(
             settings.max_connections, requests=settings.requests_per_connection
@@ -69,6 +70,9 @@ class Gateway(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(settings.grace - settings.drain_seconds),
             )
         )
+        self._certificate: Certificate | None = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._certificate = Certificate(settings.tls_cert, settings.tls_key)
         self._state = state_of(app)
         self._drain_seconds = settings.drain_seconds
 
@@ -95,11 +99,16 @@ class Gateway(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
-        giving_back = asyncio.create_task(memory.give_back())
+        beside = [asyncio.create_task(memory.give_back())]
+        if self._certificate is not None:
+            self.config.load()
+            self.config.ssl = self._certificate.context
+            beside.append(asyncio.create_task(self._certificate.watch()))
         try:
             await self.serve(sockets=listeners.all())
         finally:
-            giving_back.cancel()
+            for task in beside:
+                task.cancel()
 
 
 def make(settings: Settings, triton_url: str) -> Gateway:

@@ -99,6 +99,11 @@ class ClientTransport(asyncio.Transport):
 
     # What the connection calls.
 
+    @property
+    def closes_by_half(self) -> bool:
+        """Whether each side can be closed by itself; asyncio's TLS closes both."""
+        return self._transport.can_write_eof()
+
     def hold(self, who: str) -> None:
         """Take no more from the client until all who hold it have let go."""
         if not self._held and not self._transport.is_closing():
@@ -144,7 +149,8 @@ class ClientTransport(asyncio.Transport):
         if self._held:
             self._held.clear()
             self._transport.resume_reading()
-        self._transport.write_eof()
+        if self.closes_by_half:
+            self._transport.write_eof()
 
     def finish(self) -> None:
         """Close the connection when everything has been sent, or the client does not take it."""

@@ -1,5 +1,5 @@
 """Fixtures of the tests of deploy/: one real stack for all of them."""
 
-from tests.stack import model_repository
+from tests.stack import gateway, guarded, model_repository, triton
 
-__all__ = ["model_repository"]
+__all__ = ["gateway", "guarded", "model_repository", "triton"]

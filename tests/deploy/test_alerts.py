@@ -140,6 +140,13 @@ def test_every_alert_is_silent_when_it_should_be(tmp_path: Path, alert: str) -> 
     assert not firing(tmp_path, alert, series, when)
 
 
+def test_the_gateways_own_certificate_is_looked_at_and_none_is_no_fault(tmp_path: Path) -> None:
+    name = "mixer_certificate_expires_timestamp_seconds"
+    for ends, fires in (("500000", True), ("5000000", False), ("0", False)):
+        series = gauge(name, GATEWAY, f"{ends}x200")
+        assert firing(tmp_path, "MixerCertificateExpires", series, "2h") == fires
+
+
 def test_every_alert_has_a_section_in_the_runbook() -> None:
     runbook = (CHECKOUT / "docs/runbook.md").read_text()
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", runbook, re.MULTILINE | re.DOTALL))

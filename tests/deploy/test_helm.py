@@ -1,6 +1,7 @@
 """The Helm chart: linted and rendered by Helm itself, held against the schemas of Kubernetes."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ CASES: dict[str, dict[str, Any]] = {
         }
     },
     "keys": IMAGES | {"gateway": {"keysSecret": "keys", "env": {"MIXER_ACCESS_LOG": "true"}}},
+    "tls": IMAGES
+    | {
+        "gateway": {"keysSecret": "keys", "tlsSecret": "mixer-tls"},
+        "monitoring": {"serviceMonitor": {"enabled": True}},
+        "entry": {
+            "hosts": ["mixer.example.org"],
+            "ingress": {"enabled": True, "tlsSecret": "mixer-tls"},
+        },
+    },
+    "warm-up": OPEN | {"triton": {"engines": {"claim": "engines", "warmUp": True}}},
     "closed": OPEN
     | {
         "gateway": {"allowedClients": [{"podSelector": {}}]},
@@ -57,8 +68,8 @@ CASES: dict[str, dict[str, Any]] = {
 Object = dict[str, Any]
 
 
-def render(values: dict[str, Any]) -> list[Object]:
-    files = helm_python.Chart.load(CHART).render(values, name="prod", namespace="ml")
+def render(values: dict[str, Any], chart: Path = CHART) -> list[Object]:
+    files = helm_python.Chart.load(chart).render(values, name="prod", namespace="ml")
     return [
         document
         for name, text in files.items()
@@ -121,10 +132,7 @@ def test_the_oldest_version_is_the_charts() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_container_is_closed(case: str) -> None:
-    for each in render(CASES[case]):
-        if each["kind"] != "Deployment":
-            continue
-        pod = each["spec"]["template"]["spec"]
+    for pod in pods(render(CASES[case])):
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
@@ -138,8 +146,17 @@ def test_every_container_is_closed(case: str) -> None:
             assert "memory" in limits
             for name in limits.keys() & requests.keys():
                 assert amount(requests[name]) <= amount(limits[name]), name
-            mounted = {mount["name"] for mount in one_of["volumeMounts"]}
-            assert mounted <= {volume["name"] for volume in pod["volumes"]}
+            mounted = {mount["name"] for mount in one_of.get("volumeMounts", [])}
+            assert mounted <= {volume["name"] for volume in pod.get("volumes", [])}
+
+
+def pods(objects: list[Object]) -> list[Object]:
+    """What every object that starts a pod says of it."""
+    with_template = [
+        each["spec"]["template"]["spec"] for each in objects if "template" in each.get("spec", {})
+    ]
+    assert len(with_template) >= 2
+    return with_template + [each["spec"] for each in objects if each["kind"] == "Pod"]
 
 
 def amount(text: str) -> float:
@@ -247,6 +264,7 @@ def test_the_dashboard_is_that_of_docker_compose() -> None:
         (OPEN | {"gateway": {"image": {"digest": "latest"}}}, "does not match pattern"),
         (OPEN | {"modelRepository": {"image": {"repository": ""}}}, "exactly one of .*: none"),
         (OPEN | {"modelRepository": {"s3": {"bucket": "b"}}}, "exactly one of .*: s3, image"),
+        (OPEN | {"triton": {"engines": {"warmUp": True}}}, "warmUp needs triton.engines.claim"),
         (NO_EGRESS, "s3.egress: name the store's network"),
         (OPEN | {"entry": {"ingress": {"enabled": True}}}, "API keys do not cross a network"),
     ],
@@ -377,10 +395,9 @@ def test_the_alerts_are_those_of_docker_compose() -> None:
 
 
 def images_of(objects: list[Object]) -> list[str]:
-    pods = [each["spec"]["template"]["spec"] for each in objects if each["kind"] == "Deployment"]
     return [
         container["image"]
-        for pod in pods
+        for pod in pods(objects)
         for container in [*pod["containers"], *pod.get("initContainers", [])]
     ]
 
@@ -402,3 +419,117 @@ def test_no_image_has_a_name_that_somebody_else_could_own() -> None:
         "other.example.org:5000/a/triton-nvidia",
         "other.example.org:5000/a/models",
     }
+
+
+def test_the_gateway_speaks_tls_and_all_that_ask_it_know() -> None:
+    objects = render(CASES["tls"])
+    deployment = one(objects, "Deployment", "gateway")
+    found = settings_of(environment(deployment))
+    assert (str(found.tls_cert), str(found.tls_key)) == ("/tls/tls.crt", "/tls/tls.key")
+    started = container(deployment)
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        assert started[probe]["httpGet"]["scheme"] == "HTTPS"
+    (port,) = one(objects, "Service", "gateway")["spec"]["ports"]
+    assert port["appProtocol"] == "https"
+    notes = one(objects, "Ingress", "gateway")["metadata"]["annotations"]
+    assert notes["nginx.ingress.kubernetes.io/backend-protocol"] == "HTTPS"
+    (endpoint,) = one(objects, "ServiceMonitor", "gateway")["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https"
+    assert "scheme" not in one(objects, "ServiceMonitor", "triton")["spec"]["endpoints"][0]
+    assert one(objects, "Pod", "test")["spec"]["containers"][0]["args"][0].startswith("https://")
+
+
+def test_engines_are_built_before_the_first_triton_is_replaced() -> None:
+    objects = render(CASES["warm-up"])
+    job, triton = one(objects, "Job", "engines"), one(objects, "Deployment", "triton")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    theirs, ours = job["spec"]["template"]["spec"], triton["spec"]["template"]["spec"]
+    # The same models, the same volume, the same program: what is built there is found here.
+    for part in ("volumes", "initContainers", "securityContext", "serviceAccountName"):
+        assert theirs[part] == ours[part]
+    for part in ("image", "volumeMounts", "resources"):
+        assert theirs["containers"][0][part] == ours["containers"][0][part]
+    assert "--build-only" in theirs["containers"][0]["command"]
+    # No Service sends it requests.
+    service = one(objects, "Service", "triton")["spec"]["selector"]
+    assert not service.items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    assert not any(each["kind"] == "Job" for each in render(OPEN))
+
+
+@pytest.mark.parametrize("case", ["values", "keys"])
+def test_helm_test_is_let_in_and_knows_whether_keys_are_asked_for(case: str) -> None:
+    objects = render(CASES[case])
+    pod = one(objects, "Pod", "test")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    url, keys = pod["spec"]["containers"][0]["args"]
+    gateway = one(objects, "Service", "gateway")
+    (port,) = gateway["spec"]["ports"]
+    assert url == f"http://{gateway['metadata']['name']}:{port['port']}"
+    assert keys == ("closed" if case == "keys" else "open")
+    let_in = one(objects, "NetworkPolicy", "gateway")["spec"]["ingress"][0]["from"]
+    labels = pod["metadata"]["labels"].items()
+    assert any(
+        peer.get("podSelector", {}).get("matchLabels", {"": ""}).items() <= labels
+        for peer in let_in
+        if "namespaceSelector" not in peer
+    )
+    assert (CHECKOUT / "deploy/gateway" / pod["spec"]["containers"][0]["command"][-1]).is_file()
+
+
+# What Kubernetes does not let an upgrade change, by kind.
+FIXED = {
+    "Deployment": [("spec", "selector")],
+    "Service": [("spec", "clusterIP")],
+    "HorizontalPodAutoscaler": [("spec", "scaleTargetRef")],
+    "ScaledObject": [("spec", "scaleTargetRef")],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_upgrade_and_its_rollback_change_what_they_should(case: str, tmp_path: Path) -> None:
+    """A later version of the chart beside this one, and back."""
+    later = tmp_path / "helm"
+    shutil.copytree(CHART, later)
+    chart = yaml.safe_load((later / "Chart.yaml").read_text())
+    chart |= {"version": "9.9.9", "appVersion": "9.9.9"}
+    (later / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    before, after = by_name(render(CASES[case])), by_name(render(CASES[case], later))
+    assert before.keys() == after.keys()  # nothing is left behind, or missing after a rollback
+    for key, old in before.items():
+        for path in FIXED.get(key[0], []):
+            assert at(old, path) == at(after[key], path), key
+        found = differences(old, after[key])
+        labels = {"metadata.labels.helm.sh/chart", "metadata.labels.app.kubernetes.io/version"}
+        allowed = labels | {f"spec.template.{each}" for each in labels}
+        images = {each for each in found if each.endswith(".image") or each.endswith(".reference")}
+        models = {"spec.template.metadata.annotations.mixer-serving/models"}
+        assert found - images - allowed - models == set(), key
+        if key[0] == "Deployment":
+            assert images  # a roll-out
+    assert by_name(render(CASES[case])) == before
+
+
+def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
+    found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    assert len(found) == len(objects)
+    return found
+
+
+def at(value: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - YAML
+    for name in path:
+        value = value.get(name, {})
+    return value
+
+
+def differences(one: Any, other: Any, path: str = "") -> set[str]:  # noqa: ANN401 - YAML
+    """The paths at which two documents differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {
+            each
+            for name in one.keys() | other.keys()
+            for each in differences(one.get(name), other.get(name), f"{path}.{name}".strip("."))
+        }
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return {each for i, (a, b) in pairs for each in differences(a, b, f"{path}.{i}")}
+    return set() if one == other else {path}
