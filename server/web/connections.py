@@ -157,6 +157,7 @@ class ClientConnection(asyncio.Protocol):
         """Answer what has come whole: a client may close its sending side when it has sent."""
         self._half_closed = True
         if not self._way.closes_by_half:
+            self._way.finish()  # what was written is sent; then asyncio closes the connection
             return False
         if self._over or not (self._busy or self.framing.in_head):
             self._way.finish()  # the last answer may wait for the end of this turn of the loop

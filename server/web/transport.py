@@ -102,7 +102,7 @@ class ClientTransport(asyncio.Transport):
     @property
     def closes_by_half(self) -> bool:
         """Whether each side can be closed by itself; asyncio's TLS closes both."""
-        return self._transport.can_write_eof()
+        return self._transport.get_extra_info("sslcontext") is None
 
     def hold(self, who: str) -> None:
         """Take no more from the client until all who hold it have let go."""

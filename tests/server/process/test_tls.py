@@ -55,6 +55,8 @@ def gateway(
         assert running.url.startswith("https://")
         with client(pair) as asking:
             wait_for(lambda: answers(asking, running), what="a ready gateway")
+        ready = f"model {DEFAULT_MODEL} version"
+        wait_for(lambda: running.log.read_text().count(ready) >= 2, what="both of its workers")
         yield running
 
 
