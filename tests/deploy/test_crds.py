@@ -93,7 +93,7 @@ def test_the_definitions_find_what_is_wrong(check: Check) -> None:
 def types(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """The fields of each type of KServe's client, by their names in YAML."""
     folder = tmp_path_factory.mktemp("kserve")
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder))
     subprocess.run([*pip, KSERVE], check=True)
     (wheel,) = folder.glob("*.whl")
     found = {}
@@ -116,7 +116,9 @@ def types(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]
     return found
 
 
-SIMPLE = {"str": str, "int": int, "bool": bool, "float": (int, float)}
+SIMPLE: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float),
+}  # fmt: skip
 
 
 def faults(value: Any, kind: str, types: dict[str, dict[str, str]], path: str) -> list[str]:  # noqa: ANN401
