@@ -19,7 +19,7 @@ def main() -> int:
     """Run the command line; a user's mistake ends in one line on stderr."""
     if sys.argv[1:2] == ["throughput"]:
         with environment("export", "export"):
-            from export import throughput  # noqa: PLC0415
+            from export import throughput  # noqa: PLC0415 - imports PyTorch
 
         return throughput.main(sys.argv[2:])
     options = tyro.cli(
@@ -31,7 +31,7 @@ def main() -> int:
         options.check()
         # PyTorch takes seconds to import; --help and a mistake on the command line come first.
         with environment("export", "export"):
-            from export import commands  # noqa: PLC0415
+            from export import commands  # noqa: PLC0415 - imports PyTorch
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

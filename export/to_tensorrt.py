@@ -153,7 +153,7 @@ def _refusal(edition: Edition, source: Source, messages: list[str]) -> str:
 
 def _logger(trt: ModuleType, messages: list[str]) -> object:
     # The base class depends on the edition, which mypy cannot follow; so below.
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined] # of either edition
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -165,7 +165,7 @@ def _logger(trt: ModuleType, messages: list[str]) -> object:
 
 
 def _monitor(trt: ModuleType, progress: Progress) -> object:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined] # likewise
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._tasks: dict[str, TaskID] = {}

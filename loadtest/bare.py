@@ -84,7 +84,7 @@ def _measure(room: str, flags: list[str]) -> results.Result:
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
         out = Path(folder, "out.json")
         command = [sys.executable, "-m", room, "throughput", *flags, "--out", str(out)]
-        done = subprocess.run(  # noqa: S603 - our own programs
+        done = subprocess.run(
             command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False
         )
         if done.returncode:

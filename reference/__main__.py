@@ -18,8 +18,8 @@ def main() -> None:
     _use_huge_pages()
     with environment("reference", "reference"):
         from reference import commands  # noqa: PLC0415  JAX allocates from its import on
-        from reference.recipes import RECIPES  # noqa: PLC0415
-        from reference.stopping import Stopped  # noqa: PLC0415
+        from reference.recipes import RECIPES  # noqa: PLC0415 - imports JAX
+        from reference.stopping import Stopped  # noqa: PLC0415 - imports JAX
 
     handler = logging.StreamHandler()
     handler.addFilter(_is_wanted)
@@ -75,7 +75,7 @@ def _use_huge_pages() -> None:
     tunable = "glibc.malloc.hugetlb=1"
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = tunable
-        os.execv(sys.executable, [sys.executable, "-m", "reference", *sys.argv[1:]])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-m", "reference", *sys.argv[1:]])  # noqa: S606 - itself
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def peak(device: Any, precision: str) -> tuple[float, str]:  # noqa: ANN401  JAX
     return measure(device, precision), "measured matrix product"
 
 
-def measure(device: Any, precision: str, repetitions: int = 5) -> float:  # noqa: ANN401
+def measure(device: Any, precision: str, repetitions: int = 5) -> float:  # noqa: ANN401 - as above
     """The best of several square matrix products, in FLOP/s."""
     side = 1024 if device.platform == "cpu" else 8192
     matrix = jax.device_put(jnp.ones((side, side), precision), device)

@@ -151,11 +151,11 @@ class Nvidia:
             log.error("%s; starting with ONNX Runtime, without engines", error)
         return bool(used)
 
-    def helpers(self, pid: int) -> list[int]:  # noqa: ARG002
+    def helpers(self, pid: int) -> list[int]:  # noqa: ARG002 - as the base
         """None: the backends of this image run inside tritonserver."""
         return []
 
-    def cpu_seconds(self, pid: int, model: str | None) -> float | None:  # noqa: ARG002
+    def cpu_seconds(self, pid: int, model: str | None) -> float | None:  # noqa: ARG002 - as the base
         """Unknown: a model on a GPU uses none."""
         return None
 

@@ -194,7 +194,7 @@ def _any_batch(
             for value in node.inputs
             if value is not None
             and value.producer() is not None
-            and not (value.producer().name or "").startswith(OWN)  # type: ignore[union-attr]
+            and not (value.producer().name or "").startswith(OWN)  # type: ignore[union-attr] # has one
         )
         scan_batch(model, prepared, again.logits)
     return model

@@ -69,7 +69,7 @@ def _prepared(
     """What the foreign graph reads instead of its own input, and the nodes that make it."""
     nodes: list[ir.Node] = []
 
-    def add(op: str, inputs: Sequence[ir.Value], name: str, **attributes: Any) -> ir.Value:  # noqa: ANN401
+    def add(op: str, inputs: Sequence[ir.Value], name: str, **attributes: Any) -> ir.Value:  # noqa: ANN401 - ONNX's
         nodes.append(ir.node(op, inputs, attributes=attributes, name=name))
         nodes[-1].outputs[0].name = name
         return nodes[-1].outputs[0]

@@ -26,7 +26,7 @@ class TimmSettings:
     prefix_has_positions: bool = True  # whether class token and registers have embeddings
 
 
-def _vits(heads: int, names: str, **settings: Any) -> dict[str, TimmSettings]:  # noqa: ANN401
+def _vits(heads: int, names: str, **settings: Any) -> dict[str, TimmSettings]:  # noqa: ANN401 - fields
     return {name: TimmSettings("vit", heads, **settings) for name in names.split()}
 
 

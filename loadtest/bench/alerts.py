@@ -38,7 +38,7 @@ def prometheus(folder: Path, ports: list[int]) -> Iterator[str]:
     }
     (folder / "prometheus.json").write_text(json.dumps(config), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen(  # noqa: S603 - our own command line
+    process = subprocess.Popen(
         [
             *(program, f"--config.file={folder / 'prometheus.json'}", "--log.level=error"),
             *(f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"),

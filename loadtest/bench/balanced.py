@@ -51,7 +51,7 @@ def balanced(gateways: Sequence[Server]) -> Iterator[list[int]]:
     with tempfile.NamedTemporaryFile("w", suffix=".cfg") as file:
         file.write(HAPROXY.format(port=port) + "".join(servers))
         file.flush()
-        process = subprocess.Popen([program, "-db", "-f", file.name])  # noqa: S603
+        process = subprocess.Popen([program, "-db", "-f", file.name])
         try:
             deadline = time.monotonic() + START_SECONDS
             while get(f"http://127.0.0.1:{port}/livez")[0] != 200:

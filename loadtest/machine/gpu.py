@@ -32,7 +32,7 @@ def gpu_state() -> list[dict[str, str]]:
 def _query(names: tuple[str, ...]) -> list[list[str]]:
     command = ("nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]

@@ -98,4 +98,4 @@ def overlap(one: dict[str, float | None], other: dict[str, float | None]) -> boo
     """Whether two intervals have values in common; unknown ones may have."""
     if None in {one["low"], one["high"], other["low"], other["high"]}:
         return True
-    return bool(one["low"] <= other["high"] and other["low"] <= one["high"])  # type: ignore[operator]
+    return bool(one["low"] <= other["high"] and other["low"] <= one["high"])  # type: ignore[operator] # floats

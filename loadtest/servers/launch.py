@@ -71,7 +71,7 @@ class Server:
     def launch(self) -> None:
         """Start it and return at once."""
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is ended
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
+        self._process = subprocess.Popen(
             [*PYTHON, *self.arguments], cwd=self._folder, env=environment(),
             stdout=self._output, stderr=self._output, start_new_session=self._own_session,
         )  # fmt: skip

@@ -58,7 +58,7 @@ def find_or_export(repository: Path, made: Path, model: str) -> tuple[Path, bool
 
 def export(*flags: str) -> None:
     """`python -m export` with these flags; raises StackError."""
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [*PYTHON, "export", *flags],
         cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -160,7 +160,7 @@ class Wheel:
             closed_http=self._closed_http,
         )
 
-    def can_do_without(self, error: LocalTritonError) -> bool:  # noqa: ARG002
+    def can_do_without(self, error: LocalTritonError) -> bool:  # noqa: ARG002 - as the base
         """No: it was asked to serve nothing but the models."""
         return False
 

@@ -197,7 +197,7 @@ class Prober:
             raise ExchangeError("it answers probabilities that are no numbers")
         return probabilities
 
-    async def _ask(self, method: str, path: str, body: bytes = b"") -> Any:  # noqa: ANN401
+    async def _ask(self, method: str, path: str, body: bytes = b"") -> Any:  # noqa: ANN401 - JSON
         return await exchange(self._port, method, path, body, self._headers)
 
 

@@ -144,7 +144,7 @@ def _add_middleware(app: FastAPI, dialects: list[Dialect]) -> None:
 def _engine(settings: Settings, triton_url: str) -> Engine:
     if settings.engine == "onnxruntime":
         # Its package is there only where this engine was asked for.
-        from server.engines.onnxruntime.engine import OnnxRuntime  # noqa: PLC0415
+        from server.engines.onnxruntime.engine import OnnxRuntime  # noqa: PLC0415 - see above
 
         return OnnxRuntime(settings.repository, settings.default_model)
     return Balancer(triton_url, settings.default_model, settings.longest_request)

@@ -91,7 +91,7 @@ class Stack:
     def id(self, service: str) -> str:
         return self.compose("ps", "--all", "--quiet", service).stdout.strip()
 
-    def inspect(self, service: str) -> Any:  # noqa: ANN401 - JSON
+    def inspect(self, service: str) -> Any:
         return json.loads(run("docker", "inspect", self.id(service)).stdout)[0]
 
     def pid(self, service: str, what: str) -> int | None:

@@ -61,7 +61,7 @@ class Podman:
         file.write_text(yaml.safe_dump(pod))
         self("kube", "play", "--network", PROJECT, str(file))
 
-    def inspect(self, name: str) -> Any:  # noqa: ANN401 - JSON
+    def inspect(self, name: str) -> Any:
         return json.loads(self("inspect", name))[0]
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from contracts.model_config import (

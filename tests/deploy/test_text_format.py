@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format as official  # type: ignore[import-untyped]
+from google.protobuf import text_format as official
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from deploy.triton.engines import EngineError, Model, trtexec_flags

@@ -21,15 +21,15 @@ def _torchvision() -> torch.library.Library:
     The one on PyPI is compiled for CUDA. Beside PyTorch's build for CPUs its operators do not load,
     but two of its modules describe operators that must be known by name.
     """
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call] # untyped
     for operator in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, operator):
             schema = f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor"
-            library.define(schema)  # type: ignore[no-untyped-call]
+            library.define(schema)  # type: ignore[no-untyped-call] # untyped
     return library
 
 
-def timm() -> Any:  # noqa: ANN401 - an untyped library
+def timm() -> Any:
     """The library."""
     _torchvision()
     import timm as library  # noqa: PLC0415 - after torchvision's operators are known
@@ -37,7 +37,7 @@ def timm() -> Any:  # noqa: ANN401 - an untyped library
     return library
 
 
-def transformers() -> Any:  # noqa: ANN401 - an untyped library
+def transformers() -> Any:
     """The library."""
     _torchvision()
     import transformers as library  # noqa: PLC0415 - after torchvision's operators are known
@@ -45,13 +45,13 @@ def transformers() -> Any:  # noqa: ANN401 - an untyped library
     return library
 
 
-def save_timm(model: Model, folder: Path, **about: Any) -> Path:  # noqa: ANN401
+def save_timm(model: Model, folder: Path, **about: Any) -> Path:
     """What `timm.models.push_to_hf_hub` would upload; `about` is more of its `config.json`."""
     timm().models._hub.save_for_hf(model, folder, model_config=about, safe_serialization=True)
     return folder
 
 
-def randomized(model: nn.Module, seed: int = 0) -> Any:  # noqa: ANN401 - of the library's own class
+def randomized(model: nn.Module, seed: int = 0) -> Any:
     """The model with random parameters, under which activations stay of the order of 1."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():

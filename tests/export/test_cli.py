@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from contracts.repository import TENSORRT_CONFIG

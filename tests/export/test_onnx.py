@@ -53,7 +53,7 @@ class Wrapped(nn.Module):
         super().__init__()
         self.before, self.network, self.after = before, ResNetLike(), after
 
-    def forward(self, x: Tensor) -> Any:  # noqa: ANN401 - a tensor or several
+    def forward(self, x: Tensor) -> Any:
         return self.after(self.network(self.before(x)))
 
 
@@ -187,7 +187,7 @@ def export(
     return run
 
 
-def own_answers(path: Path, images: Pixels, flags: tuple[str, ...]) -> Any:  # noqa: ANN401
+def own_answers(path: Path, images: Pixels, flags: tuple[str, ...]) -> Any:
     """What its users get of ONNX Runtime: probabilities, written without this program's code."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     wanted = session.get_inputs()[0]
@@ -248,7 +248,7 @@ def graph(inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto])
     )
 
 
-F, H, D, I = (  # noqa: E741
+F, H, D, I = (  # noqa: E741 - ONNX's letters
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.DOUBLE,

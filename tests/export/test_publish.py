@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.config import (
@@ -51,7 +51,7 @@ def test_a_model_appears_and_is_replaced(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_model(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     publish_text(repository, "old")
-    with pytest.raises(RuntimeError), publishing(repository, "model") as folder:  # noqa: PT012
+    with pytest.raises(RuntimeError), publishing(repository, "model") as folder:  # noqa: PT012 - the context is tested
         (folder / "config.pbtxt").write_text("new")
         assert contents(repository) == ("old", "old")
         raise RuntimeError

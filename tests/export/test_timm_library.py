@@ -28,7 +28,7 @@ PATTERNS = ("vit_*", "mixer_*", "resnetv2_*bit*", "deit*")
 LATER = {"dinov2", "36x1", "plus", "miil"}
 
 
-def create(name: str, **arguments: Any) -> libraries.Model:  # noqa: ANN401 - passed on
+def create(name: str, **arguments: Any) -> libraries.Model:
     """A model of timm with random weights and 7 classes."""
     return libraries.randomized(libraries.timm().create_model(name, num_classes=7, **arguments))
 
@@ -101,7 +101,7 @@ class OnMeta:
         self.metadata: dict[str, str] = {}
         self.shapes = {name: tuple(array.shape) for name, array in model.state_dict().items()}
 
-    def read(self, key: str) -> Any:  # noqa: ANN401
+    def read(self, key: str) -> Any:
         """Never."""
         raise NotImplementedError(key)
 
@@ -109,7 +109,7 @@ class OnMeta:
 def refusal(arrays: OnMeta, config: dict[str, Any] | None, heads: int | None) -> str | None:
     """Why a file would not be published, by names and shapes alone; None where it would."""
     try:
-        found = interpret(arrays, Beside(config), None, Stated(heads=heads))  # type: ignore[arg-type]
+        found = interpret(arrays, Beside(config), None, Stated(heads=heads))  # type: ignore[arg-type] # a fake
         module = empty_module(found.network, found.network.image_size)
         check_shapes(
             found.arrays.shapes, {key: shape for key, _, _, shape in published_layers(module)}

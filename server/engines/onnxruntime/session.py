@@ -53,7 +53,7 @@ def open_session(
     input_name(config)
     path = str(folder / version / (config.get("default_model_filename") or "model.onnx"))
     # Encoded here: the Python in Triton takes file names for ASCII, whatever the locale says.
-    if not os.path.isfile(path.encode()):  # noqa: PTH113
+    if not os.path.isfile(path.encode()):  # noqa: PTH113 - bytes, as above
         raise SessionError(f"{path} is missing")
     _check_digest(config, path)
     session = onnxruntime.InferenceSession(
@@ -114,7 +114,7 @@ def _check_digest(config: dict[str, Any], path: str) -> None:
     if not expected or name == b"model.plan" or os.environ.get(ALLOW_CHANGED) == "1":
         return
     digest = hashlib.sha256()
-    for part in sorted(each for each in os.listdir(folder) if each.startswith(name)):  # noqa: PTH208
+    for part in sorted(each for each in os.listdir(folder) if each.startswith(name)):  # noqa: PTH208 - bytes
         with open(os.path.join(folder, part), "rb") as file:  # noqa: PTH118, PTH123 - of bytes
             while piece := file.read(1 << 20):
                 digest.update(piece)

@@ -214,7 +214,7 @@ async def _close(channel: grpc.aio.Channel, calls: set[asyncio.Task[Any]]) -> No
         await channel.close()
 
 
-async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any:  # noqa: ANN401
+async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any:  # noqa: ANN401 - gRPC's
     metadata = tracing.metadata()
     for _ in range(retries.SAME_ADDRESS):
         try:

@@ -4,10 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from loadtest.servers.processes import STUB, Watched, named, program, tree
@@ -51,10 +51,11 @@ def test_the_seconds_of_each_role(parent: subprocess.Popen[str]) -> None:
     wait_for(lambda: named(parent.pid, STUB))
     watched = Watched({"gateway": parent.pid})
     wait_for(lambda: watched.cpu_seconds()["model"] >= 0.3)
+    (child,) = named(parent.pid, STUB)
+    wait_for(lambda: child.status() == psutil.STATUS_SLEEPING, what="a child that only sleeps")
     found = watched.cpu_seconds()
     assert set(found) == {"gateway", "event_loop", "model"}
     assert found["event_loop"] <= found["gateway"]
-    time.sleep(0.3)  # it only sleeps now
     assert watched.cpu_seconds()["model"] == pytest.approx(found["model"], abs=0.05)
     assert watched.total_seconds() >= found["model"]
 

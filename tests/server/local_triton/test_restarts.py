@@ -171,8 +171,10 @@ def test_a_model_that_hangs_again_and_again_does_not_take_the_others_each_time(
         assert pid is not None
         for stub in of_model(pid, "linear"):
             os.kill(stub, signal.SIGSTOP)
-        wait_for(lambda: "linear" in triton.problems(), what="the fault told")
-        time.sleep(3)
+        wait_for(lambda: "linear" in triton.problems(), what="the fault reported")
+        # So long that, without the pause, the hang would have ended Triton again.
+        told = time.monotonic()
+        wait_for(lambda: time.monotonic() - told > 3 * hang.IDLE_S or triton.pid != pid)
         assert triton.pid == pid
         assert infer(triton.grpc_url) is not None
         assert triton.models() == [DEFAULT_MODEL]

@@ -35,7 +35,7 @@ class Stub:
 
 
 @contextlib.contextmanager
-def telling(supervisor: Stub, **options: Any) -> Iterator[str]:  # noqa: ANN401
+def telling(supervisor: Stub, **options: Any) -> Iterator[str]:
     """The address of a status server."""
     loop = asyncio.new_event_loop()
     port = free_port()

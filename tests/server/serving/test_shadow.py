@@ -26,14 +26,14 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, 30))
 
 
-def copy_of(of: Model, row: Any = ROW, image: Any = IMAGE) -> Copy:  # noqa: ANN401
+def copy_of(of: Model, row: Any = ROW, image: Any = IMAGE) -> Copy:
     return Copy(image, of, row, 0.002, "request-7")
 
 
 class Scene:
     """A default model `m`, a candidate `c`, and a shadow of all requests."""
 
-    def __init__(self, *, hold: bool = False, seconds: float = 5.0, **more: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, hold: bool = False, seconds: float = 5.0, **more: Any) -> None:
         self.models = model("m"), model("c", **more)
         self.engine = FakeEngine(*self.models, hold=hold)
         self.classifier = Classifier(read([], {}), self.engine)

@@ -145,7 +145,7 @@ def lines_run(call: Callable[[], None]) -> int:
     """How many lines of Python `call` runs."""
     count = 0
 
-    def trace(_frame: FrameType, event: str, _argument: object) -> Any:  # noqa: ANN401 - recursive
+    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal count
         count += event == "line"
         return trace

@@ -49,7 +49,7 @@ def by_index(right: list[dict[str, Any]]) -> list[float]:
     return [p["probability"] for p in sorted(right, key=lambda p: int(p["index"]))]
 
 
-def near(values: Any, right: Any) -> None:  # noqa: ANN401 - numbers of any client
+def near(values: Any, right: Any) -> None:
     assert np.abs(np.asarray(values, float) - np.asarray(right, float)).max() < 1e-6
 
 

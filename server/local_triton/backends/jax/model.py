@@ -43,7 +43,7 @@ class TritonPythonModel:
         file = config.get("default_model_filename") or "model.jax"
         path = f"{args['model_repository']}/{args['model_version']}/{file}"
         # Encoded here, since the stub's Python takes file names for ASCII whatever the locale says.
-        if not os.path.isfile(path.encode()):  # noqa: PTH113
+        if not os.path.isfile(path.encode()):  # noqa: PTH113 - bytes, as above
             raise pb_utils.TritonModelException(f"{path} is missing")
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
