@@ -121,7 +121,7 @@ SIMPLE: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def faults(value: Any, kind: str, types: dict[str, dict[str, str]], path: str) -> list[str]:  # noqa: ANN401
+def faults(value: Any, kind: str, types: dict[str, dict[str, str]], path: str) -> list[str]:
     """What of a document is not of its type; Kubernetes' own types are held elsewhere."""
     if kind.startswith("list["):
         if not isinstance(value, list):

@@ -515,13 +515,13 @@ def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
     return found
 
 
-def at(value: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - YAML
+def at(value: Any, path: tuple[str, ...]) -> Any:
     for name in path:
         value = value.get(name, {})
     return value
 
 
-def differences(one: Any, other: Any, path: str = "") -> set[str]:  # noqa: ANN401 - YAML
+def differences(one: Any, other: Any, path: str = "") -> set[str]:
     """The paths at which two documents differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         return {
