@@ -1,5 +1,7 @@
 """Reading and writing the published format: what is refused, in which words, and what survives."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,35 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes, messa
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"foreign\.npz: {message}"):
         models.read(path)
+
+
+def pytorch_file() -> bytes:
+    """What torch.save writes: a zip archive with a pickle in it."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (pytorch_file(), "PyTorch"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "begins with"),
+        (b"\x93NUMPY\x01\x00v\x00", "begins with"),
+    ],
+    ids=["pytorch", "old-pytorch", "npy"],
+)
+def test_another_librarys_file_is_named_in_a_users_words(
+    tmp_path: Path, content: bytes, named: str
+) -> None:
+    """As a wrong --start-from gets it."""
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as refused:
+        models.read(path)
+    assert named in str(refused.value)
+    assert "pickle" not in str(refused.value).lower()
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
