@@ -27,11 +27,3 @@ def test_without_any_package_the_rule_is_named(room: str, rule: str) -> None:
     assert line.startswith(f"error: {sys.executable} has no package ")
     assert f"`make {rule}`" in line
     assert line.endswith(f".venv/bin/python -m {room}")
-
-
-def test_a_package_that_is_missing_later_is_named() -> None:
-    code = (
-        "import sys; sys.modules['onnx_ir'] = None; sys.argv = ['export', '--list'];"
-        "from export.__main__ import main; sys.exit(main())"
-    )
-    assert "has no package 'onnx_ir': `make export` installs" in run("-c", code)

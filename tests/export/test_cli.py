@@ -297,3 +297,16 @@ def test_the_labels_of_a_training_run_come_along(export: Export, tmp_path: Path)
     assert f"names come from {path.with_suffix('.labels.txt')}" in err
     written = (export.repository / "mine" / "labels.txt").read_text(encoding="utf-8")
     assert written.splitlines() == labels
+
+
+def test_a_package_that_is_missing_is_named_with_the_rule_that_installs_it() -> None:
+    """Also one that is imported late: --help and slips do not wait for PyTorch."""
+    code = (
+        "import sys; sys.modules['onnx_ir'] = None; sys.argv = ['export', '--list'];"
+        "from export.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "has no package 'onnx_ir': `make export` installs" in done.stderr
