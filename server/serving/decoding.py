@@ -203,6 +203,8 @@ class Decoding:
         return now - min(began, default=now)
 
     def _give_up(self, lane: Lane, work: Work) -> None:
+        if not work.answer.cancelled():
+            return  # its answer came at the same moment: nothing works on it any more
         if work.task is not None:
             work.hold.keep()  # until its process is done, or killed by this
             work.given_up = True

@@ -156,6 +156,37 @@ def test_an_image_that_is_nearly_done_does_not_cost_a_process(
     run(test())
 
 
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["thread", "process"])
+def test_an_image_that_is_given_up_as_its_answer_comes_is_not_held(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with places() as pool:
+            bodies = Buffers(2**25, 2**28, 1.0)
+
+            async def ask() -> None:
+                with bodies.hold() as hold:
+                    hold.take(len(data))
+                    price = cost.price("PNG" if data is LARGE else "JPEG", data, RULE)
+                    await pool.decode(data, RULE, price, client="a", seconds=10**6, hold=hold)
+
+            asking = asyncio.create_task(ask())
+
+            def end_and_cancel(*args: Any) -> None:
+                end(*args)
+                # After the answer was given, and before the request has seen it.
+                asyncio.get_running_loop().call_soon(asking.cancel)
+
+            end = pool._end
+            monkeypatch.setattr(pool, "_end", end_and_cancel)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asking
+            await asyncio.sleep(0)
+            assert bodies.held == 0
+
+    run(test())
+
+
 def test_an_image_that_takes_more_cpu_than_any_may_ends_its_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
