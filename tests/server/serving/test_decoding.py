@@ -36,7 +36,7 @@ from server.serving.decoding import Decoding
 from server.serving.images import cost
 from server.serving.images import decoding as images
 from server.serving.images.worker import Job
-from server.serving.lanes import Decoded
+from server.serving.lanes import Decoded, Lane, Work
 from server.settings import read
 from tests.photos import photo
 from tests.server.engines.fakes import FakeEngine, model
@@ -172,10 +172,13 @@ def test_an_image_that_is_given_up_as_its_answer_comes_is_not_held(
 
             asking = asyncio.create_task(ask())
 
-            def end_and_cancel(*args: Any) -> None:
-                end(*args)
+            def end_and_cancel(lane: Lane, work: Work, done: float) -> None:
+                end(lane, work, done)
                 # After the answer was given, and before the request has seen it.
-                asyncio.get_running_loop().call_soon(asking.cancel)
+                if work.answer.done():
+                    asking.cancel()
+                else:
+                    asyncio.get_running_loop().call_soon(asking.cancel)
 
             end = pool._end
             monkeypatch.setattr(pool, "_end", end_and_cancel)
