@@ -8,7 +8,7 @@
 #   models         the shipped model repository, for Kubernetes
 #
 # Packages come before code, so that a change of the code builds in seconds. They are installed in
-# stages of their own, and only files whose hashes requirements/locked/ knows (PyTorch's aside); the images
+# stages of their own, and only files whose hashes requirements/ knows; the images
 # get neither pip's cache nor a compiler.
 
 # The digest is that of all its platforms together. To build with another, or without a registry: PYTHON_IMAGE
@@ -64,13 +64,13 @@ FROM build AS export-build
 ARG TORCH_WHEELS=https://download.pytorch.org/whl/cpu/torch/
 # For a mirror without TLS; pip reads it.
 ARG PIP_TRUSTED_HOST
-COPY requirements/constraints.txt requirements/
+COPY requirements/torch-cpu.txt requirements/
 COPY requirements/locked/export.txt requirements/locked/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip .venv \
     && pip --python .venv/bin/python install --quiet --require-hashes -r requirements/locked/export.txt \
-    && pip --python .venv/bin/python install --quiet --no-deps --find-links "${TORCH_WHEELS}" \
-       "$(sed -n 's/^torch==.*/&+cpu/p' requirements/constraints.txt)" \
+    && pip --python .venv/bin/python install --quiet --require-hashes --no-deps \
+       --find-links "${TORCH_WHEELS}" -r requirements/torch-cpu.txt \
     && find .venv \( -type d -name tests -o -name '*.pyi' -o -name '*.a' \) -prune -exec rm -rf {} + \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include
 

@@ -8,13 +8,13 @@ TRITON_MINORS := 11 12
 BIN := .venv/bin
 # It shows how far it is, except in the log of a CI.
 PIP_INSTALL := -m pip install --disable-pip-version-check $(if $(CI),--quiet)
-# PyTorch for CPUs, 190 MB to download, from its own page; TORCH=cuda takes PyPI's, which on Linux is 2.4 GB with CUDA.
+# PyTorch for CPUs, 190 MB to download, from its own page or another that has the same files, by their hashes; TORCH=cuda
+# takes PyPI's, which on Linux is 2.7 GB with CUDA (the sizes in `uv pip compile --format pylock.toml`).
 TORCH ?= cpu
 TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 SYSTEM := $(shell uname -s)
 ifeq ($(TORCH)-$(SYSTEM),cpu-Linux)
-TORCH_BUILD := +cpu
-TORCH_SOURCE := --retries 1 --find-links $(TORCH_WHEELS)
+TORCH_SOURCE := --retries 1 --find-links $(TORCH_WHEELS) --require-hashes --no-deps -r requirements/torch-cpu.txt
 endif
 # What computes: triton, onnxruntime in the gateway's process, or auto, Triton where it can be had.
 ENGINE ?= $(if $(filter Linux,$(SYSTEM)),auto,onnxruntime)
@@ -134,9 +134,8 @@ look:
 
 # PyTorch comes first, so that nothing else brings the one with CUDA along.
 .venv/.export .venv/.test .venv/.test-export .venv/.test-loadtest .venv/.test-deploy: .venv/.torch
-.venv/.torch: requirements/constraints.txt .venv/bin/python
-	$(BIN)/python $(PIP_INSTALL) $(TORCH_SOURCE) -c requirements/constraints.txt \
-	  "$$(sed -n 's/^torch==.*/&$(TORCH_BUILD)/p' requirements/constraints.txt)"
+.venv/.torch: requirements/constraints.txt requirements/torch-cpu.txt .venv/bin/python
+	$(BIN)/python $(PIP_INSTALL) $(or $(TORCH_SOURCE),-c requirements/constraints.txt torch)
 	@touch $@
 
 .PHONY: arm64
@@ -147,6 +146,14 @@ arm64: ## Answer an image on an emulated arm64 machine, with both engines (5 min
 docs: .venv/.docs ## Build the documentation as a site in site/, and check every link in it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/lychee --offline --include-fragments --no-progress --index-files index.html --root-dir $(CURDIR)/site 'site/**/*.html' README.md CONTRIBUTING.md SECURITY.md
+
+# Packages of the locks with a known hole, but for what requirements/accepted.txt accepts, with its reason.
+.PHONY: audit
+audit: .venv/.lock ## Ask PyPI's list of known holes about every package that serves
+	for lock in requirements/locked/*.txt; do \
+	  $(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r $$lock \
+	    $$(sed -n 's/^\([A-Z][^ ]*\) .*/--ignore-vuln \1/p' requirements/accepted.txt) || failed=1; \
+	done; test -z "$$failed"
 
 .PHONY: lock
 lock: .venv/.lock ## Write requirements/locked/ anew after a change of requirements/

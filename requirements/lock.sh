@@ -4,8 +4,8 @@
 #
 #     requirements/lock.sh [UV]
 #
-# In: the top-level names in requirements/*.txt, the versions in constraints.txt, and uv. PyTorch is not
-# locked: its CPU and CUDA builds are different files of one version, and not from the same place.
+# In: the top-level names in requirements/*.txt, the versions in constraints.txt, and uv. PyTorch for
+# CPUs has its own file, torch-cpu.txt, written by hand: it is a build that PyPI does not have.
 set -eu
 cd "$(dirname "$0")/.."
 uv=${1:-uv}

@@ -53,6 +53,18 @@ def test_every_package_of_a_lock_has_hashes_and_no_address(lock: Path) -> None:
     assert "://" not in text
 
 
+def test_pytorch_for_cpus_is_the_pinned_one_by_its_hashes() -> None:
+    """One for each Python and machine that is supported, and no way to install it without."""
+    file = REQUIREMENTS / "torch-cpu.txt"
+    assert str(requirements(file)["torch"].specifier) == f"{PINS['torch']}+cpu"
+    hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})\b", file.read_text())
+    assert len(set(hashes)) == len(hashes) == 4 * 2
+    for name in ("Dockerfile", "Makefile"):
+        text = (CHECKOUT / name).read_text()
+        (line,) = re.findall(r".*(?:\\\n.*)*--find-links(?:.*\\\n)*.*torch-cpu\.txt", text)
+        assert "--require-hashes" in line
+
+
 def test_every_lock_that_images_and_make_use_is_there() -> None:
     used = {
         name
