@@ -85,7 +85,9 @@ def _fetch(url: str, target: Path) -> None:
         before = part.stat().st_size if part.exists() else 0
         try:
             record = _receive(url, part, about, record)
-        except (_WorthRepeatingError, httpx2.TransportError) as error:
+        except httpx2.InvalidURL as error:
+            raise UnreachableError(url, error) from None
+        except (_WorthRepeatingError, httpx2.HTTPError) as error:
             attempts = ATTEMPTS if part.exists() and part.stat().st_size > before else attempts - 1
             record = _read_record(about, url)
             if attempts == 0:
@@ -123,6 +125,8 @@ def _receive(url: str, part: Path, about: Path, record: _Record | None) -> _Reco
             raise UnreachableError(url, f"status {answer.status_code} {answer.reason_phrase}")
         with part.open("ab") as file, _bar(url, begun, record.length) as bar:
             for piece in answer.iter_raw(_PIECE):
+                if file.tell() + len(piece) > record.length:
+                    raise DownloadError(f"{url}: more came than the {record.length} bytes of it")
                 file.write(piece)
                 bar(len(piece))
     if part.stat().st_size < record.length:

@@ -115,7 +115,7 @@ class Terminals:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=600,
         )
         # A machine that does other things at the same time makes `compare` say so, with status 3.
         right = {0, 3} if "loadtest compare" in line else {0}
@@ -145,7 +145,7 @@ class Terminals:
             assert self._server.poll() is None, (self._home / "server.log").read_text()
             return status(url) == 200
 
-        wait_for(ready, 120, "a server that is ready")
+        wait_for(ready, 240, "a server that is ready")
 
     def interrupt(self) -> None:
         """Ctrl-C, where a server runs."""
@@ -156,7 +156,7 @@ class Terminals:
             self._server = None
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_every_command_works_in_the_order_of_the_page(
     clone: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory

@@ -288,6 +288,11 @@ def test_without_a_network_one_sentence_has_the_address_and_the_flag(
     assert said.startswith(f"error: http://127.0.0.1:9/{GOOGLE} cannot be downloaded ([Errno")
     flags = "--resize shortest --interpolation bilinear --crop-fraction 0.875"
     assert said.endswith(f"--checkpoint FILE {flags}")
+    for wrong in ("http://[1", "ftp://127.0.0.1"):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", wrong)
+        status, _, err = here("--pretrained", f"gs://{GOOGLE}")
+        assert status == 1
+        assert f"{wrong}/{GOOGLE} cannot be downloaded" in err.splitlines()[-1]
     monkeypatch.setenv("EXPORT_NETWORK", "none")
     inside = here("--pretrained", f"gs://{GOOGLE}")[2].splitlines()[-1]
     assert "EXPORT_NETWORK=bridge docker compose run" in inside
