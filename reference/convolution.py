@@ -41,19 +41,33 @@ class StdConv(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """GroupNorm over 32 groups of channels, under the published names of its parameters."""
+    """GroupNorm over 32 groups of channels, under the published names of its parameters.
+
+    Statistics are float32 and come from one pass over the features, channel by channel; the groups
+    are formed from those. Features that were reshaped to groups themselves, and read twice, took
+    the TPU's compiler twice the time for a whole network (docs/tpu.md).
+    """
 
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        gamma = self.param("gamma", nn.initializers.ones, x.shape[-1:])
-        beta = self.param("beta", nn.initializers.zeros, x.shape[-1:])
-        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], BIT_GROUPS, -1)
-        mean = jnp.mean(grouped, axis=(1, 2, 4), keepdims=True)
-        variance = jnp.var(grouped, axis=(1, 2, 4), keepdims=True)
-        grouped = (grouped - mean) * jax.lax.rsqrt(variance + GROUP_NORM_EPSILON)
-        return (grouped.reshape(x.shape) * gamma + beta).astype(self.dtype)
+        channels = x.shape[-1]
+        gamma = self.param("gamma", nn.initializers.ones, (channels,))
+        beta = self.param("beta", nn.initializers.zeros, (channels,))
+        exact = x.astype(jnp.float32)
+        mean = _of_groups(jnp.mean(exact, axis=(1, 2)))
+        square = _of_groups(jnp.mean(jnp.square(exact), axis=(1, 2)))
+        variance = jnp.maximum(square - jnp.square(mean), 0)  # rounding may leave less than nothing
+        scale = gamma * jax.lax.rsqrt(variance + GROUP_NORM_EPSILON)
+        shift = beta - mean * scale
+        return (exact * scale[:, None, None] + shift[:, None, None]).astype(self.dtype)
+
+
+def _of_groups(means: jax.Array) -> jax.Array:
+    """[N, C] means of channels to those of their groups, each where its channels are."""
+    grouped = jnp.mean(means.reshape(len(means), BIT_GROUPS, -1), axis=2)
+    return jnp.repeat(grouped, means.shape[1] // BIT_GROUPS, axis=1)
 
 
 class Conv(nn.Module):
