@@ -92,7 +92,7 @@ class ResNet(nn.Module):
         x = Conv(width, 7, 2, self.dtype, name="root_block")(x)
         # Zeros, not minus infinity: the published weights were trained with that border.
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        x = nn.max_pool(x, (3, 3), (2, 2), "VALID")
+        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
         for index, units in enumerate(self.config.block_units):
             stride = 1 if index == 0 else 2
             x = Block(units, width * 2**index, stride, self.dtype, name=f"block{index + 1}")(x)

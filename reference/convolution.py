@@ -66,7 +66,7 @@ class GroupNorm(nn.Module):
 
 def _of_groups(means: jax.Array) -> jax.Array:
     """[N, C] means of channels to those of their groups, each where its channels are."""
-    grouped = jnp.mean(means.reshape(len(means), BIT_GROUPS, -1), axis=2)
+    grouped = jnp.mean(means.reshape(means.shape[0], BIT_GROUPS, -1), axis=2)
     return jnp.repeat(grouped, means.shape[1] // BIT_GROUPS, axis=1)
 
 
