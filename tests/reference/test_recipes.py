@@ -1,14 +1,17 @@
 """The published recipes, beside figures from their sources."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reference.config import TrainConfig
+from reference.models import read
 from reference.recipes import RECIPES, by_hyperrule
 from reference.schedule import learning_rates
-from tests.reference.runs import run
+from tests.reference.runs import run, write_images
 
 IMAGENET = 1_281_167
 
@@ -74,3 +77,28 @@ def test_help_shows_a_recipe_s_numbers_and_a_flag_overrides_one() -> None:
     unknown = run("train", "--recipe", "mixer", "--data", ".", "--out", "x.npz")
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("error: recipe: no 'mixer'; there are mixer-i1k, mixer-i21k")
+
+
+def test_the_recipe_for_a_gpu_leaves_the_host_nothing_to_augment(tmp_path: Path) -> None:
+    config = RECIPES["cifar-gpu"].config
+    assert not config.on_images
+    assert (config.flip, config.crop_padding, config.mixup, config.cutmix) == (True, 4, 0.2, 0.5)
+    # 48,000 images; what is measured comes at the end of every tenth epoch.
+    assert config.eval_steps == 10 * (48_000 // config.batch_size)
+    images, out = write_images(tmp_path / "images", training=600), tmp_path / "run.npz"
+    small = (
+        "--variant",
+        "mixer_testing",
+        "--batch-size",
+        "32",
+        "--steps",
+        "6",
+        "--eval-steps",
+        "3",
+    )
+    done = run("train", "--recipe", "cifar-gpu", *small, "--data", images, "--out", out)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.with_suffix(".log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "validation_accuracy" in row] == [3, 6]
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    assert read(out).num_classes == 2
