@@ -18,13 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
 
 from deploy.triton.engines import trtexec_flags
 from deploy.triton.nvidia import models_of
 from export.to_tensorrt import container_command, read_source
 from server.local_triton.stubs import children
-from tests import tiny_models
 from tests.deploy.launcher import Launched, launched, prepare
 from tests.stack import DEFAULT_MODEL, running_gateway
 from tests.waiting import CHECKOUT, wait_for
@@ -44,7 +44,20 @@ if go == "nonsense":
 else:
     shutil.copy({other!r} if go == "other" else flags["onnx"], plan)
 """
-OTHER = tiny_models.graph(1)
+
+
+def _other() -> bytes:
+    """The default model with another bias of its classes: as large, and answers otherwise."""
+    model = onnx.load(CHECKOUT / "model_repository" / DEFAULT_MODEL / "1/model.onnx")
+    [bias] = [each for each in model.graph.initializer if each.name == "classifier.head.bias"]
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[0] += 5
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    data: bytes = model.SerializeToString()
+    return data
+
+
+OTHER = _other()
 
 
 Launch = Callable[[], contextlib.AbstractContextManager[Launched]]
@@ -54,7 +67,7 @@ Launch = Callable[[], contextlib.AbstractContextManager[Launched]]
 def launch(model_repository: Path, tmp_path: Path) -> Launch:
     """Starts nvidia.py on a repository with one model, stand-ins around it."""
     go, other = str(tmp_path / "go"), tmp_path / "other.onnx"
-    other.write_bytes(OTHER.SerializeToString())
+    other.write_bytes(OTHER)
     trtexec = TRTEXEC.format(python=sys.executable, go=go, other=str(other))
     prepare(model_repository, tmp_path, trtexec=trtexec)
     return lambda: launched(tmp_path)
@@ -167,7 +180,7 @@ def test_an_engine_from_the_cache_that_fails_is_let_go(
     with launch() as triton:
         wait_for(lambda: triton.says("TensorRT serves it now"))
     (plan,) = (tmp_path / "engines").glob("*/*.plan")
-    plan.write_bytes(b"nonsense" if harm == "nonsense" else OTHER.SerializeToString())
+    plan.write_bytes(b"nonsense" if harm == "nonsense" else OTHER)
     (tmp_path / "go").write_text("fail")
     with launch() as triton:  # it is ready again once it has gone back
         assert triton.says("goes back to ONNX Runtime|starting with ONNX Runtime, without engines")
