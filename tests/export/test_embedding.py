@@ -22,7 +22,7 @@ from export.graph import WholeClassifier, open_graph, save_graph
 from export.half import to_half
 from export.parity import probe_images
 from tests import exported
-from tests.export import libraries, test_onnx, test_timm_library
+from tests.export import libraries, normalized, test_onnx, test_timm_library
 
 TOLERANCE = 2e-5  # of the largest number, where that exceeds 1
 Floats = npt.NDArray[np.float32]
@@ -104,11 +104,13 @@ def test_of_a_foreign_graph_it_is_what_its_head_reads(
     network = test_onnx.ResNetLike().eval()
     path = test_onnx.save(tmp_path / "theirs.onnx", network, test_onnx.NCHW)
     flags = ["--onnx", str(path), "--name", "m", "--repository", str(tmp_path / "repository")]
-    more = [*test_onnx.NORMALIZED, "--activation", "softmax"]
+    more = [*normalized.NORMALIZED, "--activation", "softmax"]
     monkeypatch.setattr(sys, "argv", ["export", *flags, *more])
     assert __main__.main() == 0
     images = probe_images(test_onnx.SIZE, 4)
-    given = ((images / 255 - np.array(test_onnx.MEAN)) / np.array(test_onnx.STD)).astype(np.float32)
+    given = ((images / 255 - np.array(normalized.MEAN)) / np.array(normalized.STD)).astype(
+        np.float32
+    )
     found: list[Tensor] = []
     network.head.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
     with torch.inference_mode():
