@@ -39,6 +39,7 @@ from export.foreign.reading import Asked, GraphError
 from export.formats.interpretation import Stated
 from export.graph import golden_answer, open_graph, save_graph
 from export.half import HalfRangeError
+from export.honesty import calibrate, gather
 from export.options import Options, Precision, UsageError
 from export.parity import ParityError
 from export.precision import (
@@ -128,6 +129,10 @@ def _publish(options: Options, precision: Precision) -> None:
     samples = None
     if precision != "fp32":
         samples = gather_images(options.calibration, rule, classifier.image_size)
+    held = None
+    if options.held_back is not None:
+        pixels = classifier.image_size
+        held = gather(options.held_back, options.others, labels, rule, pixels)
     # The answers of random weights mean nothing.
     asked_for = options.precision == precision
     may_miss = asked_for and (options.force or classifier.random_weights)
@@ -137,6 +142,10 @@ def _publish(options: Options, precision: Precision) -> None:
         model, difference, judgement = _write_graph(
             classifier, precision, samples, path, may_miss=may_miss
         )
+        calibration = None
+        if held is not None:
+            with step("calibrating"):
+                calibration = calibrate(model, path, held)
         width = embedding_width(model)
         spec = ModelSpec(
             name=name,
@@ -145,6 +154,7 @@ def _publish(options: Options, precision: Precision) -> None:
             max_batch_size=options.max_batch_size,
             parameters=_parameters(classifier, precision, rule, difference, judgement)
             | ({} if fetched is None else {"pretrained": fetched.origin})
+            | ({} if calibration is None else calibration.parameters())
             | {GRAPH_DIGEST: graph_digest(path)},
             embedding_size=width,
         )
@@ -164,6 +174,8 @@ def _publish(options: Options, precision: Precision) -> None:
     note("a Triton that runs serves it after a restart, in containers by `make reload`")
     if judgement is not None:
         print(judgement)
+    if calibration is not None:
+        print(calibration)
     if width is None:
         note("it is not certain what the head reads, so there is no output `embedding`")
     if classifier.random_weights:

@@ -72,6 +72,13 @@ class Options:
     calibration: Path | None = None
     """A folder of typical images, needed for int8: one half sets its scales, the other judges
     it. fp16 is judged by them too."""
+    held_back: Path | None = None
+    """Images that the weights were not trained with, in a folder for each class with its name:
+    a temperature is fitted on one half of them, which makes the probabilities calibrated, and the
+    error is told on the other."""
+    others: Path | None = None
+    """Images of other things than the classes, with --held-back: whether the largest logit tells
+    them apart. Where it does (AUROC 0.85), /classify says "unsure" when it is asked for."""
     force: bool = False
     """Publish the reduced precision that was asked for even when it misses its gate; the report
     says so."""
@@ -150,6 +157,7 @@ class Options:
         if self.num_classes is not None and (self.model is None or self.num_classes < 1):
             raise UsageError("--num-classes is for --model only, and at least 1")
         self._check_weights()
+        self._check_held_back()
         if self.precision == "int8" and self.calibration is None:
             raise UsageError("--precision int8 needs --calibration: a folder of typical images")
         if self.calibration is not None:
@@ -157,6 +165,16 @@ class Options:
                 raise UsageError("--calibration is for --precision auto, int8 and fp16")
             if not self.calibration.is_dir():
                 raise UsageError(f"--calibration {self.calibration}: no such folder")
+
+    def _check_held_back(self) -> None:
+        """Raises UsageError for folders that are not there, or not wanted."""
+        if self.others is not None and self.held_back is None:
+            raise UsageError("--others needs --held-back: images of the model's own classes")
+        if self.held_back is not None and self.model is not None:
+            raise UsageError("--held-back is not for --model, whose weights are random")
+        for flag, folder in (("--held-back", self.held_back), ("--others", self.others)):
+            if folder is not None and not folder.is_dir():
+                raise UsageError(f"{flag} {folder}: no such folder")
 
     def _check_weights(self) -> None:
         """Raises UsageError for what cannot be said of weights."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.probing import probe_pixels
-from contracts.repository import EMBEDDING, PROBABILITIES
+from contracts.repository import EMBEDDING, LOGITS, PROBABILITIES
 from contracts.resizing import Pixels, ResizeRule
 from server.problems import BadParameter, ContractBroken, Problem
 
@@ -65,6 +65,16 @@ class Model:
                 f"model {self.name!r} has {self.classes} classes"
             )
         return asked
+
+    @property
+    def unsure_below(self) -> float | None:
+        """The largest logit below which an image is unlike the classes; None: it was not measured,
+        or does not tell."""
+        try:
+            below = float(self.parameters["unsure_below_logit"])
+        except (KeyError, ValueError):
+            return None
+        return below if LOGITS in self.extras else None
 
     def split(self, row: Probabilities, extras: Sequence[str]) -> dict[str, Probabilities]:
         """The outputs side by side in a row of an answer: `probabilities`, then `extras`."""

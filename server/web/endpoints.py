@@ -45,9 +45,15 @@ Wanted = Annotated[Asked, Query()]
 async def classify(request: Request, query: Wanted, patience: Timeout = None) -> Classification:
     """The image is the body, or the field `image` of a form or of a JSON object."""
     job = Job(request, *query.resolve(state_of(request).models), patience)
+    job.extras = query.extras(job.model)
     row, version = await job.one(lambda hold: read_image(request, hold))
-    predictions = query.wanted(best(job.model, row, job.top_k))
-    return Classification(model=job.model.name, version=version, predictions=predictions)
+    predictions = query.wanted(best(job.model, row[: job.model.classes], job.top_k))
+    return Classification(
+        model=job.model.name,
+        version=version,
+        predictions=predictions,
+        unsure=query.verdict(job.model, row),
+    )
 
 
 @router.post(
@@ -68,6 +74,7 @@ async def classify_batch(
         return [upload.data for upload in uploads]
 
     job = Job(request, *query.resolve(state_of(request).models), patience)
+    job.extras = query.extras(job.model)
     answers, version = await job.many(read)
     results: list[Classified | Refused] = []
     for filename, answer in zip(names, answers, strict=True):
@@ -75,8 +82,9 @@ async def classify_batch(
             error = ProblemSummary.model_validate(answer.document())
             results.append(Refused(filename=filename, error=error))
         else:
-            predictions = query.wanted(best(job.model, answer, job.top_k))
-            results.append(Classified(filename=filename, predictions=predictions))
+            predictions = query.wanted(best(job.model, answer[: job.model.classes], job.top_k))
+            verdict = query.verdict(job.model, answer)
+            results.append(Classified(filename=filename, predictions=predictions, unsure=verdict))
     return BatchClassification(model=job.model.name, version=version, results=results)
 
 

@@ -24,8 +24,9 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from contracts.repository import LOGITS
 from server.engines.engine import Engine
-from server.engines.model import Model
+from server.engines.model import Model, Probabilities
 from server.problems import BadParameter
 from server.serving.predictions import Prediction
 
@@ -72,6 +73,17 @@ Probability = Annotated[
     BeforeValidator(probability),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
 ]
+
+
+def flag(given: object) -> bool:
+    """True or false from its text."""
+    text = str(given)
+    if text not in {"true", "false"}:
+        raise ValueError(f"is {text[:20]!r}, expected true or false")
+    return text == "true"
+
+
+Flag = Annotated[bool, BeforeValidator(flag), WithJsonSchema({"type": "boolean"})]
 TopK = Annotated[
     int,
     BeforeValidator(whole_number),
@@ -117,6 +129,31 @@ class Asked(BaseModel):
             "For models of several labels, which have a probability each."
         ),
     ] = None
+
+    unsure: Annotated[
+        Flag | SkipJsonSchema[None],
+        Field(
+            description="Say of each image whether it is unlike what the model was trained on. For "
+            "models whose largest logit tells that, as their provenance says."
+        ),
+    ] = None
+
+    def extras(self, model: Model) -> tuple[str, ...]:
+        """The outputs that the answer needs beside the probabilities. Raises `BadParameter`."""
+        if not self.unsure:
+            return ()
+        if model.unsure_below is None:
+            raise BadParameter(
+                f"unsure is asked for, and model {model.name!r} cannot tell: its export measured "
+                "no score that does (--held-back and --others)"
+            )
+        return (LOGITS,)
+
+    def verdict(self, model: Model, row: Probabilities) -> bool | None:
+        """Whether the model is unsure of the image with this answer; None where it is not asked."""
+        if not self.unsure or model.unsure_below is None:
+            return None
+        return bool(model.split(row, (LOGITS,))[LOGITS].max() < model.unsure_below)
 
     def resolve(self, models: Engine) -> tuple[Model, int]:
         """The model and how many classes. Raises `BadParameter`, or as `Engine.get`."""

@@ -53,6 +53,15 @@ class ProblemDocument(ProblemSummary):
     request_id: Annotated[str, Field(description="Under which the gateway logged the request.")]
 
 
+Unsure = Annotated[
+    bool | SkipJsonSchema[None],
+    Field(
+        exclude_if=lambda value: value is None,
+        description="Whether the image is unlike what the model was trained on; only if asked for.",
+    ),
+]
+
+
 class Classification(Answer):
     """What POST /classify answers."""
 
@@ -65,6 +74,7 @@ class Classification(Answer):
     model: str
     version: str
     predictions: list[Prediction]
+    unsure: Unsure = None
 
 
 class Classified(Answer):
@@ -72,6 +82,7 @@ class Classified(Answer):
 
     filename: str | None
     predictions: list[Prediction]
+    unsure: Unsure = None
 
 
 class Refused(Answer):

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from contracts.images.decoding import read
 from contracts.model_config import parse_config
-from contracts.repository import LOGITS
+from contracts.repository import LOGITS, PROBABILITIES
 from contracts.resizing import ResizeRule
 from export.checkpoint import load_classifier
 from export.config import ModelSpec, onnxruntime_config, tensorrt_config
@@ -88,6 +88,22 @@ def test_its_configurations_are_what_export_writes(model: Path) -> None:
         "configs/tensorrt.pbtxt": tensorrt_config,
     }.items():
         assert parse_config(write(spec)) == config(model / name)
+
+
+def test_its_probabilities_are_calibrated_and_its_provenance_says_by_how_much(
+    model: Path, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+) -> None:
+    parameters = config(model / "config.pbtxt").parameters
+    about = {key: value.string_value for key, value in parameters.items()}
+    assert float(about["ece_after"]) < 0.05
+    assert float(about["ece_after"]) <= float(about["ece_before"])
+    assert int(about["calibration_images"]) == 2500
+    # Only where it tells.
+    assert ("unsure_below_logit" in about) == (float(about["unsure_auroc"]) >= 0.85)
+    session = open_graph(model / "1/model.onnx")
+    logits, found = session.run([LOGITS, PROBABILITIES], {"image": images})
+    powers = np.exp(logits.astype(float) / float(about["temperature"]))
+    np.testing.assert_allclose(found, powers / powers.sum(1, keepdims=True), rtol=0, atol=1e-5)
 
 
 def test_its_labels_are_the_classes_it_was_trained_on(model: Path, trained: Path) -> None:

@@ -171,12 +171,15 @@ def test_tritonclient_gets_the_embedding_and_the_logits(
         assert done.as_numpy("probabilities") is None
         np.testing.assert_allclose(done.as_numpy("embedding"), expected, rtol=0, atol=TOLERANCE)
         logits = done.as_numpy("logits").astype(float)
+        about = client.get(f"/models/{M}").json()["provenance"]
+        logits /= float(about["temperature"])
         softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         np.testing.assert_allclose(softmax, every.as_numpy("probabilities"), rtol=0, atol=1e-5)
     best = triton_http.InferRequestedOutput("logits", class_count=1)
     (first,) = oip.infer(M, [image], outputs=[best]).as_numpy("logits")[0]
     value, index, _label = first.decode().split(":")
-    assert float(value) == pytest.approx(logits[0].max(), abs=1e-5)
+    uncalibrated = logits[0].max() * float(about["temperature"])
+    assert float(value) == pytest.approx(uncalibrated, abs=1e-5)
     assert int(index) == logits[0].argmax()
     for bad in (
         triton_http.InferRequestedOutput("embedding", class_count=2),
