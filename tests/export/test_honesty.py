@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 import pytest
 import torch
 from PIL import Image
@@ -18,9 +19,10 @@ from export.honesty import Calibration, Unsure, auroc, calibration_error, fitted
 from tests import exported
 
 Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
 
 
-def sample(count: int = 4000, classes: int = 7, sharpness: float = 3.0) -> tuple[Floats, Floats]:
+def sample(count: int = 4000, classes: int = 7, sharpness: float = 3.0) -> tuple[Floats, Labels]:
     """Logits of a model that is `sharpness` times too sure, and labels drawn as is right."""
     random = np.random.default_rng(5)
     logits = random.normal(0, 2, (count, classes))
@@ -149,7 +151,7 @@ def test_the_published_graph_answers_with_the_temperature(
 
 
 def test_probabilities_that_are_no_softmax_are_refused() -> None:
-    model = honesty.ir.load(exported.graph("mixer_tiny"))
+    model = ir.load(exported.graph("mixer_tiny"))
     outputs = {value.name: value for value in model.graph.outputs}
     node = outputs["probabilities"].producer()
     assert node is not None
