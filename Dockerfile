@@ -1,6 +1,7 @@
 # The images of docker-compose.yml; docs/docker.md says what each layer costs.
 #
 #   gateway        the HTTP server
+#   alone          the HTTP server with ONNX Runtime in its process, and the shipped model: no Triton
 #   triton         Triton for CPUs, from the nvidia-pytriton wheel
 #   triton-nvidia  NVIDIA's own Triton image, with this project's launcher and health check
 #   export         checkpoints into the model repository (PyTorch)
@@ -158,6 +159,34 @@ ENV PYTHONPATH=/opt/mixer-serving
 EXPOSE 8089
 ENTRYPOINT [".venv/bin/locust", "-f", "loadtest/locustfile.py"]
 CMD ["--host", "http://gateway:8000"]
+
+
+# The smallest thing that answers: `docker run --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 IMAGE`.
+FROM build AS alone-build
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null
+COPY requirements/locked/serve.txt requirements/locked/onnxruntime.txt requirements/locked/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv --without-pip .venv \
+    && pip --python .venv/bin/python install --quiet --require-hashes \
+       -r requirements/locked/serve.txt -r requirements/locked/onnxruntime.txt \
+    && cd .venv/lib/python3.11/site-packages \
+    && rm -rf onnxruntime/tools onnxruntime/transformers onnxruntime/quantization \
+    && find . \( -type d -name tests -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \
+       -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -prune -exec rm -rf {} + \
+    && find . -name '*.so' ! -path '*.libs/*' -exec strip --strip-unneeded {} +
+
+
+FROM runtime AS alone
+COPY --from=alone-build /opt/mixer-serving/.venv .venv
+COPY deploy/gateway/health.py deploy/gateway/check.py ./
+COPY contracts contracts
+COPY server server
+COPY model_repository model_repository
+ENV MIXER_HOST=0.0.0.0 MIXER_ENGINE=onnxruntime
+EXPOSE 8000
+ENTRYPOINT [".venv/bin/python", "-m", "server"]
+HEALTHCHECK --interval=5s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["python3", "-I", "-S", "health.py"]
 
 
 # The last one is what `docker build .` makes.
