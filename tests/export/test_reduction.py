@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from contracts.repository import INPUT, LOGITS
@@ -17,6 +18,7 @@ from export.precision import Images, Judgement
 from export.reduction import reduced
 
 SIDE, WIDTH, CLASSES = 8, 32, 10
+BIASES = np.linspace(-3, 2, 16, dtype=np.float32)
 Array = npt.NDArray[np.float32]
 
 
@@ -112,13 +114,12 @@ def test_no_layer_stays_where_none_has_to(tmp_path: Path) -> None:
     assert products["three"].input[0].endswith("dequantized")
 
 
-def test_a_scale_spans_what_the_rectifier_lets_through(tmp_path: Path) -> None:
-    """A depthwise convolution whose sums reach far beyond ReLU6, as in mobile networks."""
-    biases = np.linspace(-3, 2, 16, dtype=np.float32)
+def mobile(wide: Array, groups: int) -> ir.Model:
+    """Three convolutions: of the pixels, `wide` with ReLU6 behind it, and the last one."""
     constants: dict[str, npt.NDArray[Any]] = {
         "stem": normal(16, 3, 3, 3, seed=1),
-        "wide": 300 * normal(16, 1, 3, 3, seed=2),
-        "biases": biases,
+        "wide": wide,
+        "biases": BIASES,
         "low": np.array(0, np.float32),
         "high": np.array(6, np.float32),
         "last": normal(CLASSES, 16, 1, 1, seed=3),
@@ -127,20 +128,39 @@ def test_a_scale_spans_what_the_rectifier_lets_through(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Transpose", ["x"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["planes", "stem"], ["one"], pads=[1, 1, 1, 1]),
-        helper.make_node("Conv", ["one", "wide", "biases"], ["two"], group=16, pads=[1, 1, 1, 1]),
+        helper.make_node(
+            "Conv", ["one", "wide", "biases"], ["two"], group=groups, pads=[1, 1, 1, 1]
+        ),
         helper.make_node("Clip", ["two", "low", "high"], ["three"]),
         helper.make_node("Conv", ["three", "last"], ["four"]),
         helper.make_node("ReduceMean", ["four", "axes"], [LOGITS], keepdims=0),
     ]
-    judgement, path = judged(graph(nodes, constants), tmp_path, search=False)
+    return graph(nodes, constants)
+
+
+def test_a_scale_spans_what_the_rectifier_lets_through(tmp_path: Path) -> None:
+    """The sums reach far beyond ReLU6, as in mobile networks."""
+    judgement, path = judged(mobile(60 * normal(16, 16, 3, 3, seed=2), 1), tmp_path, search=False)
     assert judgement.passed
     model = onnx.load(path)
     arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     (down,) = (n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "two")
     span = float(arrays[down.input[1]]) * LEVELS
-    assert span <= 6 - biases.min() + 1e-3
+    assert span <= 6 - BIASES.min() + 1e-3
     probed = onnx.load(tmp_path / "fp32.onnx")
     probed.graph.output.append(onnx.ValueInfoProto(name="two"))
     onnx.save(probed, tmp_path / "probed.onnx")
     (sums,) = open_graph(tmp_path / "probed.onnx").run(["two"], {INPUT: images().held_back})
     assert np.abs(sums).max() > 2 * span, "this network does not try it"
+
+
+@pytest.mark.parametrize(("groups", "quantized"), [(1, True), (4, True), (16, False)])
+def test_a_depthwise_convolution_stays_in_fp32(
+    groups: int, quantized: bool, tmp_path: Path
+) -> None:
+    """One of fewer groups than channels does not."""
+    wide = normal(16, 16 // groups, 3, 3, seed=2)
+    _, path = judged(mobile(wide, groups), tmp_path, search=False)
+    names = [node.input[0] for node in onnx.load(path).graph.node if "wide" in str(node.input)]
+    found = any(name.startswith("wide/int8") for name in names)
+    assert found is quantized
