@@ -50,11 +50,7 @@ class Engine(Protocol):
 
     @abstractmethod
     async def infer(
-        self,
-        model: Model,
-        images: Sequence[Pixels],
-        seconds: float,
-        extras: Sequence[str] = (),
+        self, model: Model, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
         """Probabilities float32[N, K] of N images uint8[H, W, 3], and the version that answered.
 

@@ -52,58 +52,43 @@ def form(image: Fragment, name: str = "image") -> Fragment:
     }
 
 
-IMAGE_BODY: Fragment = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": BINARY,
-            "application/octet-stream": BINARY,
-            **form(BINARY["schema"]),
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": {"type": "string", "contentEncoding": "base64"}},
-                    "additionalProperties": False,
-                }
-            },
-        },
+def _json_with(name: str, schema: Fragment) -> Fragment:
+    """A JSON object of that one member."""
+    return {
+        "type": "object",
+        "required": [name],
+        "properties": {name: schema},
+        "additionalProperties": False,
     }
-}
+
+
+def _images(in_form: Fragment, in_json: Fragment) -> Fragment:
+    """A body that is an image, a form with that, or JSON of that schema."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "image/*": BINARY,
+                "application/octet-stream": BINARY,
+                **form(in_form),
+                "application/json": {"schema": in_json},
+            },
+        }
+    }
+
+
+_BASE64: Fragment = {"type": "string", "contentEncoding": "base64"}
+_ONE = _json_with("image", _BASE64)
+_MANY = _json_with("images", {"type": "array", "minItems": 1, "items": _BASE64})
+IMAGE_BODY = _images(BINARY["schema"], _ONE)
 BATCH_BODY: Fragment = {
     "requestBody": {
         "required": True,
         "content": form({"type": "array", "items": BINARY["schema"]}),
     }
 }
+EMBED_BODY = _images({"type": "array", "items": BINARY["schema"]}, {"oneOf": [_ONE, _MANY]})
 
-_BASE64: Fragment = {"type": "string", "contentEncoding": "base64"}
-EMBED_BODY: Fragment = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": BINARY,
-            "application/octet-stream": BINARY,
-            **form({"type": "array", "items": BINARY["schema"]}),
-            "application/json": {
-                "schema": {
-                    "oneOf": [
-                        {
-                            "type": "object",
-                            "required": [name],
-                            "properties": {name: schema},
-                            "additionalProperties": False,
-                        }
-                        for name, schema in (
-                            ("image", _BASE64),
-                            ("images", {"type": "array", "minItems": 1, "items": _BASE64}),
-                        )
-                    ]
-                }
-            },
-        },
-    }
-}
 SHAPE_HEADER = "X-Embedding-Shape"
 
 SECURITY_SCHEMES: Fragment = {

@@ -92,11 +92,7 @@ class OnnxRuntime(Engine):
         return model.instances + 1
 
     async def infer(
-        self,
-        model: Model,
-        images: Sequence[Pixels],
-        seconds: float,
-        extras: Sequence[str] = (),
+        self, model: Model, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
         """As `Engine.infer`. A call that has been given up is computed all the same."""
         loaded = self._loaded.get(model.name)
@@ -105,11 +101,7 @@ class OnnxRuntime(Engine):
         return await self._run(loaded, images, seconds, extras)
 
     async def _run(
-        self,
-        loaded: Loaded,
-        images: Sequence[Pixels],
-        seconds: float,
-        extras: Sequence[str] = (),
+        self, loaded: Loaded, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
         began = time.monotonic()
         try:

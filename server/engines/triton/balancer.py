@@ -85,11 +85,7 @@ class Balancer(Engine):
         return max(model.instances + 1, self._pool(model).slots)
 
     async def infer(
-        self,
-        model: Model,
-        images: Sequence[Pixels],
-        seconds: float,
-        extras: Sequence[str] = (),
+        self, model: Model, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
         """As `Engine.infer`, on the Triton with the least to do.
 

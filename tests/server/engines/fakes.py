@@ -79,11 +79,7 @@ class FakeEngine(Engine):
         return model.instances + 1
 
     async def infer(
-        self,
-        model: Model,
-        images: Sequence[Pixels],
-        seconds: float,
-        extras: Sequence[str] = (),
+        self, model: Model, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
         future = asyncio.get_running_loop().create_future()
         call = Call(model, len(images), future, tuple(extras))

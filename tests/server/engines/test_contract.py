@@ -17,19 +17,12 @@ import onnx
 import pytest
 
 from contracts.repository import GRAPH_DIGEST, graph_digest
+from server import problems
 from server.engines.engine import Engine
 from server.engines.model import Model, Unusable
 from server.engines.onnxruntime.engine import OnnxRuntime
 from server.engines.triton.balancer import Balancer
 from server.local_triton.supervisor import LocalTriton
-from server.problems import (
-    ContractBroken,
-    DeadlinePassed,
-    ModelNotReady,
-    Problem,
-    TritonAway,
-    UnknownModel,
-)
 from tests import tiny_models
 from tests.photos import photo
 from tests.stack import DEFAULT_MODEL, Gateway, running_gateway, running_triton
@@ -39,16 +32,16 @@ T = TypeVar("T")
 ENGINES = ("triton", "onnxruntime")
 USABLE = ("plain", "external", "twins", "versions", "first_version", "few_labels", DEFAULT_MODEL)
 # Why each is not served.
-UNUSABLE: dict[str, type[Problem]] = {
-    "missing_file": ModelNotReady,
-    "not_onnx": ModelNotReady,
-    "other_output": ModelNotReady,
-    "bad_number": ModelNotReady,
-    "other_name": ModelNotReady,
-    "changed": ModelNotReady,
-    "no_rule": ContractBroken,
-    "no_softmax": ContractBroken,
-    "bgr": ContractBroken,
+UNUSABLE: dict[str, type[problems.Problem]] = {
+    "missing_file": problems.ModelNotReady,
+    "not_onnx": problems.ModelNotReady,
+    "other_output": problems.ModelNotReady,
+    "bad_number": problems.ModelNotReady,
+    "other_name": problems.ModelNotReady,
+    "changed": problems.ModelNotReady,
+    "no_rule": problems.ContractBroken,
+    "no_softmax": problems.ContractBroken,
+    "bgr": problems.ContractBroken,
 }
 
 
@@ -132,7 +125,7 @@ async def running(engine: Engine) -> AsyncIterator[Engine]:
             while True:
                 try:
                     engine.entries()
-                except TritonAway:
+                except problems.TritonAway:
                     await asyncio.sleep(0.01)
                 else:
                     break
@@ -181,7 +174,7 @@ def test_an_unknown_model_is_refused_with_the_names_of_the_known(
     make: Callable[[], Engine],
 ) -> None:
     async def use(engine: Engine) -> None:
-        with pytest.raises(UnknownModel, match=r"no model 'none'; there are: .*plain"):
+        with pytest.raises(problems.UnknownModel, match=r"no model 'none'; there are: .*plain"):
             engine.get("none")
 
     on(make, use)
@@ -235,7 +228,7 @@ def test_many_calls_at_once_get_their_own_answers(make: Callable[[], Engine]) ->
 
 def test_images_of_another_size_are_refused(make: Callable[[], Engine]) -> None:
     async def use(engine: Engine) -> None:
-        with pytest.raises(ContractBroken):
+        with pytest.raises(problems.ContractBroken):
             await engine.infer(engine.get("plain"), images(1, size=31), 30)
         answers, _ = await engine.infer(engine.get("plain"), images(1), 30)
         assert len(answers) == 1
@@ -245,7 +238,7 @@ def test_images_of_another_size_are_refused(make: Callable[[], Engine]) -> None:
 
 def test_a_passed_deadline_is_reported(make: Callable[[], Engine]) -> None:
     async def use(engine: Engine) -> None:
-        with pytest.raises(DeadlinePassed):
+        with pytest.raises(problems.DeadlinePassed):
             await engine.infer(engine.get(DEFAULT_MODEL), images(32), 1e-4)
         answers, _ = await engine.infer(engine.get(DEFAULT_MODEL), images(1), 30)
         assert len(answers) == 1
@@ -254,7 +247,7 @@ def test_a_passed_deadline_is_reported(make: Callable[[], Engine]) -> None:
 
 
 def test_sound_models_pass_their_probes(make: Callable[[], Engine]) -> None:
-    async def use(engine: Engine) -> list[Problem]:
+    async def use(engine: Engine) -> list[problems.Problem]:
         return await engine.probe()
 
     assert on(make, use) == []

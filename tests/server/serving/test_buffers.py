@@ -8,12 +8,15 @@ from server.problems import BodyTooLarge, TooBusy
 from server.serving.buffers import Buffers
 
 
+def is_empty(buffers: Buffers) -> bool:
+    return buffers.held == 0 and not buffers.by_client
+
+
 def test_a_lone_request_may_fill_everything() -> None:
     buffers = Buffers(100, 100, 1.0)
     with buffers.hold("a") as hold:
         hold.take(100)
-    assert buffers.held == 0
-    assert not buffers.by_client
+    assert is_empty(buffers)
 
 
 def test_one_body_has_its_limit() -> None:
@@ -32,8 +35,7 @@ def test_one_client_leaves_as_much_as_it_holds() -> None:
             hold.take(100)
         with buffers.hold("modest") as hold:
             hold.take(100)
-    assert buffers.held == 0
-    assert not buffers.by_client
+    assert is_empty(buffers)
 
 
 def test_what_is_kept_counts_until_it_is_released() -> None:

@@ -10,17 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import numpy as np
 import pytest
 
+from server import problems
 from server.engines.triton import catalogue, replica, retries
 from server.engines.triton.balancer import Balancer
 from server.observability import metrics
-from server.problems import (
-    ContractBroken,
-    DeadlinePassed,
-    ModelNotReady,
-    Problem,
-    TritonAway,
-    UnknownModel,
-)
 from tests.server.engines.fakes import SIZE, FakeClient
 
 IMAGE = np.zeros((SIZE, SIZE, 3), np.uint8)
@@ -127,9 +120,10 @@ def test_the_one_with_the_fewest_calls_under_way_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "kind"), [(TritonAway("gone"), "away"), (ModelNotReady("gone"), "not-ready")]
+    ("failure", "kind"),
+    [(problems.TritonAway("gone"), "away"), (problems.ModelNotReady("gone"), "not-ready")],
 )
-def test_a_lost_call_is_repeated_on_another(failure: Problem, kind: str) -> None:
+def test_a_lost_call_is_repeated_on_another(failure: problems.Problem, kind: str) -> None:
     async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
         before = repeated()
         clients[1].failure = failure
@@ -153,9 +147,9 @@ def test_a_call_is_repeated_on_one_other_triton_only() -> None:
     async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
         before = repeated()
         for client in clients:
-            client.failure = ModelNotReady("draining")
+            client.failure = problems.ModelNotReady("draining")
         calls = sum(client.calls for client in clients)
-        with pytest.raises(ModelNotReady):
+        with pytest.raises(problems.ModelNotReady):
             await infer(balancer)
         assert sum(client.calls for client in clients) == calls + 2
         assert new(before) == {"not-ready": 1, "total": 1}
@@ -163,8 +157,10 @@ def test_a_call_is_repeated_on_one_other_triton_only() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("failure", [ContractBroken("odd"), DeadlinePassed("late")])
-def test_a_call_that_was_not_lost_is_not_repeated(failure: Problem) -> None:
+@pytest.mark.parametrize(
+    "failure", [problems.ContractBroken("odd"), problems.DeadlinePassed("late")]
+)
+def test_a_call_that_was_not_lost_is_not_repeated(failure: problems.Problem) -> None:
     async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
         before = repeated()
         model = balancer.get("m")
@@ -193,14 +189,14 @@ def test_calls_that_wait_for_a_frozen_one_fail_over() -> None:
 def test_the_only_replica_is_reported_lost_and_found_again() -> None:
     async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
         before = repeated()
-        clients[0].failure = TritonAway("gone")
-        with pytest.raises(TritonAway):
+        clients[0].failure = problems.TritonAway("gone")
+        with pytest.raises(problems.TritonAway):
             await infer(balancer)
         assert new(before) == {}
         await until(lambda: not balancer.serving("m"))
-        with pytest.raises(TritonAway, match="gone"):
+        with pytest.raises(problems.TritonAway, match="gone"):
             balancer.get("m")
-        with pytest.raises(TritonAway):
+        with pytest.raises(problems.TritonAway):
             balancer.entries()
         clients[0].failure = None
         await until(lambda: len(balancer.serving("m")) == 1)
@@ -211,7 +207,7 @@ def test_the_only_replica_is_reported_lost_and_found_again() -> None:
 
 def test_one_that_was_away_does_not_catch_up() -> None:
     async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
-        clients[0].failure = TritonAway("gone")
+        clients[0].failure = problems.TritonAway("gone")
         await until(lambda: len(balancer.serving("m")) == 2)
         for _ in range(100):
             await infer(balancer)
@@ -231,9 +227,9 @@ def test_a_probe_passes_with_one_healthy_triton() -> None:
         clients[0].answer = clients[1].answer = wrong
         assert await balancer.probe() == []
         clients[2].answer = wrong
-        problems = await balancer.probe()
-        assert [type(problem) for problem in problems] == [ContractBroken]
-        assert "0.45 away from what it answered" in problems[0].detail
+        found = await balancer.probe()
+        assert [type(problem) for problem in found] == [problems.ContractBroken]
+        assert "0.45 away from what it answered" in found[0].detail
         # Wrong answers are avoided as long as another Triton gives right ones.
         clients[1].answer = FakeClient("").answer
         await until(lambda: [bool(each.broken) for each in balancer.serving("m")].count(False) == 1)
@@ -249,9 +245,9 @@ def test_instances_and_slots_are_those_of_all_that_answer() -> None:
     async def test(balancer: Balancer, clients: list[FakeClient]) -> None:
         model = balancer.get("m")
         assert (balancer.instances(model), balancer.slots(model)) == (3, 6)
-        clients[0].failure = TritonAway("gone")
+        clients[0].failure = problems.TritonAway("gone")
         await until(lambda: balancer.slots(model) == 4)
-        with pytest.raises(UnknownModel, match="there are: m"):
+        with pytest.raises(problems.UnknownModel, match="there are: m"):
             balancer.get("n")
 
     run(test)
