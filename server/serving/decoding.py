@@ -229,9 +229,9 @@ class Decoding:
                 return  # until what it needs is free
             lane.queue.pop()
             lane.running.add(work)
-            lane.load.begin(work.price.seconds)
             self.held += work.memory
             if lane is self._small:
+                work.begin(lane)
                 self._in_thread(work)
             else:
                 work.task = asyncio.create_task(self._in_process(work))
@@ -240,7 +240,7 @@ class Decoding:
         """The place and the memory of the work are free."""
         lane.running.discard(work)
         self.held -= work.memory
-        lane.load.end(work.client, work.price.seconds, begun=True, done=done)
+        lane.load.end(work.client, work.price.seconds, begun=work.begun, done=done)
         if not lane.queue and not lane.running:
             lane.queue.rest()
         self._begin(lane)
@@ -297,6 +297,7 @@ class Decoding:
         done = 0.0
         try:
             process = work.process = await self._process()
+            work.begin(self._large)  # only now: a process that starts says nothing of the rate
             seconds = MOST_CPU * cost.honest(self._max_pixels, work.rule) * process.speed
             job = Job(work.rule, self._max_pixels, seconds, work.price.memory)
             result, pixels = await process.decode(job, work.data)

@@ -49,6 +49,12 @@ class Work:
     job: "Future[Decoded] | None" = None  # in a thread
     process: DecoderProcess | None = None
     given_up: bool = False  # while a process works on it
+    begun: bool = False
+
+    def begin(self, lane: "Lane") -> None:
+        """A thread or a process takes it."""
+        self.begun = True
+        lane.load.begin(self.price.seconds)
 
 
 class Lane:

@@ -37,6 +37,7 @@ from server.serving.images import cost
 from server.serving.images import decoding as images
 from server.serving.images.worker import Job
 from server.serving.lanes import Decoded, Lane, Work
+from server.serving.load import Load
 from server.settings import read
 from tests.photos import photo
 from tests.server.engines.fakes import FakeEngine, model
@@ -67,7 +68,7 @@ async def places(threads: int = 1, memory: int = BYTES) -> AsyncIterator[Decodin
 
 
 async def decode(
-    pool: Decoding, data: bytes, client: str = "a", seconds: float = 30.0, kind: str = "JPEG"
+    pool: Decoding, data: bytes, client: str = "a", seconds: float = 1e6, kind: str = "JPEG"
 ) -> Decoded:
     kind = "PNG" if data.startswith(b"\x89PNG") else kind
     price = cost.price(kind, data, RULE)
@@ -270,6 +271,31 @@ def test_a_killed_process_is_replaced() -> None:
             with pytest.raises(UnreadableImage):
                 await decode(pool, LARGE)
             await decode(pool, LARGE)
+
+    run(test())
+
+
+def test_the_time_in_which_a_process_starts_is_not_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it seems to do a fraction of what it does, and others are refused."""
+    order: list[str] = []
+    start, begin = DecoderProcess.start, Load.begin
+
+    async def started() -> DecoderProcess:
+        process = await start()
+        order.append("started")
+        return process
+
+    def begun(load: Load, amount: float) -> None:
+        order.append("begun")
+        begin(load, amount)
+
+    monkeypatch.setattr(DecoderProcess, "start", started)
+    monkeypatch.setattr(Load, "begin", begun)
+
+    async def test() -> None:
+        async with places() as pool:
+            await decode(pool, LARGE)
+            assert order == ["started", "begun"]
 
     run(test())
 
