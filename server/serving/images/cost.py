@@ -71,10 +71,12 @@ BMP_NS, BMP_BYTES = 7.0, 6.0
 BMP_RUN_NS = 120.0
 BMP_RUNS = {1, 2}
 # TIFF (libtiff): for each strip or tile, which is read in Python as well.
-TIFF_PIECE_NS, TIFF_PIECE_BYTES, TIFF_BYTES = 500.0, 170, 11.0
+TIFF_PIECE_NS, TIFF_PIECE_BYTES, TIFF_BYTES = 700.0, 170, 11.0
 # For each pixel, by PhotometricInterpretation: CMYK, YCbCr and CIELAB; others; alpha on top.
 TIFF_COLOUR_NS = {5: 10.5, 6: 8.0, 8: 22.0}
-TIFF_NS, TIFF_ALPHA_NS = 6.5, 6.0
+TIFF_NS, TIFF_ALPHA_NS, TIFF_ALPHA_BYTES = 6.5, 6.0, 1.0
+# Grey of 16 bits is scaled in numpy.
+TIFF_DEEP_GREY_NS = 8.0
 # By compression, for each byte of a row (predicted or not) and of the file: none, LZW, deflate,
 # zstd, LZMA; others.
 TIFF_CODING_NS = {
@@ -87,7 +89,7 @@ TIFF_CODING_NS = {
 }
 TIFF_OTHER_NS = (1.0, 27.0)
 TIFF_OLD_JPEG, TIFF_JPEG = 6, 7
-TIFF_JPEG_NS = {TIFF_OLD_JPEG: 18.0, TIFF_JPEG: 11.5}
+TIFF_JPEG_NS, TIFF_JPEG_BYTE_NS = {TIFF_OLD_JPEG: 18.0, TIFF_JPEG: 14.5}, 7.0
 TIFF_JPEG_PIECE_NS = 1500.0  # on top, since each piece is a JPEG of its own
 # A JPEG for each strip or tile: a photograph in tiles of 128 pixels has 3,000.
 TIFF_JPEGS = 4096
@@ -276,11 +278,14 @@ def _tiff(header: Header, data: bytes, rule: ResizeRule) -> Price:
     row = header.channels * header.depth / 8 * header.pixels
     colour = TIFF_COLOUR_NS.get(header.photometric, TIFF_NS)
     nanoseconds = (colour + TIFF_ALPHA_NS * header.transparent) * header.pixels
+    if header.channels == 1 and header.depth > 8:
+        nanoseconds += TIFF_DEEP_GREY_NS * header.pixels
     memory = TIFF_BYTES + header.channels * header.depth / 8
+    memory += TIFF_ALPHA_BYTES * header.transparent
     if header.coding in TIFF_JPEG_NS:
         scanned, buffered = _jpegs_in(data)
         nanoseconds = TIFF_JPEG_NS[header.coding] * header.pixels + scanned
-        nanoseconds += JPEG_BYTE_NS * len(data) + TIFF_JPEG_PIECE_NS * header.pieces
+        nanoseconds += TIFF_JPEG_BYTE_NS * len(data) + TIFF_JPEG_PIECE_NS * header.pieces
         memory += buffered / max(1, header.pixels)
     else:
         by_row, by_byte = TIFF_CODING_NS.get(int(header.coding), TIFF_OTHER_NS)

@@ -160,6 +160,10 @@ def tiffs(pixels: int) -> Iterator[tuple[str, Generator]]:  # noqa: PLR0915 - a 
         deflated(bytes(side * side * 8), 9), 8, [16] * 4, 2, t317=2, t338=2)  # fmt: skip
     yield "tiff deflate RGB 16", lambda: one_strip(
         deflated(bytes(side * side * 6), 9), 8, [16] * 3, 2)  # fmt: skip
+    yield "tiff grey 16, predicted", lambda: one_strip(
+        deflated(bytes(side * side * 2), 9), 8, [16], t317=2)  # fmt: skip
+    yield "tiff grey and alpha", lambda: one_strip(
+        deflated(bytes(side * side * 2), 9), 8, [8, 8], t338=2)  # fmt: skip
     yield "tiff grey 32 float", lambda: one_strip(
         deflated(bytes(side * side * 4), 9), 8, [32], 1, t339=3, t317=3)  # fmt: skip
     yield "tiff CMYK deflate", lambda: one_strip(
