@@ -37,18 +37,47 @@ SHORTER = {
     ),
     "reference train": " --epochs 1 --batch-size 4",
 }
+# Of what git does not have.
+LEFT_OUT = {
+    ".venv",
+    ".venv-triton",
+    ".git",
+    ".bench",
+    ".arm64",
+    ".hypothesis",
+    ".schemathesis",
+    "site",
+    "runs",
+}
 # Networks that a test can wait for: one that is shipped, one that `compare` makes.
 SMALLER = {"mixer_s16 vit_s16 bit_r50x1": "mixer_cifar10 vit_testing"}
+
+
+def tracked() -> list[str]:
+    """The files of the checkout; where it has no git, all but what tools have put beside them."""
+    listed = None
+    with contextlib.suppress(FileNotFoundError):
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=CHECKOUT, check=False, capture_output=True, text=True
+        )
+    if listed is not None and listed.returncode == 0:
+        return [name for name in listed.stdout.split("\0") if name]
+    found = []
+    for parent, folders, files in os.walk(CHECKOUT):
+        folders[:] = [
+            name
+            for name in folders
+            if name not in LEFT_OUT and not name.endswith(("_cache", "__pycache__"))
+        ]
+        found += [os.path.relpath(Path(parent, each), CHECKOUT) for each in files if each != ".git"]
+    return found
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what git has, with the environments that are here: no test has PyPI."""
     folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True, text=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
+    for name in tracked():
         if (CHECKOUT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, folder / name)
