@@ -56,6 +56,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
        -exec rm -rf {} + \
     && rm -rf nvidia_pytriton.libs/libpython3-*.13.so* \
        onnxruntime/tools onnxruntime/transformers onnxruntime/quantization \
+    # Of OpenVINO what computes ONNX graphs on CPUs.
+       openvino/include openvino/tools \
+       openvino/libs/cache.json openvino/libs/libopenvino_*_[gn]pu_plugin.so \
     && find . \( -type d -name tests -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \
        -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -prune -exec rm -rf {} +
 

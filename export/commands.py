@@ -3,6 +3,7 @@
 In: checked options. Out: a published model, or an exception that `__main__` turns into one line.
 """
 
+import platform
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from contracts.cpu import CPU_INFO, cpu_flags
 from contracts.imagenet import names_for
 from contracts.labels import (
     LabelsError,
@@ -60,7 +62,6 @@ from export.reduction import reduced
 from export.sources import Source, flops, parity, right_logits, trace
 from export.to_tensorrt import TensorRTError
 
-CPU_INFO = Path("/proc/cpuinfo")
 USER_MISTAKES = (UsageError, CheckpointError, GraphError, LabelsError, PublishError)
 FAILURES = (
     DownloadError,
@@ -323,6 +324,7 @@ def _parameters(
     if judgement is not None:
         parameters |= {
             "gate_passed": _bool(judgement.passed),
+            "gate_cpu_flags": " ".join(cpu_flags(CPU_INFO)) or platform.machine(),
             "gate_pictures": str(judgement.images),
             "gate_top1_agreement": f"{judgement.agreement:.4f}",
             "gate_max_abs_logit_diff": f"{judgement.max_abs_logit_diff:.2e}",

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
+from contracts.cpu import EXACT_INT8, cpu_flags
 from contracts.repository import INPUT, LOGITS
 from export.calibration import calibrate
 from export.half import to_half
@@ -25,7 +26,6 @@ from export.quantization import activations, part_biases, quantize
 # The share of images whose first class must stay the same. Rounding to 11 bits moves hardly
 # anything; to 8 bits it decides between classes that were nearly equal.
 GATES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
-VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 # More images than this cost time and change nothing; fewer tell nothing.
 MOST_IMAGES, LEAST_IMAGES = 256, 20
 
@@ -79,10 +79,7 @@ class Judgement:
 
 def has_vnni(cpu_info: Path) -> bool:
     """Whether Linux's /proc/cpuinfo lists x86-64's instructions for products of 8-bit integers."""
-    try:
-        return not VNNI_FLAGS.isdisjoint(cpu_info.read_text().split())
-    except OSError:
-        return False
+    return not EXACT_INT8.isdisjoint(cpu_flags(cpu_info))
 
 
 def gather_images(folder: Path | None, rule: Preprocessing, image_size: int) -> Images:

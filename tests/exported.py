@@ -9,8 +9,11 @@ import numpy.typing as npt
 
 from export.checkpoint import load_classifier
 from export.classifier import Classifier
+from export.commands import publish_model
 from export.graph import build_graph, save_graph
+from export.options import Options
 from export.random_weights import random_classifier
+from tests.photos import photo
 
 GOLDEN = Path(__file__).parent / "golden"
 # Every golden case: the families, and what else a graph can look like.
@@ -37,6 +40,25 @@ def graph(case: str) -> Path:
     path.parent.mkdir()
     save_graph(build_graph(classifier(case)), path)
     return path
+
+
+def published_int8(case: str, repository: Path) -> Path:
+    """The model's folder of a golden case, published in INT8, calibrated on photographs."""
+    photos = repository.parent / "photos"
+    photos.mkdir()
+    for index in range(24):
+        (photos / f"{index}.jpg").write_bytes(photo(index, 64, 64))
+    options = Options(
+        checkpoint=GOLDEN / case / "checkpoint.npz",
+        name=case,
+        image_size=classifier(case).image_size,
+        precision="int8",
+        calibration=photos,
+        repository=repository,
+        force=True,
+    )
+    publish_model(options)
+    return repository / case
 
 
 def golden_logits(case: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:

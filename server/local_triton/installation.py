@@ -20,15 +20,24 @@ from server.local_triton.launch import Launch, LocalTritonError
 from server.local_triton.repository import ODD, usable_path
 
 BACKENDS = Path(__file__).resolve().parent / "backends"
-# What a backend has in common with the engine without Triton: how a config becomes a session.
-SESSION = Path(__file__).resolve().parents[1] / "engines/onnxruntime/session.py"
+CHECKOUT = Path(__file__).resolve().parents[2]
+# What backends have in common with the engine without Triton: how a config becomes a session.
+SHARED = tuple(
+    Path(module)
+    for module in (
+        "contracts/cpu.py",
+        "server/engines/opening.py",
+        "server/engines/onnxruntime/session.py",
+        "server/engines/openvino/session.py",
+    )
+)
 ELSEWHERE = "`docker compose up` runs Triton in a container instead"
 # Nothing else of the caller's environment reaches Triton: no secrets, no PYTHON*, no LD_PRELOAD.
 PASSED_ON = (
     *("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAX_PLATFORMS", "JAX_PYTHON"),
     "MIXER_ALLOW_CHANGED_MODELS",
 )
-OWN_BACKENDS = ("onnxruntime", "jax")
+OWN_BACKENDS = ("onnxruntime", "openvino", "jax")
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,12 @@ def make_backends(found: Installation, folder: Path) -> None:
     stub.chmod(0o755)
     for name in OWN_BACKENDS:
         shutil.copytree(BACKENDS / name, folder / name, ignore=shutil.ignore_patterns("__*"))
-    shutil.copy(SESSION, folder / "onnxruntime")
+    for name in ("onnxruntime", "openvino"):
+        shutil.copy(BACKENDS / "batched.py", folder / name)
+        for module in SHARED:
+            copy = folder / name / module
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / module, copy)
     try:
         # Without arguments the stub only complains of that: exit status 1. The loader's own
         # failures, a missing libpython above all, are 127.

@@ -144,6 +144,8 @@ def test_with_images_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0
     status, out, err = export(*arguments)
     assert (status, said in out + err) == (0, True)
     assert export.parameters("x")["precision"] == precision
+    gated_on = "avx512_vnni" if precision == "int8" else None
+    assert export.parameters("x").get("gate_cpu_flags") == gated_on
     if precision == "fp32":  # the whole graph, not one that was quantised and given up
         images, expected = exported.golden_logits("mixer_tiny")
         model = open_graph(export.repository / "x" / "1" / "model.onnx")

@@ -47,6 +47,7 @@ ALLOWED = {
         "numpy",
         "onnxruntime",
         "opentelemetry",
+        "openvino",
         "PIL",
         "prometheus_client",
         "psutil",
@@ -60,7 +61,13 @@ ALLOWED = {
         "uvloop",
     },
     # Runs inside Triton, in an environment of its own.
-    "server/local_triton/backends": {"jax", "numpy", "session", "triton_python_backend_utils"},
+    "server/local_triton/backends": {
+        "batched",
+        "jax",
+        "numpy",
+        "server",  # of which two modules are copied beside the backends
+        "triton_python_backend_utils",
+    },
     # A leaf, which no room's name is in.
     "contracts": {"google", "numpy", "PIL", "pillow_heif", "tritonclient"},
     "loadtest": {
@@ -159,6 +166,7 @@ FLOORS = (
     ("web",),
     ("serving",),
     ("serving.images",),
+    ("engines.openvino",),
     ("engines.onnxruntime", "engines.triton"),
     ("engines",),
     ("local_triton",),
@@ -169,7 +177,7 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Programs of their own, and what is chosen in one place: who may import these.
 ONLY_FROM = {
-    "engines.onnxruntime": {"server.web.app"},
+    "engines.onnxruntime": {"server.engines.openvino.session", "server.web.app"},
     "engines.triton": {"server.web.app"},
     "local_triton": {"server.__main__", "server.triton_alone"},
 }

@@ -4,6 +4,7 @@ In: the folder of one model in a repository as Triton has it. Out: a `Loaded`; o
 Triton would not load the model either, `ContractBroken` where only the gateway cannot use it.
 """
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from contracts.model_config import (
     model_config_pb2,
     read_config,
 )
+from contracts.probing import fault_of, read_golden
 from contracts.repository import CONFIG_NAME, INPUT, PROBABILITIES
 from contracts.resizing import Pixels
 from server.engines.contract import (
@@ -34,7 +36,8 @@ from server.engines.contract import (
 )
 from server.engines.model import Model, Probabilities, check_distribution, probe_image
 from server.engines.onnxruntime.folders import served_version
-from server.engines.onnxruntime.session import ChangedError, SessionError, open_session
+from server.engines.onnxruntime.session import open_session
+from server.engines.opening import ALLOW_CHANGED, ChangedError, SessionError
 from server.host.niceness import lower_priority
 from server.problems import ContractBroken
 
@@ -134,6 +137,8 @@ def _read(
         _warm_up(warmup, folder, session)
     answer = probabilities(session, probe_image(height, width)[None])[0]
     check_distribution(name, answer, parameters_of(config))
+    if os.environ.get(ALLOW_CHANGED) != "1":
+        _check_golden(name, answer, folder)
     if len(answer) != classes:
         raise ContractBroken(f"model {name!r} declares {classes} classes and answers {len(answer)}")
     return Model(
@@ -148,6 +153,16 @@ def _read(
         expected=answer,
         extras=extras_of(metadata, classes),
     )
+
+
+def _check_golden(name: str, answer: Probabilities, folder: Path) -> None:
+    """Hold the answer to the one that the model gave when it was exported, on whichever CPU."""
+    try:
+        fault = fault_of(answer.tolist(), read_golden(folder))
+    except ValueError as error:
+        raise LoadError(str(error)) from None
+    if fault is not None:
+        raise ContractBroken(f"the answer of model {name!r} to its probe {fault}")
 
 
 def _metadata(config: ModelConfig) -> service_pb2.ModelMetadataResponse:

@@ -2,72 +2,18 @@
 
 It bears the name of NVIDIA's C++ backend, `onnxruntime`, and reads the same config.pbtxt, so that a
 model repository made for NVIDIA's image is also served by a Triton that has only the Python
-backend. In: the requests of one dynamic batch, each with one tensor whose first axis is the batch.
-Out: one response per request with the outputs that it asked for. Triton starts one process of this
-module per instance, in an environment of its own (Python, numpy < 2, onnxruntime), with
-server/engines/onnxruntime/session.py beside it, which says what of the config is heeded. Its
-threads run at a lower priority than Triton itself.
+backend. In and out: as batched.py says. server/engines/onnxruntime/session.py, of which Triton's
+backend folder has a copy, says what of the config is heeded.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
+from batched import Batched
 
-import numpy as np
-import triton_python_backend_utils as pb_utils
-from session import SessionError, input_name, open_session
-
-# Added to Triton's: code that accepts requests runs first, and so can refuse in time.
-NICENESS = 10
+from server.engines.onnxruntime.session import open_session
 
 
-class TritonPythonModel:
+class TritonPythonModel(Batched):
     """One instance of one model; the class that Triton's Python backend looks for."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Load the model.
-
-        Args:
-            args: Triton's `model_config` (JSON), `model_repository` (the model's own folder),
-                `model_version` and more.
-
-        Raises:
-            pb_utils.TritonModelException: the model cannot be served; Triton reports the message.
-        """
-        if int(np.__version__.split(".")[0]) >= 2:
-            # With numpy 2 this release of the Python backend returns empty outputs, silently.
-            raise pb_utils.TritonModelException(
-                f"Triton's environment has numpy {np.__version__}, its Python backend needs < 2"
-            )
-        config = json.loads(args["model_config"])
-        os.nice(NICENESS)
-        try:
-            self._input = input_name(config)
-            self._session = open_session(
-                config, Path(args["model_repository"]), args["model_version"]
-            )
-        except SessionError as error:
-            raise pb_utils.TritonModelException(str(error)) from None
-
-    def execute(
-        self, requests: list[pb_utils.InferenceRequest]
-    ) -> list[pb_utils.InferenceResponse]:
-        """Run one dynamic batch; an exception here is Triton's error answer to each request."""
-        images = [
-            pb_utils.get_input_tensor_by_name(request, self._input).as_numpy()
-            for request in requests
-        ]
-        wanted = [request.requested_output_names() for request in requests]
-        names = list({name for request_names in wanted for name in request_names})
-        batch = images[0] if len(images) == 1 else np.concatenate(images)
-        outputs = dict(zip(names, self._session.run(names, {self._input: batch}), strict=True))
-        responses = []
-        start = 0
-        for image, request_names in zip(images, wanted, strict=True):
-            stop = start + len(image)
-            tensors = [pb_utils.Tensor(name, outputs[name][start:stop]) for name in request_names]
-            responses.append(pb_utils.InferenceResponse(tensors))
-            start = stop
-        return responses
+    open_session = staticmethod(open_session)

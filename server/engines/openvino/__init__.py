@@ -1,0 +1,1 @@
+"""OpenVINO, for the backend of that name in the local Triton."""

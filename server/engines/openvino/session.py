@@ -1,0 +1,105 @@
+"""How a model's config.pbtxt becomes a model compiled by OpenVINO: the graph that ONNX Runtime has.
+
+In: the config as Triton's JSON, and the model's folder. Out: a `Session`, or `SessionError` that
+says what does not fit. It runs in the Triton of the nvidia-pytriton wheel, in a copy.
+
+From the config: the count of `instance_group`, and from `parameters` `intra_op_thread_count`, as
+with ONNX Runtime, and `HINT_BF16`, as with Triton's C++ backend of the name `openvino`: YES
+computes in bfloat16 what the graph has in FP32, on CPUs that can. Without it FP32 is FP32:
+OpenVINO's own default is bfloat16 wherever the CPU has it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import openvino
+
+from contracts.cpu import cpu_flags, int8_is_exact
+from server.engines.onnxruntime.session import open_session as open_with_onnxruntime
+from server.engines.opening import (
+    CHECKPOINT,
+    SessionError,
+    check_checkpoint,
+    check_names,
+    graph_path,
+    input_name,
+    parameters_of,
+    thread_count,
+)
+
+BF16 = "HINT_BF16"
+# What an activation that is rounded to 8 bits is in OpenVINO's form of a graph.
+ROUNDING = "FakeQuantize"
+
+
+class Session:
+    """One instance of a compiled model; one call at a time."""
+
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        self._request = compiled.create_infer_request()
+
+    def run(
+        self, names: Sequence[str], inputs: dict[str, npt.NDArray[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        """The outputs of these names, as ONNX Runtime's `run` gives them."""
+        # OpenVINO reads the array where it lies, if it lies in one piece.
+        feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        self._request.infer(feeds, share_inputs=True)
+        # The next call overwrites what the request holds.
+        return [self._request.get_tensor(name).data.copy() for name in names]
+
+
+def open_session(
+    config: dict[str, Any], folder: Path, version: str
+) -> Session | onnxruntime.InferenceSession:
+    """One version of the model in `folder`, compiled for this CPU; arguments as `graph_path`.
+
+    On an x86-64 CPU without VNNI OpenVINO's 8-bit products are cut off, and answers are wrong by
+    more than the model's gate allowed. There ONNX Runtime opens a model in INT8, which has a way
+    around that.
+
+    Raises:
+        SessionError: what the config says is not what can be run, or not what the graph is.
+        RuntimeError: OpenVINO's own, for a graph that it cannot read.
+    """
+    input_name(config)
+    properties = compile_properties(config)
+    core = openvino.Core()
+    path = graph_path(config, folder, version)
+    model = core.read_model(path)
+    if _is_int8(model) and not int8_is_exact(cpu_flags()):
+        print(f"{path}: INT8 on a CPU without VNNI, so ONNX Runtime computes it", file=sys.stderr)
+        return open_with_onnxruntime(config, folder, version)
+    metadata = ["framework", CHECKPOINT]  # where OpenVINO keeps what an ONNX graph says of itself
+    named = model.get_rt_info(metadata).value if model.has_rt_info(metadata) else None
+    check_checkpoint(config, named)
+    for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
+        check_names(kind, config, {name for tensor in tensors for name in tensor.get_names()})
+    return Session(core.compile_model(model, "CPU", properties))
+
+
+def compile_properties(config: dict[str, Any]) -> dict[str, Any]:
+    """OpenVINO's properties for one instance of the model; raises SessionError."""
+    bf16 = parameters_of(config).get(BF16, "NO")
+    if bf16 not in {"YES", "NO"}:
+        raise SessionError(f"parameter {BF16} is {bf16!r}; YES or NO is expected")
+    properties: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": thread_count(config),
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 == "YES" else "f32",
+        # Instances and the gateway share the cores: the system chooses, as for ONNX Runtime.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return properties
+
+
+def _is_int8(model: openvino.Model) -> bool:
+    return any(operation.get_type_name() == ROUNDING for operation in model.get_ops())
