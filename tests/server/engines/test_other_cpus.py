@@ -42,13 +42,13 @@ def answers(
     python: str | Path = sys.executable,
     flags: tuple[str, ...] = ("avx512_vnni",),
     environment: dict[str, str] | None = None,
-    **parameters: str,
+    parameters: dict[str, str] | None = None,
 ) -> Logits:
     """Of the golden images, by a process of its own, as a backend opens the model."""
     config = {
         "input": [{"name": "image"}],
         "output": [{"name": "logits"}],
-        "parameters": {key: {"string_value": value} for key, value in parameters.items()},
+        "parameters": {key: {"string_value": value} for key, value in (parameters or {}).items()},
     }
     images, given = folder.parent / "images.npy", folder.parent / "logits.npy"
     np.save(images, exported.golden_logits("mixer_tiny")[0])
@@ -75,7 +75,8 @@ def test_onnx_runtime_answers_on_a_haswell_as_with_vnni(folder: Path) -> None:
     expected = answers(folder, "onnxruntime")
     np.testing.assert_array_equal(answers(folder, "onnxruntime", *haswell), expected)
     # What ONNX Runtime would answer there if it were left to itself.
-    alone = answers(folder, "onnxruntime", *haswell, **{"session.x64quantprecision": "0"})
+    itself = {"session.x64quantprecision": "0"}
+    alone = answers(folder, "onnxruntime", *haswell, parameters=itself)
     assert np.abs(alone - expected).max() > 0.1
 
 

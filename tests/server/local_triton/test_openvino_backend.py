@@ -53,8 +53,7 @@ def logits(
     with grpc.InferenceServerClient(triton.grpc_url) as client:
         tensor = grpc.InferInput("image", list(images.shape), "UINT8")
         tensor.set_data_from_numpy(images)
-        answer = client.infer(model, [tensor]).as_numpy("logits")
-    assert answer is not None
+        answer: npt.NDArray[np.float32] = client.infer(model, [tensor]).as_numpy("logits")
     return answer
 
 
