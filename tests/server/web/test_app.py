@@ -141,6 +141,7 @@ def test_the_openapi_document_names_every_answer(client: httpx.Client) -> None:
             "model",
             "top_k",
             "threshold",
+            "unsure",
             "X-Request-Timeout",
         }
         assert "multipart/form-data" in operation["requestBody"]["content"]
