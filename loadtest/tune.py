@@ -3,7 +3,9 @@
 In: a model of a repository and the 99th percentile of the latency that is allowed. Out: a result
 with every trial, and the winner written into the model's `config.pbtxt`. One knob is turned at a
 time, from the settings that are there; each trial serves a copy of the model, through the whole
-path, under more and more requests at once, for as long as the answers come in time.
+path, under more and more requests at once, for as long as the answers come in time. Last, the
+winner and the settings that were there take turns in fresh trials, and only a gain that is beyond
+their noise is written.
 """
 
 import dataclasses
@@ -34,6 +36,7 @@ from loadtest.machine import conditions
 from loadtest.progress import bar
 from loadtest.servers import stack
 from loadtest.servers.launch import StackError
+from loadtest.stats.ratios import LEAST_PAIRS, Ratio, paired
 
 NOTE = "Tuned by `python -m loadtest tune`: "
 THREADS = "intra_op_thread_count"  # the parameter that both ONNX Runtime backends read
@@ -67,6 +70,10 @@ class Knobs:
             max(groups[0].count, 1) if groups else 1,
             int(threads),
         )
+
+    def effective(self, cores: int) -> "Knobs":
+        """What these come to on so many cores: no threads are the cores, shared out."""
+        return dataclasses.replace(self, threads=self.threads or max(1, cores // self.instances))
 
     def write(self, config: ModelConfig) -> None:
         """Give `config` these values; what differs in nothing is left as it is."""
@@ -113,6 +120,11 @@ def nearest_p99(milliseconds: list[float]) -> float | None:
     return float(np.percentile(milliseconds, 99)) if milliseconds else None
 
 
+def gains(ratio: Ratio | None) -> bool:
+    """Whether new ÷ old is above 1, beyond the noise of its pairs."""
+    return ratio is not None and ratio.differs and ratio.value > 1
+
+
 class Tuning:
     """One search."""
 
@@ -128,12 +140,13 @@ class Tuning:
         knobs: tuple[str, ...],
         out: Path,
         settings: dict[str, Any],
+        dry_run: bool = False,
     ) -> None:
         self._folder = repository / model
         self._model, self._slo = model, slo_p99_ms
         self._images, self._seconds, self._out = sample_images, seconds, out
         self._concurrency = sorted(concurrency)
-        self._knobs = knobs
+        self._knobs, self._dry_run = knobs, dry_run
         self._tried: dict[Knobs, float] = {}
         self.result: results.Result = {
             "kind": "tune",
@@ -144,6 +157,7 @@ class Tuning:
             "conditions": conditions.conditions(),
             "settings": settings,
             "trials": [],
+            "confirmation": None,
             "winner": None,
         }
 
@@ -170,19 +184,54 @@ class Tuning:
             for knob, values in choices.items():
                 for value in values:
                     turned = dataclasses.replace(best, **{knob: value})
-                    if rate(turned) > MUCH * self._tried[best]:
+                    if rate(turned) > MUCH * rate(best):
                         best = turned
-        self.result |= {"complete": True, "ok": self._tried[best] > 0}
-        if self._tried[best] > 0:
+            if best != before and not self._confirmed(before, best):
+                best = before
+        served = self._trial(best) > 0
+        self.result |= {"complete": True, "ok": served}
+        if served:
             self.result["winner"] = dataclasses.asdict(best)
-            self._publish(best, before)
+            if best != before and not self._dry_run:
+                self._publish(best, before)
         results.write(self._out, self.result)
-        return best if self._tried[best] > 0 else None
+        return best if served else None
+
+    def _confirmed(self, before: Knobs, best: Knobs) -> bool:
+        """Whether `best` gains, beyond noise, in fresh trials in which the two take turns."""
+        if self._trial(before) == 0:
+            return True  # what was there does not answer in time at all
+        pairs = []
+        for turn in range(LEAST_PAIRS):
+            order = (before, best) if turn % 2 else (best, before)
+            rates = {knobs: self._serve(knobs, f"confirmation {turn + 1}") for knobs in order}
+            pairs.append((rates[before], rates[best]))
+        ratio = paired(pairs)
+        self.result["confirmation"] = {"pairs": pairs, "ratio": ratio and dataclasses.asdict(ratio)}
+        return gains(ratio)
 
     def _trial(self, knobs: Knobs) -> float:
-        """Images per second within the allowed latency; 0 when none are."""
-        if knobs in self._tried:
-            return self._tried[knobs]
+        """Images per second within the allowed latency; 0 when none are. Nothing is tried twice."""
+        key = knobs.effective(conditions.cores())
+        if key not in self._tried:
+            self._tried[key] = self._serve(knobs)
+        return self._tried[key]
+
+    def _serve(self, knobs: Knobs, about: str = "") -> float:
+        """As `_trial`, once more; settings with which nothing starts have lost."""
+        try:
+            rate, p99, note = self._measured(knobs)
+        except StackError as error:
+            rate, p99, note = 0.0, None, f"did not start: {error}"
+        self.result["trials"].append({
+            "knobs": dataclasses.asdict(knobs), "rate": rate, "p99_ms": p99,
+            "note": ", ".join(filter(None, (about, note))),
+        })  # fmt: skip
+        results.write(self._out, self.result)
+        return rate
+
+    def _measured(self, knobs: Knobs) -> tuple[float, float | None, str]:
+        """Images per second in time, their p99 in ms, and a note. Raises StackError."""
         with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
             copy = Path(folder, self._model)
             shutil.copytree(self._folder, copy, ignore=shutil.ignore_patterns(CONFIG_NAME))
@@ -190,13 +239,7 @@ class Tuning:
             knobs.write(config)
             (copy / CONFIG_NAME).write_text(config_text(config), encoding="utf-8")
             with stack.running([copy]) as running:
-                rate, p99, note = loop.run(self._measure(running, knobs))
-        self._tried[knobs] = rate
-        self.result["trials"].append({
-            "knobs": dataclasses.asdict(knobs), "rate": rate, "p99_ms": p99, "note": note,
-        })  # fmt: skip
-        results.write(self._out, self.result)
-        return rate
+                return loop.run(self._measure(running, knobs))
 
     async def _measure(self, running: stack.Stack, knobs: Knobs) -> tuple[float, float | None, str]:
         http, triton = Http(running.url), Triton(running.triton)
@@ -241,8 +284,8 @@ class Tuning:
         config, kept = self._config(), comments(path.read_text(encoding="utf-8"))
         best.write(config)
         note = (
-            f"{NOTE}{self._tried[best]:.1f} images/s with a p99 of at most {self._slo:g} ms, "
-            f"before {self._tried[before]:.1f}; {self.result['conditions']['cpu']}, "
+            f"{NOTE}{self._trial(best):.1f} images/s with a p99 of at most {self._slo:g} ms, "
+            f"before {self._trial(before):.1f}; {self.result['conditions']['cpu']}, "
             f"{self.result['conditions']['date']}."
         )
         kept = [line for line in kept if not line.startswith(NOTE)]

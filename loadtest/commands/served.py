@@ -81,10 +81,11 @@ def tune(
     seconds: float = 4.0,
     images: Path | None = None,
     out: Path | None = None,
+    dry_run: bool = False,
 ) -> int:
     """Search the settings of a model that give the most images per second in time.
 
-    The winner is written into the model's config.pbtxt.
+    The winner is written into the model's config.pbtxt if it gains beyond noise.
 
     Args:
         model: Its name in the model repository.
@@ -96,6 +97,7 @@ def tune(
         images: A folder of images to send; without, photo-like ones are made.
         out: The result file; by default one in
             ~/.local/share/mixer-serving/results with the conditions in its name.
+        dry_run: Leave config.pbtxt as it is.
     """
     check_some(concurrency=concurrency)
     check_positive(slo_p99=(slo_p99,), seconds=(seconds,), concurrency=concurrency)
@@ -112,6 +114,7 @@ def tune(
         knobs=knobs,
         out=path,
         settings=settings,
+        dry_run=dry_run,
     )
     best = tuning.run()
     if best is None:
