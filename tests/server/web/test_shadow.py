@@ -223,9 +223,7 @@ def test_the_default_model_is_exchanged_and_back_while_users_ask(
             done = command("linear")
             assert done.returncode == 0, done.stderr
             wait_for(lambda: gateway.log.read_text().count("default model is linear") == 2)
-            count = len(users.answers)
-            wait_for(lambda: len(users.answers) > count + 70, what="answers")
-            assert lately() == {"linear"}
+            wait_for(lambda: lately() == {"linear"}, what="answers of the other model")
             with client_of(gateway) as client:
                 assert client.get("/models").json()["default"] == "linear"
                 assert client.get("/readyz").json()["model"] == "linear"
@@ -238,11 +236,8 @@ def test_the_default_model_is_exchanged_and_back_while_users_ask(
                 f"the default model is linear, before {DEFAULT_MODEL}\n"
             )
             command("--back")
-            again = f"default model is {DEFAULT_MODEL} now"
-            wait_for(lambda: gateway.log.read_text().count(again) >= 2)
-            count = len(users.answers)
-            wait_for(lambda: len(users.answers) > count + 70, what="answers")
-            assert lately() == {DEFAULT_MODEL}
+            # A worker may have seen some of the names in between; the last stays.
+            wait_for(lambda: lately() == {DEFAULT_MODEL}, what="answers of the first model")
         assert {status for status, _ in users.answers} == {200}
         with client_of(gateway) as client:
             # The labels of the two differ, so they cannot be compared, and all is told for both.
