@@ -29,6 +29,7 @@ def run(
     seconds: float,
     windows: int,
     out: Path | None,
+    frameworks: Sequence[str] = tuple(ROOMS),
 ) -> Path:
     """Measure all of it; the result file, named for the precision if `out` is None.
 
@@ -47,11 +48,12 @@ def run(
         "frameworks": {},
     }
     with bar() as progress:
-        task = progress.add_task("", total=len(ROOMS) * len(models))
+        task = progress.add_task("", total=len(frameworks) * len(models))
         # Model by model, so that a run that is stopped leaves what it had, and in turns, so that a
         # machine that grows slower favours no framework.
         for model in models:
-            for framework, room in ROOMS.items():
+            for framework in frameworks:
+                room = ROOMS[framework]
                 progress.update(task, description=f"{framework}, {model}")
                 flags = [
                     *("--models", model, "--batch-sizes", *map(str, batch_sizes)),

@@ -18,7 +18,7 @@ from loadtest.usage import USER_MISTAKES
 
 NAMES = (
     "serving", "start", "profile", "overload", "attack", "outages", "soak", "rolling",
-    "replicas", "release", "queueing", "graphs", "yardstick",
+    "replicas", "release", "queueing", "graphs", "yardstick", "gpu",
 )  # fmt: skip
 INDENT = max(map(len, NAMES))
 

@@ -1,0 +1,118 @@
+"""The models of the paper's table on a GPU, bare, in 8 minutes: PyTorch, compiled too, and JAX.
+
+In: a machine with an NVIDIA GPU, PyTorch and JAX; nothing is installed or downloaded. Out: results
+of the kind `bare` (docs/results), one for each way, in bfloat16, each batch size of a sweep, with
+the GPU's clocks, power, temperature and utilisation beside them. The models that matter most come
+first, and nothing begins that may end after the time is over, so that whatever is there is whole.
+
+    python -m loadtest bench gpu --minutes 8
+"""
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from loadtest import bare, results
+from loadtest.bench import programs
+from loadtest.machine.conditions import device_slug, now
+from loadtest.machine.gpu import gpu_state
+from loadtest.progress import note, show
+from loadtest.report import bare as bare_report
+from loadtest.report.page import Table, Text
+from loadtest.servers.launch import StackError
+from loadtest.usage import check_positive, results_folder
+
+FIRST_SECONDS = 15.0  # what the first model is expected to take
+BETWEEN_SECONDS = 1.0  # two looks at the GPU
+# Of the paper's table 2, those of like cost together.
+MODELS = ("mixer_b16", "vit_b16", "bit_r50x1", "mixer_s16", "vit_s16", "mixer_l16", "vit_l16")
+# JAX always compiles, so that it is measured once.
+WAYS = {"eager": ("pytorch",), "compiled": ("pytorch",), "jax": ("jax",)}
+
+
+def main(
+    *,
+    minutes: float = 8.0,
+    models: tuple[str, ...] = MODELS,
+    batch_sizes: tuple[int, ...] = (1, 8, 32, 128, 512),
+    precision: str = "bfloat16",
+    seconds: float = 0.5,
+    windows: int = 3,
+    out: Path | None = None,
+) -> int:
+    """Measure until the time is over; the exit status is 1 if nothing was measured.
+
+    Args:
+        minutes: That all of it may take.
+        models: Variants of `python -m export --list`, in the order in which they are measured.
+        batch_sizes: Images at once.
+        precision: bfloat16 or float32.
+        seconds: How long a window is.
+        windows: How often each figure is measured; the median counts.
+        out: A folder for the results; by default ~/.local/share/mixer-serving/results.
+    """
+    check_positive(minutes=(minutes,), seconds=(seconds,), windows=(windows,))
+    folder = out or results_folder()
+    end = time.monotonic() + 60 * minutes
+    longest, written = FIRST_SECONDS, list[Path]()
+    if not gpu_state():
+        note("nvidia-smi tells of no GPU: what is measured is the CPU, without clocks and power")
+    for model in models:
+        for way, frameworks in WAYS.items():
+            if time.monotonic() + longest > end:
+                note(f"the time is over before {model}, {way}")
+                break
+            began = time.monotonic()
+            name = f"bare_{now()}_{device_slug()}_{precision}_{way}_{model}.json"
+            with watched() as states:
+                try:
+                    path = bare.run(
+                        (model,), batch_sizes, precision=precision, compiled=way == "compiled",
+                        seconds=seconds, windows=windows, out=folder / name, frameworks=frameworks,
+                    )  # fmt: skip
+                except StackError as error:
+                    note(f"{model}, {way}: {error}")
+                    continue
+            result = json.loads(path.read_text())
+            result["gpus"] = states
+            results.write(path, result)
+            written.append(path)
+            # Later models are larger, and compiling takes longer.
+            longest = max(longest, 1.5 * (time.monotonic() - began))
+    for path in written:
+        for block in bare_report.blocks(results.read(path)):
+            match block:
+                case Text():
+                    print(block.text)
+                case Table():
+                    show(block)
+        print(path)
+    return 0 if written else 1
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[list[dict[str, str]]]:
+    """What the first GPU does each second while the block runs; nothing without a driver."""
+    states: list[dict[str, str]] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set() and (now := gpu_state()):
+            states.append(now[0])
+            over.wait(BETWEEN_SECONDS)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield states
+    finally:
+        over.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(programs.run(main))
