@@ -214,8 +214,8 @@ def serialize(
         image_size: Pixels per side, for BiT, which takes any; its default is 224.
         max_batch_size: The largest batch.
         repository: Where NAME is written.
-        onnx: The same classifier as `python -m export` writes it; nothing is written unless both
-            give the same probabilities.
+        onnx: The same classifier as `python -m export` writes it, in its model folder, whose
+            temperature is taken along; nothing is written unless both give the same probabilities.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ConfigError(f"name: {name!r} is not letters, digits, '_', '.' and '-' alone")

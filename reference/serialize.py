@@ -19,13 +19,20 @@ import numpy.typing as npt
 from jax import export
 
 from contracts.labels import labels_text, read_labels
-from contracts.model_config import ModelConfig, config_text, model_config_pb2
+from contracts.model_config import (
+    ModelConfig,
+    config_text,
+    model_config_pb2,
+    parameters,
+    read_config,
+)
 from reference import checkpoint, models
 from reference.augment import normalise
 from reference.config import ConfigError
 
 PLATFORMS = ("cpu", "tpu", "cuda")
 PROGRAM, ABOUT = "model.jax", "model.json"
+TEMPERATURE = "temperature"  # the parameter of config.pbtxt
 TOLERANCE = 1e-5  # of probabilities, beside the same network in ONNX
 
 
@@ -51,6 +58,7 @@ def serialize(
     """Write the model folder NAME. Raises CheckpointError, LabelsError or ConfigError.
 
     With an ONNX of the same classifier, nothing is written unless both give the same probabilities.
+    Where it was calibrated when it was exported, its temperature is taken along.
     """
     pretrained = models.read(file)
     size = image_size or pretrained.image_size or 224
@@ -64,7 +72,8 @@ def serialize(
         if labels
         else [f"class {index}" for index in range(pretrained.num_classes)]
     )
-    program = program_of(pretrained, size)
+    temperature = 1.0 if onnx is None else temperature_of(onnx)
+    program = program_of(pretrained, size, temperature)
     difference = None if onnx is None else compare(program, onnx, size)
     if difference is not None and not difference <= TOLERANCE:
         raise ConfigError(
@@ -77,7 +86,10 @@ def serialize(
         "platforms": program.platforms,
     }
     config = _config(name, size, pretrained.num_classes, max_batch_size)
-    for key, value in _parameters(file, pretrained, difference).items():
+    stated = _parameters(file, pretrained, difference)
+    if temperature != 1:
+        stated[TEMPERATURE] = f"{temperature:.6g}"
+    for key, value in stated.items():
         config.parameters[key].string_value = value
     content = bytes(program.serialize())
     with checkpoint.atomically(folder / "1" / PROGRAM) as target:
@@ -91,7 +103,24 @@ def serialize(
     return Written(folder, len(content), difference)
 
 
-def program_of(pretrained: models.Pretrained, image_size: int) -> export.Exported:
+def temperature_of(onnx: Path) -> float:
+    """What divides the logits before the softmax, as the config.pbtxt of the model folder states.
+
+    1 where it states none, or where there is none. Raises ConfigError.
+    """
+    file = onnx.parent.parent / "config.pbtxt"
+    if not file.exists():
+        return 1.0
+    try:
+        stated = parameters(read_config(file)).get(TEMPERATURE, "1")
+        return float(stated)
+    except ValueError as error:
+        raise ConfigError(f"onnx: {error}") from None
+
+
+def program_of(
+    pretrained: models.Pretrained, image_size: int, temperature: float = 1.0
+) -> export.Exported:
     """The classifier, with its weights inside."""
     model = models.build(pretrained.config, pretrained.num_classes)
 
@@ -99,7 +128,7 @@ def program_of(pretrained: models.Pretrained, image_size: int) -> export.Exporte
         # In full float32 on a TPU and on NVIDIA's GPUs, too, which would round more otherwise.
         with jax.default_matmul_precision("float32"):
             logits = models.apply(model, pretrained.params, normalise(images))
-        return {"logits": logits, "probabilities": jax.nn.softmax(logits)}
+        return {"logits": logits, "probabilities": jax.nn.softmax(logits / temperature)}
 
     (count,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((count, image_size, image_size, 3), jnp.uint8)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contracts.model_config import parameters, read_config
 from reference.config import ConfigError
 from reference.serialize import serialize
 from tests.stack import Gateway, running_gateway, running_triton
@@ -36,6 +37,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = serialize(CHECKPOINT, "xla", repository, labels=labels, max_batch_size=4, onnx=ONNX)
     assert done.largest_difference is not None
     assert done.largest_difference < 1e-5
+    stated = [
+        parameters(read_config(repository / name / "config.pbtxt")) for name in (SHIPPED, "xla")
+    ]
+    assert stated[0]["temperature"] == stated[1]["temperature"]
     return repository
 
 
