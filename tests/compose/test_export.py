@@ -13,13 +13,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from contracts.model_config import parameters, read_config
 from tests.compose.stack import Stack, missing, run, running_stack
 from tests.export import libraries
 from tests.export.weights_server import serving
 from tests.photos import photo
-from tests.stack import check_same
+from tests.stack import DEFAULT_MODEL
+from tests.waiting import CHECKOUT
 
 LACKING = missing()
 pytestmark = [pytest.mark.skipif(bool(LACKING), reason=LACKING), pytest.mark.timeout(900)]
@@ -79,7 +82,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def test_a_checkpoint_becomes_a_served_model(stack: Stack) -> None:
-    """The shipped checkpoint, published anew under another name, answers as the shipped model."""
+    """The shipped checkpoint, published anew under another name, answers as the shipped model.
+
+    That has a temperature besides, by which its logits are divided.
+    """
     done = stack.compose(
         *("run", "--rm", "--no-TTY", "export", "--name", "second"),
         *("--checkpoint", "/checkpoints/mixer_cifar10.npz"),
@@ -87,7 +93,14 @@ def test_a_checkpoint_becomes_a_served_model(stack: Stack) -> None:
     )
     assert "published /models/second" in done.stdout
     run("deploy/reload.sh", variables=stack.environment)
-    check_same(stack.classify(photo(3), "second"), stack.classify(photo(3)))
+    config = read_config(CHECKOUT / "model_repository" / DEFAULT_MODEL / "config.pbtxt")
+    temperature = float(parameters(config)["temperature"])
+    shipped, second = (stack.classify(photo(3), name) for name in (DEFAULT_MODEL, "second"))
+    assert [each["label"] for each in second] == [each["label"] for each in shipped]
+    theirs, ours = (
+        np.log([each["probability"] for each in answer]) for answer in (shipped, second)
+    )
+    assert np.allclose(ours - ours[0], temperature * (theirs - theirs[0]), atol=1e-3)
     published = Path(stack.variables["MODEL_REPOSITORY"]) / "second"
     shutil.rmtree(published)
 
