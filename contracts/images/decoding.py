@@ -129,12 +129,14 @@ def model_input(encoded: EncodedImage, rule: ResizeRule) -> Pixels:
 
 def least_side(width: int, height: int, rule: ResizeRule) -> int | None:
     """Of how many pixels both sides of a JPEG must stay when it is decoded at a fraction of its
-    size for this rule; None: it is decoded whole, since without antialias the samples would move.
+    size for this rule; None: it is decoded whole, being too small, or since without antialias the
+    samples would move.
     """
     if not rule.antialias:
         return None
     kept = KEPT_OF_SMALL if width * height <= SMALL_PIXELS else KEPT_OF_LARGE
-    return math.ceil(kept * max(rule.target(width, height)))
+    side = math.ceil(kept * max(rule.target(width, height)))
+    return side if min(width, height) >= 2 * side else None
 
 
 def _turned(box: Box, turn: Image.Transpose, width: int, height: int) -> Box:
