@@ -20,7 +20,7 @@ ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-py3
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /opt/mixer-serving
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CACHE_DIR=/var/cache/pip
 
 
 FROM build AS gateway-build
@@ -30,7 +30,7 @@ ARG TRACING=
 ARG HEIC=
 COPY requirements/locked/serve.txt requirements/locked/tracing.txt requirements/locked/heic.txt \
      requirements/locked/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m venv --without-pip .venv \
     && pip --python .venv/bin/python install --quiet --require-hashes \
        -r requirements/locked/serve.txt ${TRACING:+-r requirements/locked/tracing.txt} \
@@ -44,7 +44,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM build AS triton-build
 COPY requirements/locked/triton.txt requirements/locked/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m venv --without-pip .venv-triton \
     && pip --python .venv-triton/bin/python install --quiet --require-hashes --no-deps \
        -r requirements/locked/triton.txt \
@@ -70,7 +70,7 @@ ARG TORCH_WHEELS=https://download.pytorch.org/whl/cpu/torch/
 ARG PIP_TRUSTED_HOST
 COPY requirements/torch-cpu.txt requirements/
 COPY requirements/locked/export.txt requirements/locked/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m venv --without-pip .venv \
     && pip --python .venv/bin/python install --quiet --require-hashes -r requirements/locked/export.txt \
     && pip --python .venv/bin/python install --quiet --require-hashes --no-deps \
@@ -81,7 +81,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM build AS loadtest-build
 COPY requirements/locked/loadtest.txt requirements/locked/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m venv --without-pip .venv \
     && pip --python .venv/bin/python install --quiet --require-hashes -r requirements/locked/loadtest.txt
 
@@ -168,7 +168,7 @@ CMD ["--host", "http://gateway:8000"]
 FROM build AS alone-build
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils >/dev/null
 COPY requirements/locked/serve.txt requirements/locked/onnxruntime.txt requirements/locked/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m venv --without-pip .venv \
     && pip --python .venv/bin/python install --quiet --require-hashes \
        -r requirements/locked/serve.txt -r requirements/locked/onnxruntime.txt \

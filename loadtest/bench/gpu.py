@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from loadtest import bare, results
 from loadtest.bench import programs
@@ -39,7 +40,7 @@ def main(
     minutes: float = 8.0,
     models: tuple[str, ...] = MODELS,
     batch_sizes: tuple[int, ...] = (1, 8, 32, 128, 512),
-    precision: str = "bfloat16",
+    precision: Literal["bfloat16", "float32"] = "bfloat16",
     seconds: float = 0.5,
     windows: int = 3,
     out: Path | None = None,
@@ -50,7 +51,7 @@ def main(
         minutes: That all of it may take.
         models: Variants of `python -m export --list`, in the order in which they are measured.
         batch_sizes: Images at once.
-        precision: bfloat16 or float32.
+        precision: What products are computed in.
         seconds: How long a window is.
         windows: How often each figure is measured; the median counts.
         out: A folder for the results; by default ~/.local/share/mixer-serving/results.
@@ -77,12 +78,13 @@ def main(
                 except StackError as error:
                     note(f"{model}, {way}: {error}")
                     continue
+                finally:
+                    # Later models are larger, and compiling takes longer.
+                    longest = max(longest, 1.5 * (time.monotonic() - began))
             result = json.loads(path.read_text())
             result["gpus"] = states
             results.write(path, result)
             written.append(path)
-            # Later models are larger, and compiling takes longer.
-            longest = max(longest, 1.5 * (time.monotonic() - began))
     for path in written:
         for block in bare_report.blocks(results.read(path)):
             match block:
