@@ -177,7 +177,7 @@ class DecoderProcess:
     async def _reason(self, job: Job) -> Problem:
         """Why it ended over an image."""
         status = await self._process.wait()
-        if status == -signal.SIGPROF:
+        if status == -signal.SIGXCPU:
             return _too_long(job)
         logger.warning("a process that decodes images ended with %d over one", status)
         return UnreadableImage("the decoder could not cope with the image; save it anew")

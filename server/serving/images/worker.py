@@ -4,10 +4,10 @@
 input: a job and the bytes of its image. Out, on standard output: the pixels, or what is wrong with
 the image. Ends by itself where standard input ends.
 
-The gateway ends it where an image takes more CPU than is allowed. So does the kernel, in case the
-gateway is gone (an interval timer, SIGPROF; it counts in ticks of the clock, of which a busy host
-may leave some out), and gives it no more memory than the image may take (RLIMIT_AS). It goes last
-where cores are scarce, and first where memory is.
+The gateway ends it where an image takes more CPU than is allowed. In case the gateway is gone, so
+does the kernel within two seconds of CPU more (RLIMIT_CPU, which counts whole seconds). The kernel
+gives it no more memory than the image may take (RLIMIT_AS). It goes last where cores are scarce,
+and first where memory is.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import ctypes
 import dataclasses
 import io
 import json
+import math
 import os
 import re
 import resource
@@ -137,14 +138,17 @@ def speed() -> float:
 @contextlib.contextmanager
 def _limited(job: Job) -> Iterator[None]:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    signal.setitimer(signal.ITIMER_PROF, job.seconds)
+    own, most = resource.getrlimit(resource.RLIMIT_CPU)
+    seconds = math.ceil(time.process_time() + job.seconds) + 1
+    if own == resource.RLIM_INFINITY or seconds < own:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, most))
     if (mapped := _mapped()) is not None:
         resource.setrlimit(resource.RLIMIT_AS, (mapped + job.memory + SLACK_BYTES, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (own, most))
 
 
 def _mapped() -> int | None:
@@ -158,8 +162,8 @@ def _mapped() -> int | None:
 def _lower_priority() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which closes the pipe
     # Ignored or blocked, as a program that starts the gateway may leave it, it would end nothing.
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGXCPU})
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -35,7 +36,6 @@ from server.serving.decoder_process import DecoderProcess
 from server.serving.decoding import Decoding
 from server.serving.images import cost
 from server.serving.images import decoding as images
-from server.serving.images.worker import Job
 from server.serving.lanes import Decoded, Lane, Work
 from server.serving.load import Load
 from server.settings import read
@@ -43,7 +43,7 @@ from tests.photos import photo
 from tests.server.engines.fakes import FakeEngine, model
 from tests.server.serving.images.bombs.parts import encoded
 from tests.server.serving.images.bombs.png import png
-from tests.waiting import frozen
+from tests.waiting import CHECKOUT, frozen
 
 RULE = ResizeRule(32, 32)
 BYTES = 2**28
@@ -206,26 +206,21 @@ def test_an_image_that_takes_more_cpu_than_any_may_ends_its_process(
     run(test())
 
 
-def test_the_kernel_ends_a_process_whose_gateway_does_not_look(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Also where the gateway was started with its signal ignored and blocked, as some do."""
-    monkeypatch.setattr(DecoderProcess, "_cpu", lambda _: 0.0)
-
-    async def test() -> None:
-        ignored = signal.signal(signal.SIGPROF, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
-        try:
-            process = await DecoderProcess.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
-            signal.signal(signal.SIGPROF, ignored)
-        # Of some seconds the timer counts at least a part on the busiest machine.
-        with pytest.raises(UnreadableImage, match=r"takes more than 0\.1 s of CPU"):
-            await process.decode(Job(RULE, PIXELS, 0.1, 2**31), LARGEST)
-        assert not process.alive
-
-    run(test())
+def test_the_kernel_ends_a_process_whose_gateway_is_gone() -> None:
+    """Also where the gateway was started with the signal blocked, as some do."""
+    forever = """
+import signal, time
+from contracts.resizing import ResizeRule
+from server.serving.images import worker
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGXCPU})
+worker._lower_priority()
+with worker._limited(worker.Job(ResizeRule(32, 32), 1, 0.1, 2**30)):
+    while time.process_time() < 20: pass
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", forever], check=False, cwd=CHECKOUT, timeout=100
+    )
+    assert process.returncode == -signal.SIGXCPU
 
 
 def test_an_image_that_takes_more_memory_than_its_price_is_refused() -> None:
