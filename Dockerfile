@@ -96,7 +96,9 @@ LABEL org.opencontainers.image.title="Mixer Serving" \
       org.opencontainers.image.revision="${REVISION}"
 RUN groupadd --gid 10001 mixer \
     && useradd --uid 10001 --gid mixer --no-create-home --home-dir /tmp --shell /usr/sbin/nologin mixer \
-    && rm -f /var/log/faillog /var/log/lastlog
+    && rm -f /var/log/faillog /var/log/lastlog \
+    # Nothing is installed into a server: what the base has for that only brings holes to close.
+    && python3 -m pip uninstall --quiet --yes --root-user-action ignore pip setuptools wheel
 WORKDIR /opt/mixer-serving
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
 USER mixer
