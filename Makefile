@@ -54,8 +54,8 @@ ROOMS := contracts server export reference loadtest deploy
 .PHONY: $(ROOMS:%=test-%)
 $(ROOMS:%=test-%): test-%: .venv/.test-% .venv-triton/.triton
 	$(BIN)/python -m pytest $(PARALLEL) tests/$*
-# Tests of servers mostly wait for processes, so two files at a time take half as long.
-test-server: PARALLEL := --numprocesses 2 --dist loadfile
+# Tests of servers mostly wait for processes: four files at a time keep two cores busy. The long files do not come last.
+test-server: PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 test-server: ## Run the tests of one room; also test-contracts, -export, -reference, -loadtest, -deploy
 
 .PHONY: coverage
@@ -94,6 +94,11 @@ heic: .venv/.heic ## Let the gateway and training read HEIC, as iPhones save pho
 
 .PHONY: reference
 reference: .venv/.reference ## Install what `python -m reference` needs (JAX)
+
+# The packages that it names bring much that its tests do without.
+.PHONY: jax2onnx
+jax2onnx: .venv/.test requirements/jax2onnx.txt ## Let the tests make ONNX of the JAX program without PyTorch as well
+	$(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/jax2onnx.txt
 
 .PHONY: loadtest
 loadtest: .venv/.loadtest .venv/.export .venv/.serve .venv-triton/.triton ## Install what `python -m loadtest` needs (locust, matplotlib)

@@ -2,16 +2,29 @@
 
 import os
 from collections.abc import Generator
+from typing import TypeVar
 
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 
 
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where NO_SKIPS is set (in CI) a skipped test has failed: what it needs should be there."""
-    report = yield
+    return forbid_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that is skipped as a whole, as by `importorskip`, has no tests to report."""
+    return forbid_skip((yield))
+
+
+def forbid_skip(report: Report) -> Report:
+    """Where NO_SKIPS is set (in CI) what is skipped has failed: what it needs should be there."""
     if report.skipped and os.environ.get("NO_SKIPS"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which NO_SKIPS forbids: {report.longrepr}"

@@ -54,7 +54,14 @@ def patches(images: Array, arrays: Checkpoint, name: str) -> Array:
 
 
 def mixer(arrays: Checkpoint, images: Array, form: str = "tanh") -> Array:
-    """At K times the resolution: the paper's dense block-diagonal matrices (appendix C)."""
+    return dense(mixer_features(arrays, images, form), arrays, "head")
+
+
+def mixer_features(arrays: Checkpoint, images: Array, form: str = "tanh") -> Array:
+    """What the head is given, [N, D].
+
+    At K times the resolution: the paper's dense block-diagonal matrices (appendix C).
+    """
     x = patches(images, arrays, "stem")
     tokens = arrays["MixerBlock_0/token_mixing/Dense_0/kernel"].shape[0]
     g, k = math.isqrt(tokens), math.isqrt(x.shape[1] // tokens)
@@ -82,7 +89,8 @@ def mixer(arrays: Checkpoint, images: Array, form: str = "tanh") -> Array:
             form,
         )
         x = x + dense(y, arrays, f"{name}/channel_mixing/Dense_1")
-    return dense(layer_norm(x, arrays, "pre_head_layer_norm").mean(1), arrays, "head")
+    features: Array = layer_norm(x, arrays, "pre_head_layer_norm").mean(1)
+    return features
 
 
 def vit(arrays: Checkpoint, images: Array, form: str = "tanh") -> Array:

@@ -22,7 +22,7 @@ from server.local_triton.process import HangError, TritonProcess, tritonserver
 
 log = logging.getLogger(__name__)
 
-QUICK_S = 30.0
+QUICK_TRITON_DEATH_S = 30.0  # within so long of its start, in which it loads every model
 DELAY_S = 0.1  # between a death and the next start; doubled by each quick one before
 # A model that hangs again and again must not take the others with it each time: from one restart
 # on its account to the next so much time passes, twice as much each time, and at most that.
@@ -120,7 +120,7 @@ class Supervisor:
         program = self._program()
         for port in (self._listen.grpc_port, self._listen.metrics_port, self._listen.http_port):
             check_free(port)
-        crashes = CrashLoop(QUICK_S)
+        crashes = CrashLoop(QUICK_TRITON_DEATH_S)
         while True:
             begin = time.monotonic()
             try:

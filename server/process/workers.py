@@ -27,7 +27,7 @@ from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-QUICK_S = 10.0
+QUICK_WORKER_DEATH_S = 10.0  # within so long of its start, which takes about two seconds
 PAUSE_S = 0.5  # before the next life after a quick death
 HURRY = b"hurry"  # what a worker is sent at the second stop
 
@@ -77,7 +77,7 @@ class Workers:
                 raise errors.exceptions[0] from None
 
     async def _keep_one(self, listeners: Listeners) -> None:
-        crashes = CrashLoop(QUICK_S)
+        crashes = CrashLoop(QUICK_WORKER_DEATH_S)
         while not self._stopping.is_set():
             began = time.monotonic()
             theirs, ours = self._context.Pipe(duplex=False)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import onnx
 import onnxruntime
@@ -19,7 +18,7 @@ from contracts.model_config import parameters, read_config
 from contracts.resizing import Pixels
 from export.parity import probe_images
 from tests.export.normalized import MEAN, NORMALIZED, STD
-from tests.stack import running_stack
+from tests.stack import client_of, running_stack
 
 SIZE, CLASSES = 32, 6
 
@@ -252,7 +251,7 @@ def test_foreign_classifiers_are_served(
         files.append(("image", ("a.png", file.getvalue(), "image/png")))
     with (
         running_stack(tmp_path / "repository", tmp_path / "log", "nchw") as (_, gateway),
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=60) as client,
+        client_of(gateway, 60.0) as client,
     ):
         for name, case in SERVED.items():
             query = f"/classify/batch?model={name}&top_k={CLASSES}"

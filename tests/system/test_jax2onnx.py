@@ -1,7 +1,7 @@
 """JAX to ONNX without PyTorch, by jax2onnx: a third witness of what the shipped models compute.
 
-jax2onnx is in no requirements file, since it brings much that nothing else here needs. Where it is
-absent these tests are skipped; docs/models.md says how to install it.
+jax2onnx would bring much that nothing here needs, so it is installed alone, by `make jax2onnx`, as
+CI does. Where it is absent these tests are skipped.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from reference import models
 from reference.augment import normalise
 from tests.waiting import CHECKOUT
 
-jax2onnx: Any = pytest.importorskip("jax2onnx", reason="pip install jax2onnx==0.17.1")
+jax2onnx: Any = pytest.importorskip("jax2onnx", reason="make jax2onnx")
 # What jax2onnx itself does on the way.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The inputs_kv arg will be deprecated"),

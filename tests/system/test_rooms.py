@@ -129,6 +129,39 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     assert not strangers
 
 
+# What `make test-ROOM` does not install.
+TESTS_LACK = {
+    "contracts": {"reference", "loadtest", "torch", "jax", "onnx", "onnxruntime", "fastapi"},
+    "server": {"export", "reference", "loadtest", "torch", "jax"},
+    "reference": {"server", "export", "loadtest", "torch", "fastapi", "onnx"},
+}
+
+
+@pytest.mark.parametrize("room", TESTS_LACK)
+def test_the_tests_of_a_room_import_only_what_is_installed_for_them(room: str) -> None:
+    """Nor do the helpers that they import; what needs several rooms is a test of the system."""
+    waiting = [CHECKOUT / "tests/conftest.py", *(CHECKOUT / "tests" / room).rglob("*.py")]
+    seen: set[Path] = set()
+    strangers = []
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                for name in (node.module, *(f"{node.module}.{each.name}" for each in node.names)):
+                    module = CHECKOUT / f"{str(name).replace('.', '/')}.py"
+                    waiting += [module] if module.exists() else []
+        strangers += [
+            f"{path.relative_to(CHECKOUT)}:{line} imports {name}"
+            for line, name in imports(path)
+            if name in TESTS_LACK[room]
+        ]
+    assert len(seen) > 3
+    assert not strangers
+
+
 def test_triton_s_message_comes_in_at_one_place_alone() -> None:
     """Training, say, needs no gRPC: only what reads config.pbtxt does."""
     users = {
@@ -148,7 +181,8 @@ def test_every_folder_with_code_is_a_room() -> None:
 def test_the_gateway_loads_no_framework() -> None:
     """Nor does anything that it imports: `make serve` installs none."""
     code = (
-        "import server.__main__, sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+        "import server.__main__, server.client, server.process.program, server.similar, sys; "
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
@@ -179,7 +213,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 ONLY_FROM = {
     "engines.onnxruntime": {"server.engines.openvino.session", "server.web.app"},
     "engines.triton": {"server.web.app"},
-    "local_triton": {"server.__main__", "server.triton_alone"},
+    "local_triton": {"server.process.program", "server.triton_alone"},
 }
 
 

@@ -25,7 +25,7 @@ from server.engines.triton.balancer import Balancer
 from server.local_triton.supervisor import LocalTriton
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, Gateway, running_gateway, running_triton
+from tests.stack import DEFAULT_MODEL, Gateway, client_of, running_gateway, running_triton
 from tests.waiting import CHECKOUT
 
 T = TypeVar("T")
@@ -257,9 +257,7 @@ def test_the_average_batch_is_known_after_a_look(make: Callable[[], Engine]) -> 
     async def use(engine: Engine) -> None:
         async with asyncio.timeout(30):
             while engine.average_batch.get("plain") != 4:
-                for _ in range(3):
-                    await engine.infer(engine.get("plain"), images(4), 30)
-                await asyncio.sleep(0.3)
+                await engine.infer(engine.get("plain"), images(4), 30)
 
     on(make, use)
 
@@ -314,7 +312,7 @@ REQUESTS: dict[str, Callable[[httpx.Client], httpx.Response]] = {
 def test_http_answers_are_equal(gateways: tuple[Gateway, Gateway], name: str) -> None:
     answers = []
     for gateway in gateways:
-        with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+        with client_of(gateway) as client:
             answer = REQUESTS[name](client)
         content = answer.json()
         content.pop("request_id", None)

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import httpx
 import onnx
 import pytest
 
 from contracts.repository import CHECKPOINT_DIGEST, GRAPH_DIGEST, graph_digest
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import running_gateway
+from tests.stack import client_of, running_gateway
 from tests.waiting import wait_for
 
 RAW = {"Content-Type": "image/jpeg"}
@@ -52,7 +51,7 @@ def test_a_changed_graph_is_not_served_unless_allowed(allowed: bool, tmp_path: P
         running_gateway(
             tmp_path / "log", *flags, ready=allowed, environment=environment
         ) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+        client_of(gateway) as client,
     ):
 
         def told() -> dict[str, dict[str, object]]:

@@ -10,13 +10,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, Gateway, running_gateway, status
+from tests.stack import (
+    DEFAULT_MODEL,
+    Gateway,
+    classify,
+    client_of,
+    running_gateway,
+    status,
+)
 from tests.waiting import wait_for
 
 
@@ -54,12 +60,7 @@ def test_workers_finish_and_leave_with_their_parent(
         def send_until_stopped(seed: int) -> list[int]:
             statuses = []
             while not stopped.is_set():
-                response = httpx.post(
-                    f"{gateway.url}/classify?model=linear",
-                    content=photo(seed, 60, 60),
-                    trust_env=False,
-                    timeout=30,
-                )
+                response = classify(gateway, photo(seed, 60, 60), "?model=linear")
                 statuses.append(response.status_code)
             return statuses
 
@@ -87,8 +88,8 @@ ALONE = ("--triton-url", "127.0.0.1:1", "--workers", "2")
 
 def is_draining(gateway: Gateway) -> bool:
     """Whether the worker that happens to answer drains."""
-    answer = httpx.get(f"{gateway.url}/readyz", trust_env=False, timeout=10)
-    return str(answer.json()["type"]).endswith(":draining")
+    with client_of(gateway) as client:
+        return str(client.get("/readyz").json()["type"]).endswith(":draining")
 
 
 def wait_for_workers(gateway: Gateway) -> set[int]:

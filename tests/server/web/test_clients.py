@@ -13,7 +13,7 @@ import pytest
 
 from server.local_triton.supervisor import LocalTriton
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway, status
+from tests.stack import DEFAULT_MODEL, Gateway, check_same, client_of, running_gateway, status
 from tests.waiting import wait_for
 
 JPEG = photo(0, 100, 80)
@@ -312,7 +312,7 @@ def test_a_wish_for_another_protocol_does_not_lose_the_image(gateway: Gateway) -
 def test_draining_it_is_not_ready_and_serves_on(triton: LocalTriton, tmp_path: Path) -> None:
     flags = ("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL)
     with running_gateway(tmp_path / "log", *flags, "--drain-seconds", "3") as gateway:
-        with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+        with client_of(gateway) as client:
             assert client.post("/classify", content=JPEG, headers=RAW).status_code == 200
             gateway.process.terminate()
             began = time.monotonic()

@@ -23,7 +23,7 @@ from server.settings import DIALECTS
 from server.web.dialects import ALL
 from tests.photos import photo
 from tests.server.web.hostile_images import RAW, corpus
-from tests.stack import DEFAULT_MODEL, Gateway, Guarded, running_gateway
+from tests.stack import DEFAULT_MODEL, Gateway, Guarded, client_of, running_gateway
 
 JPEG = photo(0)
 B64 = base64.b64encode(JPEG).decode()
@@ -33,7 +33,7 @@ HF_JS = "@huggingface/inference@4.13.30"
 
 @pytest.fixture(scope="module")
 def client(gateway: Gateway) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+    with client_of(gateway) as client:
         yield client
 
 
@@ -412,7 +412,7 @@ def test_deadlines_encodings_and_timeouts(way: Way, client: httpx.Client) -> Non
 
 
 def test_keys_are_asked_for_in_every_dialect(way: Way, guarded: Guarded) -> None:
-    with httpx.Client(base_url=guarded.gateway.url, trust_env=False, timeout=30) as client:
+    with client_of(guarded.gateway) as client:
         response = way.send(client, JPEG)
         assert response.status_code == 401
         assert "API key" in reason(way, response)
@@ -475,7 +475,7 @@ def strict(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Ite
     )
     with (
         running_gateway(tmp_path_factory.mktemp("strict") / "log", *flags) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+        client_of(gateway) as client,
     ):
         yield client
 
@@ -513,7 +513,7 @@ def test_dialects_are_switched_off(triton: LocalTriton, tmp_path: Path) -> None:
     flags = (f"--triton-url={triton.grpc_url}", f"--default-model={M}", "--dialects", "oip")
     with (
         running_gateway(tmp_path / "log", *flags) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+        client_of(gateway) as client,
     ):
         assert client.get(f"/v2/models/{M}").status_code == 200
         for path in ("/hf", f"/predictions/{M}", "/invocations", f"/v1/models/{M}:predict"):

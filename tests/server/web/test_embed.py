@@ -14,16 +14,14 @@ import tritonclient.http as triton_http
 
 from contracts.images.decoding import read
 from contracts.resizing import ResizeRule
-from export.checkpoint import load_classifier
-from tests.export.test_embedding import what_the_head_is_given
+from tests import numpy_models
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, Gateway, Guarded, check_same, running_gateway
+from tests.stack import DEFAULT_MODEL, Gateway, Guarded, check_same, client_of, running_gateway
 from tests.waiting import CHECKOUT
 
 JPEGS = [photo(seed) for seed in range(3)]
 BYTES = "application/octet-stream"
 M, D = DEFAULT_MODEL, 128
-# A client decodes nothing: what is sent is what PyTorch is given here.
 TOLERANCE = 2e-5
 
 
@@ -33,10 +31,11 @@ def text(image: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def expected() -> npt.NDArray[np.float32]:
-    """What PyTorch's head is given for the images, float32[3, 128]."""
-    classifier = load_classifier(CHECKOUT / "reference/trained/mixer_cifar10.npz")
+    """What the head of the paper's network is given for the images, float32[3, 128]."""
+    with np.load(CHECKOUT / "reference/trained/mixer_cifar10.npz") as file:
+        arrays = dict(file)
     pixels = np.stack([read(image, ResizeRule(32, 32)) for image in JPEGS])
-    features = what_the_head_is_given(classifier, pixels)
+    features = numpy_models.mixer_features(arrays, pixels / 127.5 - 1).astype(np.float32)
     assert features.shape == (3, D)
     assert np.abs(features).max() > 0.1
     return features
@@ -51,14 +50,14 @@ def client(
     """Of a gateway with each engine, the same models behind both."""
     if request.param == "triton":
         gateway: Gateway = request.getfixturevalue("gateway")
-        with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+        with client_of(gateway) as client:
             yield client
         return
     log = tmp_path_factory.mktemp("embedding") / "log"
     flags = ("--engine", "onnxruntime", "--repository", str(model_repository))
     with (
         running_gateway(log, *flags) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+        client_of(gateway) as client,
     ):
         yield client
 
@@ -191,7 +190,7 @@ def test_tritonclient_gets_the_embedding_and_the_logits(
 
 
 def test_a_key_is_needed_where_keys_are(guarded: Guarded) -> None:
-    with httpx.Client(base_url=guarded.gateway.url, trust_env=False, timeout=30) as client:
+    with client_of(guarded.gateway) as client:
         assert client.post("/embed", content=JPEGS[0]).status_code == 401
         headers = {"X-API-Key": guarded.key}
         assert client.post("/embed", content=JPEGS[0], headers=headers).status_code == 200

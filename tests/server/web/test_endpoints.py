@@ -10,7 +10,7 @@ from PIL import Image
 from server.local_triton.supervisor import LocalTriton
 from tests.photos import photo
 from tests.server.web.problems import JPEG, RAW, check_problem
-from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway
+from tests.stack import DEFAULT_MODEL, Gateway, check_same, client_of, running_gateway
 from tests.tiny_models import CLASSES
 from tests.waiting import CHECKOUT
 
@@ -31,7 +31,7 @@ def strict(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Ite
             f"--max-body-bytes={MAX_BODY}",
             "--max-batch-images=3",
         ) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+        client_of(gateway) as client,
     ):
         yield client
 

@@ -7,7 +7,7 @@ import httpx
 
 from tests.photos import photo
 from tests.server.web.hostile_images import corpus
-from tests.stack import Gateway, check_same
+from tests.stack import Gateway, check_same, client_of
 
 JPEG = photo(0)
 RAW = {"Content-Type": "image/jpeg"}
@@ -23,7 +23,7 @@ def resident(pid: int) -> float:
 def test_every_hostile_body_gets_its_status_and_memory_stays_flat(gateway: Gateway) -> None:
     cases = corpus()
     assert len(cases) >= 200
-    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=60) as client:
+    with client_of(gateway, 60.0) as client:
         right = client.post("/classify", content=JPEG, headers=RAW)
         assert right.status_code == 200
         before = resident(gateway.pid)

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.__main__ import warn_if_open
+from server.process.program import warn_if_open
 from server.settings import read
 from tests.photos import photo
 from tests.server.serving.images.bombs.png import png

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.photos import photo
-from tests.stack import DEFAULT_MODEL, Gateway, check_same
+from tests.stack import DEFAULT_MODEL, Gateway, check_same, client_of
 
 # Smooth colours, of which some are like nothing that the model has seen, and noise.
 IMAGES = [photo(seed, 32, 32) for seed in range(24)]
@@ -16,7 +16,7 @@ IMAGES = [photo(seed, 32, 32) for seed in range(24)]
 
 @pytest.fixture(scope="module")
 def client(gateway: Gateway) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client:
+    with client_of(gateway) as client:
         yield client
 
 

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import httpx
-
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import running_gateway, running_triton
+from tests.stack import client_of, running_gateway, running_triton
 
 # Ten, as the tiny model has classes.
 LABELS = [
@@ -36,7 +34,7 @@ def test_every_label_arrives_as_it_was_written(tmp_path: Path) -> None:
     with (
         running_triton(repository) as triton,
         running_gateway(tmp_path / "log", "--triton-url", triton.grpc_url, *flags) as gateway,
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+        client_of(gateway) as client,
     ):
         for name in ("plain", "notepad"):
             assert client.get(f"/models/{name}").json()["labels"] == LABELS

@@ -7,7 +7,7 @@ import onnx
 
 from tests import tiny_models
 from tests.photos import photo
-from tests.stack import running_stack
+from tests.stack import client_of, running_stack
 
 RAW = {"Content-Type": "image/jpeg"}
 
@@ -29,7 +29,7 @@ def test_each_label_has_a_probability_of_its_own(tmp_path: Path) -> None:
     tiny_models.publish(repository, "classes")
     with (
         running_stack(repository, tmp_path / "log", "labels") as (_, gateway),
-        httpx.Client(base_url=gateway.url, trust_env=False, timeout=30) as client,
+        client_of(gateway) as client,
     ):
 
         def ask(query: str) -> httpx.Response:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from contracts.cpu import cpu_flags, int8_is_exact
+from contracts.cpu import cpu_flags
 from contracts.model_config import config_text, read_config
 from tests import exported
 from tests.waiting import CHECKOUT
@@ -88,23 +88,6 @@ def test_openvino_leaves_int8_to_onnx_runtime_where_its_products_are_cut_off(fol
     np.testing.assert_allclose(without, answers(folder, "onnxruntime"), atol=1e-5)
     alone = answers(folder, "openvino", python=TRITON_PYTHON, environment=avx2)
     assert np.abs(alone - without).max() > 0.1
-
-
-@pytest.mark.parametrize(
-    ("flags", "machine", "exact"),
-    [
-        ("flags : fpu avx2 fma", "x86_64", False),
-        ("flags : avx2 avx512f avx512_bf16", "x86_64", False),
-        ("flags : avx2 avx_vnni", "AMD64", True),
-        ("flags : avx512f avx512_vnni amx_int8 amx_bf16", "x86_64", True),
-        ("Features : fp asimd asimddp", "aarch64", True),
-    ],
-)
-def test_the_flags_tell_whether_products_are_exact(
-    tmp_path: Path, flags: str, machine: str, exact: bool
-) -> None:
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
-    assert int8_is_exact(cpu_flags(tmp_path / "cpuinfo"), machine) == exact
 
 
 def test_the_gate_says_on_which_cpu_it_was_passed(folder: Path) -> None:
