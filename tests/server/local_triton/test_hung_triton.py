@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.local_triton import hang, restarts
+from server.local_triton import hang, process, restarts
 from server.local_triton.restarts import Reason
 from server.local_triton.stubs import children, is_alive, of_model
 from server.local_triton.supervisor import LocalTriton
@@ -59,8 +59,23 @@ def test_a_model_that_hangs_again_and_again_does_not_take_the_others_each_time(
 ) -> None:
     monkeypatch.setattr(hang, "IDLE_S", 1.0)
     monkeypatch.setattr(restarts, "HANG_PAUSE_S", 8.0)
+    judge = hang.HangWatch.judge
+    found: list[float] = []  # just before it is decided what follows from a hang
+    ended: list[float] = []  # just after it was decided to end Triton
+
+    def noted(watch: hang.HangWatch, now: float) -> list[tuple[str | None, str]]:
+        hanging = judge(watch, now)
+        found.extend(now for _ in hanging)
+        return hanging
+
+    class NotedError(process.HangError):
+        def __init__(self, message: str, model: str | None) -> None:
+            ended.append(time.monotonic())
+            super().__init__(message, model)
+
+    monkeypatch.setattr(hang.HangWatch, "judge", noted)
+    monkeypatch.setattr(process, "HangError", NotedError)
     with running_triton(model_repository) as triton:
-        moments = []
         for _ in range(2):
             pid = triton.pid
             assert pid is not None
@@ -68,7 +83,6 @@ def test_a_model_that_hangs_again_and_again_does_not_take_the_others_each_time(
                 os.kill(stub, signal.SIGSTOP)
             another = functools.partial(is_another, triton, pid)
             wait_for(another, what="another tritonserver")
-            moments.append(time.monotonic())
             # Before the pause is over the other model serves on, and what hangs is told.
         pid = triton.pid
         assert pid is not None
@@ -81,7 +95,8 @@ def test_a_model_that_hangs_again_and_again_does_not_take_the_others_each_time(
         assert triton.pid == pid
         assert infer(triton.grpc_url) is not None
         assert triton.models() == [DEFAULT_MODEL]
-        assert moments[1] - moments[0] >= 8.0
+        assert len(ended) == 2
+        assert ended[1] - found[0] >= 8.0
 
 
 def test_a_slow_model_is_let_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
