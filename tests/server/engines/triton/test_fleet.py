@@ -8,8 +8,10 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,6 +19,8 @@ import pytest
 
 from server.engines.model import Model
 from server.engines.triton.balancer import Balancer
+from server.local_triton import loopback, probe, restarts
+from server.local_triton.loopback import Answer
 from server.local_triton.supervisor import LocalTriton, free_port
 from server.problems import TritonAway
 from tests import stack, tiny_models
@@ -46,6 +50,7 @@ class Fleet:
         self._ports = [free_port() for _ in range(count)]
         self._stacks: dict[int, contextlib.ExitStack] = {}
         self.running: dict[int, LocalTriton] = {}
+        self.probes: Counter[int] = Counter()  # by the port of the HTTP that they went to
         self.url = ",".join(f"127.0.0.1:{port}" for port in self._ports)
 
     def start(self, number: int) -> None:
@@ -66,10 +71,19 @@ class Fleet:
         assert pid
         return pid
 
+    async def exchange(self, port: int, method: str, path: str, *rest: Any) -> Answer:
+        """What their supervisors ask them, for which this is put in."""
+        answer = await loopback.exchange(port, method, path, *rest)
+        self.probes[port] += path.endswith("/infer")
+        return answer
+
     def calls(self) -> list[float]:
-        """The requests that each has answered."""
+        """The requests that each has answered, but for the probes of its supervisor."""
         pattern = r'nv_inference_request_success\{model="linear",version="1"\}'
-        return [metric(triton.metrics_url, pattern) for _, triton in sorted(self.running.items())]
+        return [
+            metric(triton.metrics_url, pattern) - self.probes[triton.http_port]
+            for _, triton in sorted(self.running.items())
+        ]
 
     def settled_calls(self) -> list[float]:
         """`calls` once nothing is added any more: Triton counts a request after it has answered."""
@@ -96,7 +110,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fleet(repository: Path) -> Iterator[Fleet]:
     """Three places for a Triton, the first two taken."""
     fleet = Fleet(repository, 3)
-    with contextlib.closing(fleet):
+    with contextlib.closing(fleet), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "exchange", fleet.exchange)
         fleet.start(0)
         fleet.start(1)
         yield fleet
@@ -155,7 +170,11 @@ def test_one_that_joins_late_gets_its_share(fleet: Fleet, gateway: Gateway) -> N
     ] * 3
 
 
-def test_a_killed_one_costs_no_request(fleet: Fleet, gateway: Gateway) -> None:
+def test_a_killed_one_costs_no_request(
+    fleet: Fleet, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long that the metrics, which are made once a second, tell of it.
+    monkeypatch.setattr(restarts, "DELAY_S", 3.0)
     wait_for_replicas(gateway, 3)
     with load(gateway):
         os.kill(fleet.pid(1), signal.SIGKILL)
