@@ -13,7 +13,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -90,7 +91,7 @@ def running_gateway(
     try:
         gateway = Gateway(wait_for(address), process, log)
         if ready:
-            wait_for(lambda: status(f"{gateway.url}/readyz") == 200, what="a ready gateway")
+            wait_for(lambda: address() and status(f"{gateway.url}/readyz") == 200, what="readiness")
         yield gateway
     finally:
         process.terminate()
@@ -128,6 +129,39 @@ def classify(
     """The answer to one image, on a connection of its own."""
     with client_of(gateway, 60.0) as client:
         return client.post(f"/classify{query}", content=image, headers=dict(headers))
+
+
+class Asker(threading.Thread):
+    """A client that asks again and again, on a connection that it keeps, until `enough` is set.
+
+    One connection for each request would take thousands of ports, among them one that a server
+    beside this test has just chosen.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        image: bytes,
+        enough: threading.Event,
+        told: Callable[[httpx.Response, float], None],
+        *,
+        query: str = "",
+        headers: Mapping[str, str] = MappingProxyType({"Content-Type": "image/jpeg"}),
+        pause: float = 0.0,
+    ) -> None:
+        """`told` gets each answer, and the seconds that it took."""
+        super().__init__()
+        self._gateway, self._image, self._enough, self._told = gateway, image, enough, told
+        self._query, self._headers, self._pause = query, dict(headers), pause
+
+    def run(self) -> None:
+        with client_of(self._gateway, 60.0) as client:
+            while not self._enough.wait(self._pause):
+                began = time.monotonic()
+                response = client.post(
+                    f"/classify{self._query}", content=self._image, headers=self._headers
+                )
+                self._told(response, time.monotonic() - began)
 
 
 def check_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from tests import stack, tiny_models
 from tests.photos import photo
 from tests.stack import (
     DEFAULT_MODEL,
+    Asker,
     Gateway,
     check_same,
     running_gateway,
@@ -41,12 +42,11 @@ def test_triton_killed_is_503_and_then_right_again(model_repository: Path, tmp_p
         answers: list[httpx.Response] = []
         enough = threading.Event()
 
-        def ask() -> None:
-            while not enough.is_set():
-                answers.append(classify(gateway, "?model=linear"))
+        def told(response: httpx.Response, _seconds: float) -> None:
+            answers.append(response)
 
         # `linear` waits 50 ms in Triton's queue, so that requests are under way at the kill.
-        askers = [threading.Thread(target=ask) for _ in range(8)]
+        askers = [Asker(gateway, IMAGE, enough, told, query="?model=linear") for _ in range(8)]
         for asker in askers:
             asker.start()
         try:

@@ -25,7 +25,7 @@ from server.local_triton.supervisor import LocalTriton, free_port
 from server.problems import TritonAway
 from tests import stack, tiny_models
 from tests.photos import photo
-from tests.stack import NO_AUTHORITIES, Gateway, running_gateway, running_triton, status
+from tests.stack import NO_AUTHORITIES, Asker, Gateway, running_gateway, running_triton, status
 from tests.waiting import frozen, wait_for
 
 IMAGE = photo(0, 64, 48)
@@ -138,11 +138,10 @@ def load(gateway: Gateway) -> Iterator[list[int]]:
     answers: list[int] = []
     enough = threading.Event()
 
-    def ask() -> None:
-        while not enough.is_set():
-            answers.append(classify(gateway))
+    def told(response: httpx.Response, _seconds: float) -> None:
+        answers.append(response.status_code)
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
+    threads = [Asker(gateway, IMAGE, enough, told) for _ in range(6)]
     for thread in threads:
         thread.start()
     try:

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests import stack
 from tests.photos import photo
 from tests.stack import (
     DEFAULT_MODEL,
+    Asker,
     Gateway,
     check_same,
     running_gateway,
@@ -27,14 +27,14 @@ from tests.waiting import frozen, wait_for
 
 IMAGE = photo(0, 64, 48)
 DEADLINE = 2.0
+HEADERS = {"Content-Type": "image/jpeg", "X-Request-Timeout": str(DEADLINE)}
 # Documented are 5 s until /readyz is 503 and 10 s until it is 200 again; a loaded machine that runs
 # the tests may take its time.
 PATIENCE = 20.0
 
 
 def classify(gateway: Gateway) -> httpx.Response:
-    headers = {"Content-Type": "image/jpeg", "X-Request-Timeout": str(DEADLINE)}
-    return stack.classify(gateway, IMAGE, headers=headers)
+    return stack.classify(gateway, IMAGE, headers=HEADERS)
 
 
 @contextlib.contextmanager
@@ -43,14 +43,12 @@ def load(gateway: Gateway, clients: int = 4) -> Iterator[list[tuple[int, float]]
     answers: list[tuple[int, float]] = []
     enough = threading.Event()
 
-    def ask() -> None:
-        while not enough.is_set():
-            began = time.monotonic()
-            code = classify(gateway).status_code
-            answers.append((code, time.monotonic() - began))
-            enough.wait(0.02)
+    def told(response: httpx.Response, seconds: float) -> None:
+        answers.append((response.status_code, seconds))
 
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    threads = [
+        Asker(gateway, IMAGE, enough, told, headers=HEADERS, pause=0.02) for _ in range(clients)
+    ]
     for thread in threads:
         thread.start()
     try:
