@@ -35,6 +35,8 @@ TiffImagePlugin.READ_LIBTIFF = True
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # What follows a JPEG that has no end. Pixels that are all there do not depend on it.
 FILLINGS = (bytes(64), b"\xa5\x5a" * 32)
+# What Pillow makes of a JPEG, by the number of its components.
+JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 # So many zeros are no pixels but a file that was never written to its end.
 UNWRITTEN = 1024
 
@@ -43,14 +45,16 @@ class EncodedImage:
     """An image with its header read and nothing decoded. Decoding uses it up."""
 
     kind: ClassVar[str]
+    image: Image.Image  # of a JPEG once it is decoded
 
-    def __init__(self, image: ImageFile, max_pixels: int, orientation: int = exif.UPRIGHT) -> None:
+    def __init__(
+        self, size: tuple[int, int], max_pixels: int, orientation: int = exif.UPRIGHT
+    ) -> None:
         """Raises `UnreadableImageError` or `TooManyPixelsError`."""
-        self.image = image
-        self.width, self.height = image.size  # as it is stored, before any turn
+        self.width, self.height = size  # as it is stored, before any turn
         self.max_pixels = max_pixels
         self.orientation = orientation
-        check_size(image.size, max_pixels)
+        check_size(size, max_pixels)
 
     def check_decoded(self) -> None:
         """Refuse what turned out larger than its header said. Raises `ImageError`."""
@@ -74,12 +78,16 @@ class Jpeg(EncodedImage):
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         self.layout = jpeg.read_layout(data)
-        image = JpegImageFile(io.BytesIO(self.layout.data))
-        super().__init__(image, max_pixels, self.layout.orientation)
+        super().__init__(self.layout.size, max_pixels, self.layout.orientation)
 
     def load(self, at_least: int | None) -> Box | None:
         if self.layout.ended:
-            return _drafted(self.image, at_least)
+            if at_least is None:
+                self.image = _whole(self.layout)
+                return None
+            image = JpegImageFile(io.BytesIO(self.layout.data))
+            self.image = image
+            return _drafted(image, at_least)
         if not jpeg.is_complete(self.layout):
             raise UnreadableImageError("the JPEG image is truncated: some of its scans are missing")
         data = self.layout.data
@@ -102,8 +110,8 @@ class Png(EncodedImage):
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         self.layout = png.read_layout(data)
-        image = PngImageFile(io.BytesIO(self.layout.data))
-        super().__init__(image, max_pixels, self.layout.orientation)
+        self.image = PngImageFile(io.BytesIO(self.layout.data))
+        super().__init__(self.image.size, max_pixels, self.layout.orientation)
 
     def rgb(self) -> Image.Image:
         image, layout = self.image, self.layout
@@ -148,7 +156,8 @@ class WebP(EncodedImage):
     def __init__(self, data: bytes, max_pixels: int) -> None:
         layout = webp.read_layout(data)
         check_size(layout.size, max_pixels)  # libwebp takes memory for all pixels at once
-        super().__init__(WebPImageFile(io.BytesIO(layout.data)), max_pixels, layout.orientation)
+        self.image = WebPImageFile(io.BytesIO(layout.data))
+        super().__init__(self.image.size, max_pixels, layout.orientation)
 
     def load(self, at_least: int | None) -> Box | None:
         box = super().load(at_least)
@@ -164,7 +173,8 @@ class Gif(EncodedImage):
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         image = GifImageFile(io.BytesIO(gif.first_frame(data)))
-        super().__init__(image, max_pixels)
+        self.image = image
+        super().__init__(image.size, max_pixels)
         self.extents = image.tile[0].extents
 
     def rgb(self) -> Image.Image:
@@ -188,7 +198,8 @@ class Bmp(EncodedImage):
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         image = BmpImageFile(io.BytesIO(data))
-        super().__init__(image, max_pixels)
+        self.image = image
+        super().__init__(image.size, max_pixels)
         check_runs(image, len(data))
 
     def rgb(self) -> Image.Image:
@@ -207,7 +218,8 @@ class Tiff(EncodedImage):
             image = TiffImageFile(io.BytesIO(self.layout.data))
         except SyntaxError as error:
             raise UnreadableImageError(tiff.unread(tags, str(error))) from error
-        super().__init__(image, max_pixels)
+        self.image = image
+        super().__init__(image.size, max_pixels)
         width, height = (tags.get(tag, (0,))[0] for tag in (tiff.TILE_WIDTH, tiff.TILE_LENGTH))
         if width > 0 and height > 0:  # else strips, which end where the image ends
             size = tags[tiff.WIDTH][0], tags[tiff.LENGTH][0]
@@ -233,7 +245,8 @@ class Avif(EncodedImage):
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
         image = AvifImageFile(io.BytesIO(bmff.without_metadata(data)))
-        super().__init__(image, max_pixels, exif.orientation(image.info.get("exif", b"")))
+        self.image = image
+        super().__init__(image.size, max_pixels, exif.orientation(image.info.get("exif", b"")))
 
     def load(self, at_least: int | None) -> Box | None:
         box = super().load(at_least)
@@ -255,7 +268,8 @@ class Heif(EncodedImage):
         pillow_heif.options.DEPTH_IMAGES = False
         pillow_heif.options.AUX_IMAGES = False
         image = pillow_heif.HeifImageFile(io.BytesIO(bmff.without_metadata(data)))
-        super().__init__(image, max_pixels)
+        self.image = image
+        super().__init__(image.size, max_pixels)
 
 
 FORMATS: dict[str, Callable[[bytes, int], EncodedImage]] = {
@@ -270,6 +284,16 @@ FORMATS: dict[str, Callable[[bytes, int], EncodedImage]] = {
 }
 
 
+def _whole(layout: jpeg.Layout) -> Image.Image:
+    """Decode a JPEG by libjpeg alone: Pillow's reader of headers, in Python, takes longer than a
+    small image, and all that it tells is known."""
+    mode = JPEG_MODES[layout.components]
+    image = Image.new(mode, layout.size, None)
+    # Adobe's programs, which write nearly all of them, store CMYK inverted.
+    image.frombytes(layout.data, "jpeg", "CMYK;I" if mode == "CMYK" else mode, "")
+    return image
+
+
 def _drafted(image: ImageFile, at_least: int | None) -> Box | None:
     """Decode a JPEG, at a fraction of its size that leaves so many pixels of both sides; the part
     of the result that is the image, whose last column and row can lie half beyond its edge."""
@@ -278,7 +302,7 @@ def _drafted(image: ImageFile, at_least: int | None) -> Box | None:
     return drafted[1] if drafted is not None else None
 
 
-def _mend_palette(image: ImageFile, colour_map: tuple[int, ...]) -> None:
+def _mend_palette(image: Image.Image, colour_map: tuple[int, ...]) -> None:
     """Some programs write colours of 8 bits where TIFF 6.0 has 16; libtiff takes them as meant."""
     if colour_map and 0 < max(colour_map) < 256:
         third = len(colour_map) // 3

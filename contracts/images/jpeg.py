@@ -32,6 +32,7 @@ STRANGE_FRAMES = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
 }
 JPEG_LS = b"\xff\xf7"  # ITU-T T.87, the marker of its frame
+COMPONENTS = {1, 3, 4}  # grey, colours, CMYK
 COEFFICIENTS = 64  # of a block
 CHECKED_EVERY = 32  # segments
 
@@ -45,6 +46,16 @@ class Layout(NamedTuple):
     frame: bytes  # the frame's header without its length: T.81, B.2.2
     scans: list[bytes]  # the scans' headers without their length: T.81, B.2.3
     ended: bool  # whether an end of image follows
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as it is stored."""
+        return int.from_bytes(self.frame[3:5], "big"), int.from_bytes(self.frame[1:3], "big")
+
+    @property
+    def components(self) -> int:
+        """1: grey, 3: colours, 4: CMYK."""
+        return self.frame[5]
 
 
 def read_layout(data: bytes) -> Layout:
@@ -145,6 +156,10 @@ def _check_frame(code: int, frame: bytes, data: bytes) -> None:
     if frame[0] != 8:
         raise UnreadableImageError(
             f"the file is a {frame[0]}-bit JPEG, only those of 8 bits are read; save it with 8"
+        )
+    if frame[5] not in COMPONENTS:
+        raise UnreadableImageError(
+            f"the JPEG has {frame[5]} colours (components), 1, 3 or 4 are read; save it in RGB"
         )
     if frame[1:3] == b"\0\0":
         raise UnreadableImageError(

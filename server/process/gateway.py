@@ -99,6 +99,7 @@ class Gateway(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
+        memory.keep()
         beside = [asyncio.create_task(memory.give_back())]
         if self._certificate is not None:
             self.config.load()

@@ -2,7 +2,8 @@
 
 In: nothing. Out: a smaller process. The C library keeps what was freed below anything still in use:
 of 500 images that came at once, 18 MB stayed for good, as if they had leaked. Python's own
-allocator keeps some megabytes of them all the same, but no more for the next burst.
+allocator keeps some megabytes of them all the same, but no more for the next burst. During a burst
+the opposite holds: what one image needed is kept for the next.
 """
 
 import asyncio
@@ -10,6 +11,18 @@ import ctypes
 import os
 
 SECONDS = 10.0
+# mallopt(3). By default glibc can give an image's memory back after every image, and the kernel has
+# to clear it for the next: up to 50 pages for each photograph of 500×375, 0.15 ms of system time.
+M_TRIM_THRESHOLD, KEPT_BYTES = -1, 64 * 2**20
+M_MMAP_THRESHOLD, MAPPED_BYTES = -3, 4 * 2**20  # larger pieces still go back at once
+
+
+def keep() -> None:
+    """Keep what is freed until `give_back`; nothing happens where the C library is not glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 async def give_back() -> None:

@@ -262,6 +262,9 @@ class Decoding:
         return Decoded(pixels, began - work.submitted, time.perf_counter() - began)
 
     def _thread_ended(self, work: Work, job: "Future[Decoded]") -> None:
+        # The job holds its callback, which holds the work: the pixels would stay until the garbage
+        # collector comes.
+        work.job = None
         if job.cancelled():  # given up before it began, by its request or by `close`
             self._end(self._small, work, 0.0)
             work.answer.cancel()

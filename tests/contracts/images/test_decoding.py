@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from contracts.images.decoding import is_quick, model_input, open_header, read
 from contracts.images.errors import (
@@ -233,6 +234,7 @@ def test_tiles_may_reach_over_the_edge_but_not_be_far_more_than_the_image() -> N
 def test_an_uncompressed_tiff_is_decoded_once_however_often_it_lists_its_strips() -> None:
     listed = tiff({256: 128, 257: 128, 278: 64}, bytes(range(256)) * 32, 50_000)
     encoded = open_header(listed, LIMIT)
+    assert isinstance(encoded.image, TiffImageFile)
     assert len(encoded.image.tile) == 1
     assert np.array_equal(
         model_input(encoded, ResizeRule(128, 128))[..., 0],
