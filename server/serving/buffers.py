@@ -6,10 +6,9 @@ client may hold as much as is left free, and no more: so there is always room fo
 thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998).
 """
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from server.problems import BodyTooLarge, TooBusy
 
@@ -25,14 +24,9 @@ class Buffers:
         self.held = 0
         self.by_client: Counter[str] = Counter()
 
-    @contextlib.contextmanager
-    def hold(self, client: str = "") -> Iterator["Hold"]:
-        """A body is read and held inside, and for as long as somebody else keeps it."""
-        hold = Hold(self, client)
-        try:
-            yield hold
-        finally:
-            hold.release()
+    def hold(self, client: str = "") -> "Hold":
+        """For one body, which is read and held inside it, and as long as somebody else keeps it."""
+        return Hold(self, client)
 
 
 @dataclass
@@ -43,6 +37,12 @@ class Hold:
     client: str = ""
     size: int = 0
     keepers: int = 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def keep(self) -> None:
         """Hold it beyond the end of the request, until one more `release`."""

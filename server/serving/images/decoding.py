@@ -4,9 +4,6 @@ In: the bytes of one image and the model's `ResizeRule`. Out: contiguous uint8[H
 `contracts.images` does all of the work, for the gateway as for training and calibration.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 from contracts.images import decoding, errors, formats
 from contracts.images.encoded import EncodedImage
 from contracts.resizing import Pixels, ResizeRule
@@ -30,8 +27,10 @@ def begins_like_image(data: bytes) -> bool:
 
 def kind_of(data: bytes) -> str:
     """Pillow's name of the format, told by the bytes. Raises `UnsupportedType`."""
-    with _problems():
+    try:
         return formats.sniff(data)
+    except errors.ImageError as error:
+        raise _problem(error) from error
 
 
 def is_quick(data: bytes) -> bool:
@@ -39,8 +38,10 @@ def is_quick(data: bytes) -> bool:
 
     Raises `UnsupportedType`.
     """
-    with _problems():
+    try:
         return decoding.is_quick(data)
+    except errors.ImageError as error:
+        raise _problem(error) from error
 
 
 def open_header(data: bytes, max_pixels: int) -> EncodedImage:
@@ -48,8 +49,10 @@ def open_header(data: bytes, max_pixels: int) -> EncodedImage:
 
     Raises `UnsupportedType`, `UnreadableImage`, or `TooManyPixels` beyond `max_pixels`.
     """
-    with _problems():
+    try:
         return decoding.open_header(data, max_pixels)
+    except errors.ImageError as error:
+        raise _problem(error) from error
 
 
 def decode(image: EncodedImage, rule: ResizeRule) -> Pixels:
@@ -58,13 +61,11 @@ def decode(image: EncodedImage, rule: ResizeRule) -> Pixels:
     The image is used up: what it holds is freed early, although the caller still has it.
     Raises `UnreadableImage` if it is truncated or corrupt.
     """
-    with _problems():
-        return decoding.model_input(image, rule)
-
-
-@contextlib.contextmanager
-def _problems() -> Iterator[None]:
     try:
-        yield
+        return decoding.model_input(image, rule)
     except errors.ImageError as error:
-        raise PROBLEMS[type(error)](str(error)) from error
+        raise _problem(error) from error
+
+
+def _problem(error: errors.ImageError) -> Problem:
+    return PROBLEMS[type(error)](str(error))
