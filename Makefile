@@ -54,8 +54,8 @@ ROOMS := contracts server export reference loadtest deploy
 .PHONY: $(ROOMS:%=test-%)
 $(ROOMS:%=test-%): test-%: .venv/.test-% .venv-triton/.triton
 	$(BIN)/python -m pytest $(PARALLEL) tests/$*
-# Tests of servers mostly wait for processes: four files at a time keep two cores busy. The long files do not come last.
-test-server: PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests of servers mostly wait for processes: five files at a time keep two cores busy. The long files do not come last.
+test-server: PARALLEL := --numprocesses 5 --dist loadfile --no-loadscope-reorder
 test-server: ## Run the tests of one room; also test-contracts, -export, -reference, -loadtest, -deploy
 
 .PHONY: coverage
