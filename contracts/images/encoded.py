@@ -6,6 +6,7 @@ format Pillow is not told, or told otherwise, and why.
 """
 
 import io
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -14,8 +15,6 @@ from PIL import AvifImagePlugin, Image, ImageChops, TiffImagePlugin
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -81,26 +80,26 @@ class Jpeg(EncodedImage):
         super().__init__(self.layout.size, max_pixels, self.layout.orientation)
 
     def load(self, at_least: int | None) -> Box | None:
-        if self.layout.ended:
-            if at_least is None:
-                self.image = _whole(self.layout)
-                return None
-            image = JpegImageFile(io.BytesIO(self.layout.data))
-            self.image = image
-            return _drafted(image, at_least)
-        if not jpeg.is_complete(self.layout):
-            raise UnreadableImageError("the JPEG image is truncated: some of its scans are missing")
-        data = self.layout.data
-        if len(data) - len(data.rstrip(b"\0")) > UNWRITTEN:
-            data = data.rstrip(b"\0")
-        data = data.rstrip(b"\xff")
-        first, second = (JpegImageFile(io.BytesIO(data + end + jpeg.END)) for end in FILLINGS)
-        box = _drafted(first, at_least)
-        _drafted(second, at_least)
-        if ImageChops.difference(first, second).getbbox() is not None:
-            raise UnreadableImageError("the JPEG image is truncated: pixels are missing at its end")
-        self.image = first
-        return box
+        layout = self.layout
+        scale = _scale(layout.size, at_least)
+        if layout.ended:
+            self.image = _decoded(layout, layout.data, scale)
+        else:
+            if not jpeg.is_complete(layout):
+                raise UnreadableImageError(
+                    "the JPEG image is truncated: some of its scans are missing"
+                )
+            data = layout.data
+            if len(data) - len(data.rstrip(b"\0")) > UNWRITTEN:
+                data = data.rstrip(b"\0")
+            data = data.rstrip(b"\xff")
+            first, second = (_decoded(layout, data + end + jpeg.END, scale) for end in FILLINGS)
+            if ImageChops.difference(first, second).getbbox() is not None:
+                raise UnreadableImageError(
+                    "the JPEG image is truncated: pixels are missing at its end"
+                )
+            self.image = first
+        return (0.0, 0.0, self.width / scale, self.height / scale) if scale > 1 else None
 
 
 class Png(EncodedImage):
@@ -284,22 +283,26 @@ FORMATS: dict[str, Callable[[bytes, int], EncodedImage]] = {
 }
 
 
-def _whole(layout: jpeg.Layout) -> Image.Image:
-    """Decode a JPEG by libjpeg alone: Pillow's reader of headers, in Python, takes longer than a
-    small image, and all that it tells is known."""
+def _scale(size: tuple[int, int], at_least: int | None) -> int:
+    """By what libjpeg may divide both sides of an image so that so many pixels are left of each."""
+    if at_least is None:
+        return 1
+    most = min(size) // at_least
+    return next((scale for scale in (8, 4, 2) if most >= scale), 1)
+
+
+def _decoded(layout: jpeg.Layout, data: bytes, scale: int) -> Image.Image:
+    """Decode a JPEG, whose last column and row can then lie half beyond the edge of the image.
+
+    By libjpeg alone: Pillow's reader of headers, in Python, takes longer than decoding a small
+    image, and all that it would tell is known.
+    """
     mode = JPEG_MODES[layout.components]
-    image = Image.new(mode, layout.size, None)
+    width, height = (math.ceil(side / scale) for side in layout.size)
+    image = Image.new(mode, (width, height), None)
     # Adobe's programs, which write nearly all of them, store CMYK inverted.
-    image.frombytes(layout.data, "jpeg", "CMYK;I" if mode == "CMYK" else mode, "")
+    image.frombytes(data, "jpeg", "CMYK;I" if mode == "CMYK" else mode, "", scale, 0)
     return image
-
-
-def _drafted(image: ImageFile, at_least: int | None) -> Box | None:
-    """Decode a JPEG, at a fraction of its size that leaves so many pixels of both sides; the part
-    of the result that is the image, whose last column and row can lie half beyond its edge."""
-    drafted = image.draft(None, (at_least, at_least)) if at_least is not None else None
-    image.load()
-    return drafted[1] if drafted is not None else None
 
 
 def _mend_palette(image: Image.Image, colour_map: tuple[int, ...]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from contracts.images.decoding import is_quick, model_input, open_header, read
@@ -114,6 +115,30 @@ def test_a_jpeg_decoded_smaller_stays_in_its_place(width: int, height: int, side
     image = Image.open(io.BytesIO(data))
     exact = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(pixels(data, ResizeRule(side, side)) - exact).mean() < 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("divisor", [1, 2, 3, 4, 8, 9])
+def test_a_jpeg_decodes_as_by_pillows_own_reader(
+    mode: str, progressive: bool, divisor: int
+) -> None:
+    """At every fraction, of sides that no fraction divides."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(photo(0, 149, 83))).convert(mode).save(
+        file, "JPEG", progressive=progressive
+    )
+    at_least = 83 // divisor
+    theirs = Image.open(file)
+    assert isinstance(theirs, JpegImageFile)
+    drafted = theirs.draft(None, (at_least, at_least))
+    theirs.load()
+    ours = open_header(file.getvalue(), LIMIT)
+    box = ours.load(at_least)
+    assert ours.image.mode == mode
+    assert ours.image.tobytes() == theirs.tobytes()
+    assert drafted is not None
+    assert (box or (0, 0, 149, 83)) == drafted[1]
 
 
 def test_of_an_animation_the_first_frame_counts() -> None:
