@@ -11,6 +11,7 @@ Only their ratios matter, since the unit is an honest JPEG.
 """
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -140,6 +141,7 @@ def price(kind: str, data: bytes, rule: ResizeRule) -> Price:
     return dataclasses.replace(found, memory=found.memory + len(data))
 
 
+@functools.lru_cache(maxsize=64)
 def honest(pixels: int, rule: ResizeRule) -> float:
     """Seconds for an honest progressive JPEG of so many pixels, in a square: the unit of prices."""
     side = math.isqrt(pixels)
