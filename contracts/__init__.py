@@ -1,1 +1,1 @@
-"""What the rooms agree on, once: plain code that imports none of the rooms."""
+"""Code that all rooms (the top-level programs) share: plain code that imports none of them."""

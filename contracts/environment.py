@@ -1,7 +1,7 @@
-"""What a program says where the packages that it needs are not installed.
+"""The message of a program that needs packages which are not installed.
 
-In: the rule of the Makefile that installs them. Out: nothing, or the end of the program with a
-sentence. Nothing but Python's own library is used here.
+In: the rule of the Makefile that installs the packages. Out: nothing, or the program ends with a
+one-sentence message. Imports only the standard library.
 """
 
 import contextlib
@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def environment(rule: str, program: str) -> Iterator[None]:
-    """Around imports: a package that is missing ends the program with exit status 2.
+    """A context around imports: a missing package ends the program with exit status 2.
 
-    `rule` is the Makefile's, as "export"; `program` the module, as "export" of `python -m export`.
+    `rule` is the rule's name, for example "export"; `program` is the module's name, for example
+    "export" in `python -m export`.
     """
     try:
         yield

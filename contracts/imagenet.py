@@ -15,12 +15,12 @@ from contracts.labels import read_labels
 
 CLASSES = 1000
 _NAMES = Path(__file__).with_name("imagenet1k.txt")
-# The names of Google's objects of 1,000 classes, as its READMEs and official code have them.
+# File names of Google's weights with 1,000 classes, as its READMEs and official code give them.
 _PUBLISHED = re.compile(
     r"(Mixer-[SBLH]_\d+|ViT-[SBLH]_\d+(-224)?|BiT-S-R\d+x\d|BiT-M-R\d+x\d-ILSVRC2012)\.npz"
     r"|.*--imagenet2012-.*\.npz"
 )
-# timm's tags and names of data sets: the last that weights were trained on decides.
+# timm's tags and names of data sets. The data set that weights were trained on last decides.
 _TAG = re.compile(r"(^|[._])(in1k|imagenet1k)($|_\d+)|(^|[._])in1k$|_in1k$|_in1k_\d+$")
 
 
@@ -30,6 +30,6 @@ def names() -> list[str]:
 
 
 def names_for(num_classes: int, source: str) -> list[str] | None:
-    """The names where `source`, a published file's name or timm's tag, is of ImageNet-1k."""
+    """The names if `source`, a published file's name or timm's tag, stands for ImageNet-1k."""
     known = _PUBLISHED.fullmatch(source) or _TAG.search(source)
     return names() if num_classes == CLASSES and known else None

@@ -1,8 +1,9 @@
 """Labels: the names of a model's classes, one per line, in the order of the logits.
 
 In: a text file, or names of folders. Out: the same labels, in any language, everywhere: from a
-folder's name to `labels.txt`, through Triton, to the JSON of an answer. Only what no line of text
-can hold is refused. No-break spaces, zero-width joiners and marks of direction belong to a label.
+folder's name to `labels.txt`, through Triton, to the JSON of an answer. Only a label that no line
+of text can hold is refused. No-break spaces, zero-width joiners and marks of direction belong to a
+label.
 """
 
 import unicodedata
@@ -12,7 +13,7 @@ from pathlib import Path
 
 # Editors on Windows begin a file with this mark, and end each line with a carriage return.
 BYTE_ORDER_MARK = "\ufeff"
-# Around a label these are slips of the hand; other spaces may be meant.
+# Around a label these blanks are typing errors; other spaces may be intended.
 _BLANKS = " \t\r"
 # Control characters, and the two that end a line or a paragraph.
 _REFUSED = {"Cc", "Zl", "Zp"}
@@ -25,8 +26,8 @@ class LabelsError(ValueError):
 def read_labels(path: Path, num_classes: int | None = None) -> list[str]:
     """The labels of a file in UTF-8; with `num_classes`, exactly so many.
 
-    Blank lines at the end are forgiven, one in the middle is not. Raises LabelsError, which names
-    the file, the line and what is wrong with it.
+    Blank lines at the end are ignored, one in the middle is an error. Raises LabelsError, which
+    names the file, the line and what is wrong with it.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -58,20 +59,20 @@ def labels_text(labels: Sequence[str]) -> str:
 
 
 def why_not(label: str) -> str | None:
-    """What keeps a text from being a label, as the end of a sentence; None where nothing does."""
+    """Why a text cannot be a label, as the end of a sentence; None if it can."""
     if not label.strip(_BLANKS):
         return "is empty"
     for character in label:
         category = unicodedata.category(character)
         if category in _REFUSED:
             return f"has control characters (U+{ord(character):04X})"
-        if category == "Cs":  # half of a pair, as a name of a file in another encoding has it
+        if category == "Cs":  # half of a surrogate pair, from a file's name in another encoding
             return "is no text in UTF-8"
     return None
 
 
 def clean_served(labels: Sequence[str]) -> list[str]:
-    """Labels as Triton gives them out, without what an editor on Windows put around them.
+    """Labels as Triton returns them, without the marks that an editor on Windows put around them.
 
     Triton hands on each line of `labels.txt` as it is, so a file that was edited in place can have
     a byte order mark before its first label and a carriage return behind every one.
@@ -86,6 +87,6 @@ def repeated_labels(labels: Sequence[str]) -> list[str]:
 
 
 def numbered_labels(num_classes: int) -> list[str]:
-    """Stand-ins where no file was given: class_000, class_001, …"""
+    """Labels for a model without a file of labels: class_000, class_001, …"""
     width = len(str(num_classes - 1))
     return [f"class_{index:0{width}}" for index in range(num_classes)]

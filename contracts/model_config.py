@@ -1,8 +1,8 @@
 """`config.pbtxt`, Triton's configuration of a model, read and written with Triton's own message.
 
 In: text in protobuf's text format, in any spelling that Triton reads. Out: a `ModelConfig`, the
-message that Triton's client library carries, and text again. Comments are kept: those of a file
-that is written anew stand at its top, in their order.
+message that Triton's client library carries, and text again. Comments are kept: in a file that is
+rewritten they stand at the top, in their order.
 https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
 """
 

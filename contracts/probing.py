@@ -1,9 +1,9 @@
 """The known inference by which a model is probed: by the gateway, by Triton's launchers, by export.
 
-In: a model's input size, or what it answered. Out: the image that every probe sends; the answer
-that the model gave when it was exported (`golden.json` in its folder), written and compared. A
-model that was exported before there was such a file has none, and is held to a distribution alone.
-Python's own library alone, since NVIDIA's image has this file too.
+In: a model's input size, or its answer. Out: the image that every probe sends; the answer that the
+model gave when it was exported (`golden.json` in its folder), written and compared. A model that
+was exported before this file existed has none; its answer must only be a distribution. Imports only
+the standard library, since NVIDIA's image has this module too.
 """
 
 import functools
@@ -18,7 +18,7 @@ GOLDEN_NAME = "golden.json"
 # How far a probability may be from the golden one. Another backend, another batch size or FP16 move
 # it by rounding, and INT8 in TensorRT by some thousandths; other weights move it by far more.
 TOLERANCE = 5e-2
-MOST_CLASSES = 10  # that a golden answer keeps, the likeliest
+MOST_CLASSES = 10  # in a golden answer, the most probable
 
 
 @functools.lru_cache(maxsize=32)

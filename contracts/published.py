@@ -1,7 +1,7 @@
 """The format in which Google publishes Mixer, ViT and BiT: the name and shape of every array.
 
 In: the names and shapes of a checkpoint's arrays. Out: what network the checkpoint holds, and every
-array under its published name. A checkpoint says what it is: nobody has to name the variant.
+array under its published name. The variant is found from the checkpoint: the user does not name it.
 Sources: the published files and the code that wrote them, google-research/vision_transformer and
 google-research/big_transfer.
 """
@@ -20,7 +20,7 @@ BIT_ROOT_WIDTH = 64  # channels of a BiT's root convolution, at width factor 1
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 BIT_ROOT = "resnet/root_block/standardized_conv2d/kernel"
 
-# Names that begin so tell the family.
+# The first parts of names that identify the family.
 _SCOPES: dict[type[Sizes], tuple[str, ...]] = {
     MixerSizes: ("stem/", "MixerBlock_"),
     ViTSizes: ("embedding/", "Transformer/"),
@@ -30,7 +30,8 @@ _SCOPES: dict[type[Sizes], tuple[str, ...]] = {
 _OPTIMIZER_PREFIX = "opt/target/"
 # The scopes that BiT's files may number.
 _NUMBERED = re.compile(r"\b(standardized_conv2d|group_norm|conv2d)_\d+\b")
-# Today's Linen numbers the parts of a ViT's block by kind; the published files number all in one.
+# Today's Linen numbers the parts of a ViT's block by kind; the published files number all of them
+# in one sequence.
 _LINEN_NAMES = {
     "LayerNorm_1": "LayerNorm_2",
     "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
@@ -53,11 +54,11 @@ class Contents:
 
 
 def published_names(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """The published name of each array, with the key that the file has it under.
+    """The published name of each array, with its key in the file.
 
-    Undoes what publishers varied: the optimiser's prefix (the rest of such a file is ignored), the
-    naming generation of ViT, and numbered scopes of BiT. Raises CheckpointError where two keys mean
-    the same array.
+    Removes the differences between published files: the optimiser's prefix (the rest of such a file
+    is ignored), the naming generation of ViT, and numbered scopes of BiT. Raises CheckpointError
+    where two keys mean the same array.
     """
     prefix = _OPTIMIZER_PREFIX if any(k.startswith(_OPTIMIZER_PREFIX) for k in shapes) else ""
     linen = any(part in key for key in shapes for part in _LINEN_ONLY)
@@ -82,7 +83,7 @@ def published_shape(shape: Shape) -> Shape:
 
 
 def read_contents(shapes: Mapping[str, Shape]) -> Contents:
-    """Read the network off published names and shapes, and check every one of them.
+    """Derive the network from published names and shapes, and check every one of them.
 
     Raises CheckpointError for an array that is missing, left over, or of another shape.
     """
@@ -255,7 +256,7 @@ def _mlp(scope: str, width: int, hidden: int) -> dict[str, Shape]:
 
 
 def anchor(shapes: Mapping[str, Shape], key: str, form: str) -> Shape:
-    """The shape of an array that sizes are read off; `form` names its axes, as in "P P 3 C".
+    """The shape of an array that gives sizes; `form` names its axes, for example "P P 3 C".
 
     Raises CheckpointError where the array is missing or has another number of axes, an axis of
     length zero, or another length than a number in `form` says.
@@ -274,7 +275,7 @@ def anchor(shapes: Mapping[str, Shape], key: str, form: str) -> Shape:
 def count(shapes: Mapping[str, Shape], prefix: str, first: int = 0) -> int:
     """How many scopes `prefix0/`, `prefix1/`, … a checkpoint has; at least one.
 
-    Raises CheckpointError where the numbers do not run on from `first`.
+    Raises CheckpointError if the numbers are not consecutive from `first`.
     """
     names = {key.removeprefix(prefix).split("/")[0] for key in shapes if key.startswith(prefix)}
     numbers = {int(name) for name in names if name.isdecimal() and len(name) < 7}

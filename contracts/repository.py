@@ -1,14 +1,14 @@
 """Triton's model repository as this project lays it out: names of files and of tensors.
 
-In: nothing. Out: constants that export writes by and the server reads by, and the digest by which a
-model's graph is known again.
+In: nothing. Out: constants that export uses to write and the server uses to read, and the digest
+that identifies a model's graph.
 """
 
 import hashlib
 from pathlib import Path
 
 # Tensors: `image` is UINT8 [N, H, W, 3], `logits` and `probabilities` are FP32 [N, K], and
-# `embedding` is FP32 [N, D]: what the head reads. Not every model has the last.
+# `embedding` is FP32 [N, D]: the input of the head. Not every model has `embedding`.
 INPUT, LOGITS, PROBABILITIES, EMBEDDING = "image", "logits", "probabilities", "embedding"
 
 # Files of a model's folder.
@@ -18,7 +18,7 @@ ONNX_PATH, PLAN_PATH = Path("1", "model.onnx"), Path("1", "model.plan")
 
 # The parameter of config.pbtxt that holds the digest of the graph that was exported.
 GRAPH_DIGEST = "graph_sha256"
-# That of the weights it was made of; the graph's own metadata hold it as well.
+# The parameter with the digest of the weights in that graph; the graph's own metadata hold it, too.
 CHECKPOINT_DIGEST = "checkpoint_sha256"
 
 

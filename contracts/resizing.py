@@ -32,10 +32,10 @@ class ResizeRule:
     antialias: whether the filter widens when it shrinks an image. False is TensorFlow's default
         (`tf.image.resize`, half-pixel centres), which Google's own evaluations use.
     crop_fraction: resize to round(size / crop_fraction), then cut the central height × width.
-    rounding: whose arithmetic gives the long side and the place of the cut where they are no whole
-        numbers. "tensorflow" rounds the long side to the nearest and begins the cut at the half,
-        rounded down; "torchvision", which timm uses, cuts the fraction of the long side off and
-        rounds the half to the nearest, of two to the even number. "transformers" cuts both off.
+    rounding: the library whose arithmetic rounds the long side and the start of the cut (half of
+        the gap) to whole numbers. "tensorflow" rounds the long side to the nearest and the start
+        down; "torchvision", which timm uses, rounds the long side down and the start to the
+        nearest, a half to the even number; "transformers" rounds both down.
     """
 
     height: int
@@ -48,7 +48,7 @@ class ResizeRule:
 
     @classmethod
     def from_parameters(cls, height: int, width: int, parameters: Mapping[str, str]) -> Self:
-        """The rule that config.pbtxt states; what it does not state keeps its default.
+        """The rule that config.pbtxt states; a missing parameter keeps its default.
 
         Raises `ValueError` that names the parameter, what was found and what would be right.
         """
@@ -94,7 +94,7 @@ class ResizeRule:
         return max(to_width, round(width * scale)), max(to_height, round(height * scale))
 
     def parameters(self) -> dict[str, str]:
-        """What config.pbtxt states of this rule: `from_parameters` makes it again."""
+        """The parameters of config.pbtxt for this rule; `from_parameters` is the inverse."""
         return {
             "resize": self.resize,
             "interpolation": self.interpolation,
@@ -106,8 +106,8 @@ class ResizeRule:
     def apply(self, image: Image.Image, box: Box | None = None) -> Pixels:
         """The RGB image as contiguous uint8[height, width, 3].
 
-        `box` is the part of it that is the image, all of it if None: of one that was decoded at a
-        fraction of its size the last column and row can lie half beyond its edge.
+        `box` is the part that the image covers, None for all of it: after decoding at a fraction of
+        the size the last column and row can lie half beyond the edge.
         """
         x, y, right, bottom = box or (0.0, 0.0, *image.size)
         width, height = right - x, bottom - y
@@ -120,8 +120,9 @@ class ResizeRule:
         if image.size == (to_width, to_height):
             image = image.crop((left, top, left + self.width, top + self.height))
         else:
-            # Only the cut is computed, of which a very long image is a tiny part. The filter still
-            # sees beyond the box, so this is what resizing all and cutting gives.
+            # Only the cut is computed, which is a tiny part of a very long image. The filter still
+            # reads pixels beyond the box, so the result equals that of resizing the whole image and
+            # then cutting.
             across, down = width / to_width, height / to_height
             part = (
                 x + left * across,
@@ -146,16 +147,17 @@ def _resized(
     cut: tuple[int, int],
     filter_: Image.Resampling,
 ) -> Image.Image:
-    """`part` of the image at the size `cut`, as it lies in the image at the size `whole`.
+    """`part` of the image, resized to `cut`, exactly as it looks in the image resized to `whole`.
 
-    Pillow rounds to whole levels between its two passes, so their order has to be that of the whole
-    resize, or a quarter of a level is lost in the mean.
+    Pillow rounds to whole levels between its two passes, so the passes must have the order that the
+    whole resize has; else the result
+    loses a quarter of a level in the mean.
     """
     vertical = _is_vertical_first(image.size, whole)
     if vertical == _is_vertical_first(image.size, cut):
         return image.resize(cut, filter_, part)
     left, top, right, bottom = part
-    # The filters reach over two source pixels, or over two of the result's where they shrink.
+    # The filters reach over two source pixels, or over two pixels of the result if they shrink.
     reach_x = 2 + 2 * math.ceil(max(1.0, (right - left) / cut[0]))
     reach_y = 2 + 2 * math.ceil(max(1.0, (bottom - top) / cut[1]))
     x, y = max(0, math.floor(left) - reach_x), max(0, math.floor(top) - reach_y)
@@ -171,7 +173,7 @@ def _resized(
 
 
 def _is_vertical_first(size: tuple[int, int], to: tuple[int, int]) -> bool:
-    """Which pass Pillow 13 begins with, by widths and heights; older ones with the horizontal."""
+    """Whether Pillow 13 begins with the vertical pass; older versions begin with the horizontal."""
     return size[1] - to[1] > max(0, 2 * (size[0] - to[0]))
 
 

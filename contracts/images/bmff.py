@@ -1,18 +1,18 @@
 """AVIF and HEIC: files of boxes (ISO/IEC 14496-12), whose items may be metadata.
 
-In: the bytes of a file. Out: what it says it is, and the same file without metadata: items of EXIF
-and XMP become free space of the same length. Such an image is turned by its own properties (irot
-and imir), never by EXIF (AVIF 1.1, section 2.1; ISO/IEC 23008-12, annex A.2).
+In: the bytes of a file. Out: the brands that the file declares, and the same file without metadata:
+items of EXIF and XMP become free space of the same length. Such an image is turned by its own
+properties (irot and imir), never by EXIF (AVIF 1.1, section 2.1; ISO/IEC 23008-12, annex A.2).
 """
 
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 METADATA = {b"Exif", b"mime"}
-MAX_BOXES = 10_000  # side by side, as they are read in Python; a photograph has about 100
+MAX_BOXES = 10_000  # at one level, since they are read in Python; a photograph has about 100
 
 
 def brands(data: bytes) -> set[bytes]:
-    """What a file of boxes says it is, in its first box; empty where it is none."""
+    """The brands in the first box of a file; empty if the file does not consist of boxes."""
     if data[4:8] != b"ftyp":
         return set()
     size = int.from_bytes(data[:4], "big")
@@ -21,7 +21,7 @@ def brands(data: bytes) -> set[bytes]:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The same file, of the same length. What is broken is left for the decoder to complain of."""
+    """The same file, of the same length. Broken boxes stay: the decoder reports them."""
     meta = _first(data, range(len(data)), b"meta")
     items = _first(data, range(meta.start + 4, meta.stop), b"iinf")
     # ItemInfoBox and ItemInfoEntry, ISO/IEC 14496-12, 8.11.6: a version and flags, then a count.
@@ -45,7 +45,7 @@ def _first(data: bytes, within: range, kind: bytes) -> range:
 
 
 def _boxes(data: bytes, within: range, kind: bytes) -> list[range]:
-    """Where the contents of the boxes of one kind lie, among those side by side in a part."""
+    """The ranges of the contents of all boxes of one kind at the top level of a part."""
     found, at, end = list[range](), within.start, within.stop
     for _ in range(MAX_BOXES):
         size, head = int.from_bytes(data[at : at + 4], "big"), 8

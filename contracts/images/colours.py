@@ -1,4 +1,4 @@
-"""From what a decoder gives to RGB: the rules of what becomes RGB how.
+"""From a decoder's output to RGB: the rules of conversion for each mode.
 
 In: a decoded Pillow image of any mode. Out: one of mode RGB and the same size. docs/images.md has
 the rules in a table.
@@ -11,15 +11,16 @@ from PIL import Image
 from contracts.images.errors import UnreadableImageError
 
 WHITE = (255, 255, 255)
-# Rows of deep samples are reduced in parts of so many pixels, to need no second image.
+# Rows of samples over 8 bits are reduced in parts of this many pixels, to need no second image.
 PART = 2**20
 
 Mask = npt.NDArray[np.bool_]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in mode RGB: transparency over white, of 16 bits the upper 8, CMYK by the plain
-    formula, grey and palettes as they are seen. Raises `UnreadableImageError` for 32 bits."""
+    """The image in mode RGB: transparency is laid over white, 16-bit samples keep their upper 8
+    bits, CMYK is converted by the plain formula, grey and palettes get the colours that they show.
+    Raises `UnreadableImageError` for 32 bits."""
     if image.mode.startswith("I;16"):
         image = from_deep_grey(image, 16)
     if image.mode in {"I", "F"}:
@@ -43,7 +44,7 @@ def from_deep_grey(
 ) -> Image.Image:
     """Grey of 9 to 16 bits as mode L, of which the upper 8 bits are kept.
 
-    `inverted`: zero is white. `key`: the sample that is transparent, so white.
+    `inverted`: zero is white. `key`: the transparent sample, which becomes white.
     """
     deep = np.asarray(image)
     shallow = (deep >> (bits - 8)).astype(np.uint8)
@@ -70,9 +71,9 @@ def key_to_white(high: Image.Image, low: Image.Image, key: tuple[int, ...]) -> N
 
 
 def without_empty_alpha(image: Image.Image) -> Image.Image:
-    """An RGBA image whose every alpha is zero as RGB; others as they are.
+    """The image as RGB if it is RGBA and every alpha is zero; any other image as it is.
 
-    Some programs declare a channel of alpha and leave it empty: taken literally, nothing is seen.
+    Some programs declare a channel of alpha and leave it empty: such an image would be invisible.
     """
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         return image.convert("RGB")
@@ -80,7 +81,7 @@ def without_empty_alpha(image: Image.Image) -> Image.Image:
 
 
 def beyond_palette(image: Image.Image, colours: int) -> Mask | None:
-    """Which pixels of a palette image have an index of no colour, bool[H, W]; None if none has."""
+    """Mask bool[H, W] of the pixels whose palette index has no colour; None if there are none."""
     if image.mode != "P":
         return None
     beyond: Mask = np.asarray(image) >= colours

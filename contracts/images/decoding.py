@@ -1,13 +1,13 @@
 """From the bytes of one image to the pixels that a model takes.
 
-In: an encoded image (told by its bytes) and the model's `ResizeRule`. Out: contiguous
-uint8[H, W, 3], RGB. What the header says of its size, and what else makes a small file expensive,
+In: an encoded image (its bytes tell the format) and the model's `ResizeRule`. Out: contiguous
+uint8[H, W, 3], RGB. The size in the header, and everything else that makes a small file expensive,
 is checked before anything is decoded.
 
-What becomes RGB how is in docs/images.md: an EXIF orientation is applied, and no other metadata is
-read; transparency is laid over white. Of an animation, or of several pages, only the first is ever
-looked at, so their number needs no limit. Colour profiles are not applied, as the evaluation
-pipelines of the published models do not apply them either.
+docs/images.md says how each kind of image becomes RGB: an EXIF orientation is applied, and no other
+metadata is read; transparency is laid over white. Only the first frame of an animation and the
+first page of a file are read, so the number of frames or pages needs no limit. Colour profiles are
+not applied, as the evaluation pipelines of the published models do not apply them either.
 """
 
 import math
@@ -25,24 +25,24 @@ from contracts.images.formats import sniff
 from contracts.images.limits import MAX_COSTLY
 from contracts.resizing import Box, Pixels, ResizeRule
 
-# The most pixels of an image that is somebody's own file, where Pillow would refuse it by itself.
+# The most pixels of an image from a user's own files: beyond this number Pillow by default refuses.
 OWN_MAX_PIXELS = 178_956_970
-# A JPEG is decoded at a fraction of its size if that leaves so many times the target on both sides:
-# the fewer, the more a fraction changes the model's input. Of 63 photographs the worst is 0.21 of
-# 255 off in the mean with the first, 0.95 with the second. The second is for more than
-# SMALL_PIXELS, which take more than a dozen milliseconds to decode whole.
+# A JPEG is decoded at a fraction of its size if both sides keep at least this many times the target
+# size. A smaller factor changes the model's input more: for the worst of 63 photographs the mean
+# difference is 0.21 of 255 with the first factor and 0.95 with the second. The second is for images
+# of more than SMALL_PIXELS, which take more than a dozen milliseconds to decode whole.
 KEPT_OF_SMALL, KEPT_OF_LARGE = 5.5, 2
 SMALL_PIXELS = 2**21
-# A Python object as its own text has it, or bytes as hexadecimal digits: nothing for people.
+# The repr of a Python object, or bytes as hexadecimal digits: people cannot read these.
 UNSPEAKABLE = re.compile(r"<[\w.]+ object|0x[0-9a-f]{4}|\\x[0-9a-f]{2}")
 
 
 @dataclass
 class Upright:
-    """An image as it is seen: in mode RGB, turned as its EXIF says.
+    """An image as a viewer shows it: in mode RGB, turned as its EXIF says.
 
-    `box` (left, top, right, bottom) is the part that is the image, where a JPEG was decoded at a
-    fraction of its size: its last column and row can lie half beyond the edge. None: all of it.
+    `box` (left, top, right, bottom) is the part that the image covers if a JPEG was decoded at a
+    fraction of its size: the last column and row can lie half beyond the edge. None: all of it.
     """
 
     image: Image.Image
@@ -50,7 +50,7 @@ class Upright:
 
 
 def read(data: bytes, rule: ResizeRule, max_pixels: int = OWN_MAX_PIXELS) -> Pixels:
-    """The pixels that a model takes of an encoded image: contiguous uint8[H, W, 3], RGB.
+    """The model's input for an encoded image: contiguous uint8[H, W, 3], RGB.
 
     Raises `ImageError`.
     """
@@ -63,11 +63,11 @@ def read_file(path: Path, rule: ResizeRule, max_pixels: int = OWN_MAX_PIXELS) ->
 
 
 def is_quick(data: bytes) -> bool:
-    """Whether reading and decoding take no longer than the bytes and the pixels tell.
+    """Whether the time for reading and decoding is bounded by the number of bytes and pixels.
 
-    Not so: a TIFF's tiles; a BMP's palette of 65,536 colours, which need not be in the file; a PNG
-    of many chunks. WebP, GIF and AVIF are left out as well, for want of proof.
-    Raises `UnsupportedTypeError`.
+    It is not bounded for a TIFF's tiles, for a BMP's palette of 65,536 colours, which need not be
+    in the file, and for a PNG of many chunks. WebP, GIF and AVIF give False as well: no bound is
+    proven. Raises `UnsupportedTypeError`.
     """
     kind = sniff(data)
     return kind == "JPEG" or (kind == "PNG" and png.has_chunks_up_to(data, MAX_COSTLY))
@@ -90,7 +90,7 @@ def open_header(data: bytes, max_pixels: int) -> EncodedImage:
 
 
 def decode(encoded: EncodedImage, at_least: int | None = None) -> Upright:
-    """The opened image as it is seen, in mode RGB. It is used up, as by `model_input`.
+    """The opened image as a viewer shows it, in mode RGB. As in `model_input`, it is used up.
 
     With `at_least` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, so that both sides keep
     that many pixels. Raises `UnreadableImageError` if the image is truncated or corrupt.
@@ -115,9 +115,9 @@ def decode(encoded: EncodedImage, at_least: int | None = None) -> Upright:
 
 
 def model_input(encoded: EncodedImage, rule: ResizeRule) -> Pixels:
-    """The pixels of an opened image as the model takes them: contiguous uint8[H, W, 3], RGB.
+    """The model's input for an opened image: contiguous uint8[H, W, 3], RGB.
 
-    The image is used up: what it holds is freed early, although the caller still has it.
+    The image is used up: its memory is freed early, although the caller still has the object.
     Raises `UnreadableImageError` if it is truncated or corrupt.
     """
     width, height = encoded.width, encoded.height
@@ -128,9 +128,9 @@ def model_input(encoded: EncodedImage, rule: ResizeRule) -> Pixels:
 
 
 def least_side(width: int, height: int, rule: ResizeRule) -> int | None:
-    """Of how many pixels both sides of a JPEG must stay when it is decoded at a fraction of its
-    size for this rule; None: it is decoded whole, being too small, or since without antialias the
-    samples would move.
+    """The least number of pixels that both sides of a JPEG must keep when it is decoded at a
+    fraction of its size for this rule. None: the JPEG is decoded whole, because it is too small or
+    because without antialias the samples would move.
     """
     if not rule.antialias:
         return None

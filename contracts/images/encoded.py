@@ -1,8 +1,8 @@
 """An image of each format that is read, with its header read and nothing decoded.
 
 In: the bytes of a file of a known format. Out: an `EncodedImage`, which knows its size and its
-orientation, decodes itself once, and then gives its colours as RGB. Each class says what of its
-format Pillow is not told, or told otherwise, and why.
+orientation, decodes itself once, and then gives its colours as RGB. Each class says which parts of
+its format it hides from Pillow or changes for Pillow, and why.
 """
 
 import io
@@ -24,19 +24,20 @@ from contracts.images.errors import UnreadableImageError
 from contracts.images.limits import check_runs, check_size, check_tiles
 from contracts.resizing import Box
 
-# The limit is checked here, on the header; Pillow's own is a warning at a size of its choosing.
+# The limit is checked here, on the header; Pillow's own limit is only a warning, at a size that
+# Pillow chooses.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow's own reader of uncompressed TIFF decodes as many strips as the file lists, all over the
-# same pixels: a megabyte of them takes seconds, a byte of file 200 of memory. libtiff decodes each
-# piece of the image once.
+# Pillow's own reader of uncompressed TIFF decodes as many strips as the file lists, even if all
+# cover the same pixels: a megabyte of strips takes seconds, and each byte of the file takes 200
+# bytes of memory. libtiff decodes each strip or tile of the image once.
 TiffImagePlugin.READ_LIBTIFF = True
-# Threads are those of whoever decodes.
+# The caller provides the threads: the decoder of AVIF starts none of its own.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-# What follows a JPEG that has no end. Pixels that are all there do not depend on it.
+# Bytes to append to a JPEG without an end marker. Complete pixels do not depend on them.
 FILLINGS = (bytes(64), b"\xa5\x5a" * 32)
-# What Pillow makes of a JPEG, by the number of its components.
+# The mode that Pillow gives a JPEG, by the number of its components.
 JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
-# So many zeros are no pixels but a file that was never written to its end.
+# So many zeros are no pixels: the file was never written to its end.
 UNWRITTEN = 1024
 
 
@@ -56,12 +57,12 @@ class EncodedImage:
         check_size(size, max_pixels)
 
     def check_decoded(self) -> None:
-        """Refuse what turned out larger than its header said. Raises `ImageError`."""
+        """Refuse an image that turned out larger than its header said. Raises `ImageError`."""
         check_size(self.image.size, self.max_pixels)
 
     def load(self, at_least: int | None) -> Box | None:  # noqa: ARG002 - JPEG takes it
-        """Decode. With `at_least`, a fraction of both sides that leaves so many pixels will do;
-        then the part of the result that is the image is returned."""
+        """Decode. With `at_least`, a fraction of the size is enough if both sides keep that many
+        pixels; the part of the result that the image covers is then returned."""
         self.image.load()
         return None
 
@@ -166,7 +167,7 @@ class WebP(EncodedImage):
 
 
 class Gif(EncodedImage):
-    """GIF, of whose first frame what covers nothing is transparent, as browsers show it."""
+    """GIF. Areas that its first frame leaves empty are transparent, as browsers show them."""
 
     kind = "GIF"
 
@@ -206,7 +207,7 @@ class Bmp(EncodedImage):
 
 
 class Tiff(EncodedImage):
-    """TIFF, whose first page is read. Pillow turns it itself, by the orientation's tag."""
+    """TIFF, whose first page is read. Pillow itself turns it, by the tag for the orientation."""
 
     kind = "TIFF"
 
@@ -238,7 +239,7 @@ class Tiff(EncodedImage):
 
 
 class Avif(EncodedImage):
-    """AVIF, turned and mirrored by its own properties, of which Pillow makes an orientation."""
+    """AVIF, turned and mirrored by its own properties, which Pillow reports as an orientation."""
 
     kind = "AVIF"
 
@@ -249,7 +250,7 @@ class Avif(EncodedImage):
 
     def load(self, at_least: int | None) -> Box | None:
         box = super().load(at_least)
-        vars(self.image).pop("_decoder", None)  # which holds the file and its planes
+        vars(self.image).pop("_decoder", None)  # the decoder keeps the file and its planes
         return box
 
 
@@ -261,7 +262,7 @@ class Heif(EncodedImage):
     def __init__(self, data: bytes, max_pixels: int) -> None:
         import pillow_heif  # noqa: PLC0415 - an extra
 
-        # Nothing but the image itself, by the thread that decodes.
+        # Read nothing but the image itself, and decode in the calling thread.
         pillow_heif.options.DECODE_THREADS = 1
         pillow_heif.options.THUMBNAILS = False
         pillow_heif.options.DEPTH_IMAGES = False
@@ -284,7 +285,7 @@ FORMATS: dict[str, Callable[[bytes, int], EncodedImage]] = {
 
 
 def _scale(size: tuple[int, int], at_least: int | None) -> int:
-    """By what libjpeg may divide both sides of an image so that so many pixels are left of each."""
+    """The number by which libjpeg may divide both sides so that each keeps `at_least` pixels."""
     if at_least is None:
         return 1
     most = min(size) // at_least
@@ -292,10 +293,10 @@ def _scale(size: tuple[int, int], at_least: int | None) -> int:
 
 
 def _decoded(layout: jpeg.Layout, data: bytes, scale: int) -> Image.Image:
-    """Decode a JPEG, whose last column and row can then lie half beyond the edge of the image.
+    """Decode a JPEG. Its last column and row can then lie half beyond the edge of the image.
 
-    By libjpeg alone: Pillow's reader of headers, in Python, takes longer than decoding a small
-    image, and all that it would tell is known.
+    Only libjpeg is used: Pillow's reader of headers, in Python, takes longer than decoding a small
+    image, and all that the reader would return is known already.
     """
     mode = JPEG_MODES[layout.components]
     width, height = (math.ceil(side / scale) for side in layout.size)
@@ -306,7 +307,10 @@ def _decoded(layout: jpeg.Layout, data: bytes, scale: int) -> Image.Image:
 
 
 def _mend_palette(image: Image.Image, colour_map: tuple[int, ...]) -> None:
-    """Some programs write colours of 8 bits where TIFF 6.0 has 16; libtiff takes them as meant."""
+    """Read a palette of 8-bit colours as such, as libtiff does.
+
+    Some programs write 8-bit colours where TIFF 6.0 has 16 bits.
+    """
     if colour_map and 0 < max(colour_map) < 256:
         third = len(colour_map) // 3
         planes = (colour_map[:third], colour_map[third : 2 * third], colour_map[2 * third :])

@@ -1,7 +1,7 @@
-"""The one thing that EXIF says about pixels: how the stored image is turned.
+"""The only field of EXIF that concerns pixels: the orientation of the stored image.
 
-In: a block of EXIF, from any file. Out: an orientation, 1 to 8. Nothing else of it is read, and
-what is broken in it says nothing: an image is not refused for its metadata.
+In: a block of EXIF, from any file. Out: an orientation, 1 to 8. Nothing else of EXIF is read, and a
+broken field is ignored: an image is not refused for its metadata.
 """
 
 import struct

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from contracts.images.formats import HEIC_IS_READ, HEIC_SUFFIXES, SUFFIXES
 
-# Beside hidden ones: Synology's thumbnails, its bin, what macOS puts into archives, what Windows
-# and Linux leave on drives, QNAP's thumbnails.
+# Folders that are left out besides hidden ones: Synology's thumbnails, its bin, what macOS puts
+# into archives, what Windows and Linux leave on drives, QNAP's thumbnails.
 SYSTEM_FOLDERS = frozenset(
     {
         *("@eadir", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "recycler"),
@@ -28,7 +28,7 @@ SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
 @dataclass
 class LeftOut:
-    """What a walk did not take: folders by name, files by suffix, and what it could not read."""
+    """The entries that a walk left out: folders by name, files by suffix, and unreadable ones."""
 
     folders: Counter[str] = field(default_factory=Counter)
     suffixes: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class ClassTree:
     """The images of `FOLDER/<class>/…`, class by class, each class in a stable order."""
 
     files: tuple[Path, ...]
-    labels: tuple[int, ...]  # of each file, the place of its class
+    labels: tuple[int, ...]  # the index of each file's class
     classes: tuple[str, ...]  # by name
     left_out: LeftOut
 
@@ -77,8 +77,7 @@ def find_images(folder: Path) -> tuple[list[Path], LeftOut]:
 def find_classes(folder: Path) -> ClassTree:
     """The images of each folder in `folder`, at any depth; a folder's name is its class.
 
-    A class without an image is a class all the same. Raises OSError where the folder cannot be
-    read.
+    A folder without an image is a class, too. Raises OSError where the folder cannot be read.
     """
     left_out = LeftOut()
     classes = []
@@ -105,7 +104,8 @@ def find_classes(folder: Path) -> ClassTree:
 
 
 def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
-    # Links to folders are followed, as collections of links are common; each folder once.
+    # Links to folders are followed, as collections of links are common; each folder is visited
+    # once.
     seen: set[tuple[int, int]] = set()
 
     def unreadable(error: OSError) -> None:
@@ -131,7 +131,7 @@ def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
 
 
 def _is_hidden(name: str) -> bool:
-    """macOS, too, writes its "._photo.jpg" so."""
+    """Whether a file is hidden; macOS's "._photo.jpg" begins with a dot as well."""
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 

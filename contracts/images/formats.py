@@ -13,7 +13,7 @@ from contracts.images.strangers import name
 HEIC_IS_READ = find_spec("pillow_heif") is not None
 NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF" + " and HEIC" * HEIC_IS_READ
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".heics", ".heifs"})
-# In lower case: what cameras, browsers and image libraries give to files of these formats.
+# The suffixes, in lower case, that cameras, browsers and image libraries give to these formats.
 SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"),

@@ -10,14 +10,14 @@ EXTENSION, IMAGE, GRAPHIC_CONTROL = 0x21, 0x2C, 0xF9
 
 
 def first_frame(data: bytes) -> bytes:
-    """The file up to its first frame without what decides over no pixel, and all that follows."""
+    """The header, the first frame with its control block, and the rest of the file as it is."""
     if len(data) < 13:
         raise UnreadableImageError("the GIF header cannot be read: it ends before its pixels")
     head = 13 + _palette(data[10])
     at, blocks, control = head, 0, b""
     while at < len(data) and data[at] != IMAGE:
         if data[at] != EXTENSION:
-            # Zeros and rubbish between blocks, which browsers and Pillow pass over.
+            # Zeros and rubbish between blocks, which browsers and Pillow skip.
             at += 1
             blocks += 1
             check_blocks(blocks)
@@ -38,5 +38,5 @@ def first_frame(data: bytes) -> bytes:
 
 
 def _palette(flags: int) -> int:
-    """Bytes of the table of colours that a descriptor announces."""
+    """The length in bytes of the table of colours that a descriptor announces."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0

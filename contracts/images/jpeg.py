@@ -1,8 +1,8 @@
-"""JPEG (ITU-T T.81): what decides over the pixels, without the metadata around it.
+"""JPEG (ITU-T T.81): the parts that determine the pixels, without the metadata around them.
 
 In: the bytes of a file. Out: a `Layout`: a JPEG of the same pixels without application segments and
-comments, the orientation that EXIF states, and what its decoding may cost. No decoder is given the
-metadata, so it cannot make one fail.
+comments, the orientation that EXIF states, and what its decoding may cost. No decoder gets the
+metadata, so metadata cannot make a decoder fail.
 """
 
 import re
@@ -12,14 +12,14 @@ from contracts.images import exif
 from contracts.images.errors import UnreadableImageError
 from contracts.images.limits import MAX_GAP, check_scans, check_segments
 
-# T.81, table B.1: the markers with a length after them, by the rules of both Pillow (before the
-# first scan) and libjpeg. After another (FF 01, say) the next marker may follow at once.
+# T.81, table B.1: the markers that a length follows, by the rules of both Pillow (before the first
+# scan) and libjpeg. After any other marker (FF 01, say) the next marker may follow at once.
 SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xd9-\xef\xfe]")
 END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
 END = b"\xff\xd9"
 JFIF, EXIF, ADOBE, APPLICATION, COMMENT = 0xE0, 0xE1, 0xEE, 0xE0, 0xFE
-# Of application segments libjpeg reads these alone, for the colour space (JFIF 1.02; Adobe's
-# technical note 5116), and means nothing by shorter ones. Lengths without the length itself.
+# The only application segments that libjpeg reads, for the colour space (JFIF 1.02; Adobe's
+# technical note 5116); it ignores shorter ones. The lengths do not count the field of the length.
 COLOUR_SEGMENTS = {JFIF: (b"JFIF\0", 14), ADOBE: (b"Adobe", 12)}
 # Tables: Huffman, arithmetic, quantisation, restart interval.
 TABLES = {0xC4, 0xCC, 0xDB, 0xDD}
@@ -107,7 +107,7 @@ def _read_head(data: bytes) -> tuple[list[bytes], int, int]:
 
 
 def _read_scans(data: bytes, at: int, scans: list[bytes]) -> bool:
-    """Add the headers of all further scans; whether an end of image follows them."""
+    """Add the headers of all further scans; returns whether an end of image follows them."""
     while found := SEGMENT.search(data, at):
         start = found.start()
         at = start + 2 + _length(data, start + 2)
@@ -120,12 +120,12 @@ def _read_scans(data: bytes, at: int, scans: list[bytes]) -> bool:
 
 
 def _length(data: bytes, at: int) -> int:
-    """Of a segment, itself included; what is less than that is passed over, as libjpeg does."""
+    """The length of a segment, its field of 2 bytes included; less counts as 2, as for libjpeg."""
     return max(2, int.from_bytes(data[at : at + 2], "big"))
 
 
 def is_complete(layout: Layout) -> bool:
-    """Whether the scans, each taken as whole, bring all that the frame promises.
+    """Whether the scans, if each is complete, contain everything that the frame declares.
 
     A progressive image (T.81, G.1.1.1) needs each coefficient of each component down to its last
     bit; others need each component once.

@@ -1,4 +1,4 @@
-"""What makes a small file expensive to read, refused before anything is decoded.
+"""Limits for whatever makes a small file expensive to read, checked before anything is decoded.
 
 In: counts from a file's structure, or the image with its header read. Out: nothing, or one of the
 exceptions of `contracts.images.errors`. Each check bounds work or memory that grows neither with
@@ -13,27 +13,30 @@ from contracts.images.errors import TooManyPixelsError, UnreadableImageError
 # Each scan of a progressive JPEG goes over the whole image, and an empty one takes a dozen bytes
 # of file: a few kilobytes could keep a core busy for minutes. Cameras and tools write about 10.
 MAX_SCANS = 100
-# Segments of a JPEG are gone through in Python, and may have 4 bytes in the file. 512 segments hold
-# the 32 MiB of a whole body at --max-body-bytes, and profiles end at 255.
+# Segments of a JPEG are read one by one in Python, and a segment may take only 4 bytes of the file.
+# 512 full segments hold the 32 MiB of a whole body at --max-body-bytes, and a profile has at most
+# 255.
 MAX_SEGMENTS = 1000
-# Bytes before the first scan that belong to no segment. Some may fill up to the next (T.81,
-# B.1.1.2).
+# Bytes before the first scan that belong to no segment. Some may be fill bytes before a marker
+# (T.81, B.1.1.2).
 MAX_GAP = 16 * 2**10
-# Chunks of a PNG or a WebP are gone through in Python. Encoders write the pixels of a PNG in chunks
-# of 8 KiB and more: 4,096 in 32 MiB.
+# Chunks of a PNG or a WebP are read one by one in Python. Encoders write the pixels of a PNG in
+# chunks of 8 KiB and more: 4,096 in 32 MiB.
 MAX_CHUNKS = 10_000
 # Pillow takes ten times a segment's bytes for a table or a frame header of a JPEG, and reads a
 # PNG's chunks in Python. Real images have about 10 of these.
 MAX_COSTLY = 32
-# Sub-blocks of a GIF's comments have at most 255 bytes, and are gone through in Python: 24 MB.
+# Sub-blocks of a GIF's comments have at most 255 bytes, and are read one by one in Python: this
+# many hold 24 MB.
 MAX_BLOCKS = 100_000
 # A TIFF's directory is read in Python. Real ones have 20 to 100 tags.
 MAX_TAGS = 4096
-# Pillow goes through a run-length coded BMP in Python, and fills its lines pixel by pixel: a few
-# kilobytes could keep a core, and the lock of the interpreter, for seconds. Bytes and pixels.
+# Pillow decodes a run-length coded BMP in Python, and fills its lines pixel by pixel: a few
+# kilobytes could keep a core, and the lock of the interpreter, for seconds. The limit is on the sum
+# of bytes and pixels.
 MAX_RLE = 4 * 2**20
-# Tiles of a TIFF reach over the right and the lower edge, and each is decoded as a whole. Where the
-# image is large, they add a few percent.
+# Tiles of a TIFF reach over the right and the lower edge, and each is decoded as a whole. That adds
+# a few percent to a large image.
 TILE_SLACK = 2
 
 
@@ -60,8 +63,8 @@ def check_scans(count: int) -> None:
 def check_segments(segments: int, tables: int, gap: int) -> None:
     """Refuse a JPEG whose head takes far more time or memory than its size tells.
 
-    Counts of what is before the first scan: segments, those of tables and frame headers among them,
-    and bytes in no segment.
+    The arguments count what precedes the first scan: all segments, the segments with tables or
+    frame headers, and the bytes in no segment.
     """
     _check_count(segments, MAX_SEGMENTS, "JPEG", "segments before its pixels")
     _check_count(tables, MAX_COSTLY, "JPEG", "segments of tables before its pixels")
@@ -92,7 +95,7 @@ def _check_count(count: int, most: int, kind: str, what: str) -> None:
 
 
 def check_tiles(size: tuple[int, int], tile: tuple[int, int], max_pixels: int) -> None:
-    """Refuse a TIFF whose tiles, which may all be the same bytes, are far more than it shows.
+    """Refuse a TIFF whose tiles, which may share their bytes, have far too many pixels.
 
     Each of `size` and `tile` is width and height in pixels.
     """

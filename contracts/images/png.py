@@ -1,8 +1,8 @@
-"""PNG (W3C, third edition): what decides over the pixels, without the metadata around it.
+"""PNG (W3C, third edition): the parts that determine the pixels, without the metadata.
 
 In: the bytes of a file. Out: a `Layout`: a PNG of the same pixels without text, profiles and other
-ancillary chunks, its transparent key colour, and the orientation that EXIF states. Nothing but the
-pixels is ever inflated.
+ancillary chunks, its transparent key colour, and the orientation that EXIF states. Only the pixels
+are ever inflated.
 """
 
 import zlib
@@ -81,7 +81,7 @@ def read_layout(data: bytes) -> Layout:
 
 
 def has_chunks_up_to(data: bytes, most: int) -> bool:
-    """Whether a PNG has no more chunks than these, as far as its end."""
+    """Whether a PNG has at most `most` chunks up to its end."""
     at = 8
     for _ in range(most + 1):
         if data[at + 4 : at + 8] in {b"", END}:
@@ -91,7 +91,7 @@ def has_chunks_up_to(data: bytes, most: int) -> bool:
 
 
 def _check_pixels(data: bytes, at: int, end: int) -> None:
-    """Refuse a part of the pixels that has not its own checksum, which Pillow does not look at."""
+    """Refuse a chunk of pixels with a wrong checksum, which Pillow does not check."""
     if end <= len(data) and not _is_whole(data, at, end):
         raise UnreadableImageError("the PNG is damaged: a checksum of its pixels is wrong")
 
@@ -108,13 +108,13 @@ def _joined(data: bytes, kept: list[tuple[int, int]]) -> bytes:
     if len(kept) == 1 and (end >= len(data) or data[end : end + 8] == END_CHUNK[:8]):
         return data
     view = memoryview(data)
-    # Of pixels that break off nothing is known to have come to an end.
+    # Pixels that break off get no end chunk, since it is not known that they are complete.
     last = END_CHUNK if end <= len(data) else b""
     return b"".join((*(view[start:end] for start, end in kept), last))
 
 
 def _is_whole(data: bytes, at: int, end: int) -> bool:
-    """Whether a chunk has its right checksum; an ancillary one without is ignored (13.1)."""
+    """Whether a chunk has the right checksum; an ancillary chunk without it is ignored (13.1)."""
     if end > len(data):
         return False
     return zlib.crc32(memoryview(data)[at + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]

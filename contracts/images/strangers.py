@@ -1,7 +1,7 @@
-"""What is sent instead of an image that is read, by its name.
+"""Names for files that clients send instead of an image in a supported format.
 
-In: the bytes of a file that is none of the formats that are read. Out: words that tell a person
-what came and what to do; never bytes in hexadecimal.
+In: the bytes of a file that has none of the supported formats. Out: words that tell a person what
+the file is and what to do; never bytes in hexadecimal.
 """
 
 import re
@@ -9,7 +9,7 @@ import re
 from contracts.images import bmff
 
 JPEG = "convert it to JPEG or PNG"
-# What a file that begins so is. The sources are the formats' own specifications.
+# Kinds of files by their first bytes. The sources are the formats' own specifications.
 IMAGES = {
     b"\0\0\0\x0cJXL \r\n\x87\n": "a JPEG XL image",
     b"\xff\n": "a JPEG XL image",
@@ -131,7 +131,7 @@ def _boxed(brands: set[bytes]) -> str:
 
 
 def _text(data: bytes) -> str:
-    """What a text is, or nothing but one byte over and over; "" for what is no text."""
+    """The kind of a text, or of a file that repeats one byte; "" for everything else."""
     start = data[:LOOKED_AT].removeprefix(b"\xef\xbb\xbf").lstrip()
     for pattern, what in TEXT:
         if pattern.match(start):

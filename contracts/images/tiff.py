@@ -1,8 +1,8 @@
 """TIFF 6.0 and BigTIFF: the first page, without the metadata around it.
 
-In: the bytes of a file. Out: a `Layout`: a TIFF of the same pixels with no other tags than those
-that decide over them, and the values of these. What Pillow would read wrongly is refused, or named
-for `colours` to correct.
+In: the bytes of a file. Out: a `Layout`: a TIFF of the same pixels with only the tags that
+determine the pixels, and the values of these tags. A TIFF that Pillow would read wrongly is
+refused, or marked so that `colours` corrects it.
 """
 
 import struct
@@ -23,7 +23,7 @@ PIXEL_TAGS = {
     # JPEG's tables, its old form, YCbCr's coefficients, subsampling and places, ranges.
     *(347, *range(512, 522), 529, 530, 531, 532),
 }
-# What is read here has to be whole, lest the decoder read it otherwise.
+# Tags that are read here must be complete, or the decoder could read them in another way.
 MEANING_TAGS = {
     *(WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT),
     *(TILE_WIDTH, TILE_LENGTH),
@@ -33,10 +33,10 @@ DNG_VERSION = 50706
 # The types of integers, by number (section 2, BigTIFF), and their letters and sizes in struct.
 LETTERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 SIZES = {"B": 1, "H": 2, "I": 4, "Q": 8, "b": 1, "h": 2, "i": 4, "q": 8}
-MAX_VALUES = 16  # of a tag, as far as it is read here
+MAX_VALUES = 16  # of one tag, that are read here
 WHITE_IS_ZERO, BLACK_IS_ZERO, SENSOR, LINEAR_RAW = 0, 1, 32803, 34892
 UNSIGNED = 1
-# Facsimile, whose white is zero, and the old JPEG, whose colours are its own.
+# Facsimile, where white is zero, and old-style JPEG, which has its own colours.
 STATES_NO_COLOUR = {2, 3, 4, 6}
 
 Tags = dict[int, tuple[int, ...]]
@@ -63,7 +63,7 @@ class Layout:
 def read_layout(data: bytes) -> Layout:
     """The layout of a TIFF.
 
-    Raises `UnreadableImageError` where its directory is broken, or says what cannot be read.
+    Raises `UnreadableImageError` if its directory is broken or describes an unsupported image.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in {b"+\0", b"\0+"}
@@ -88,7 +88,7 @@ def read_layout(data: bytes) -> Layout:
     _check_meaning(set(entries), tags)
     layout = Layout(data, tags)
     if layout.inverted:
-        # Pillow knows white at zero up to 8 bits alone; beyond, `colours` inverts.
+        # Pillow supports white at zero only up to 8 bits; deeper samples are inverted by `colours`.
         where = 12 if big else 8
         stated = entries[PHOTOMETRIC]
         black = struct.pack(order + "H", BLACK_IS_ZERO)
@@ -141,7 +141,7 @@ def _check_meaning(present: set[int], tags: Tags) -> None:
 
 
 def unread(tags: Tags, reason: str) -> str:
-    """Why Pillow, which gave a `reason`, does not read a TIFF of these tags."""
+    """The message for a TIFF with these tags that Pillow refused with this `reason`."""
     bits = ", ".join(map(str, tags.get(BITS, (1,))))
     return (
         f"the TIFF has samples of {bits} bits, photometric interpretation "

@@ -25,15 +25,15 @@ class Layout(NamedTuple):
 
 
 def read_layout(data: bytes) -> Layout:
-    """The layout of a WebP. Raises `UnreadableImageError` where it does not say how large it is;
-    what else is broken is left for the decoder to complain of."""
+    """The layout of a WebP. Raises `UnreadableImageError` if the file does not say how large it is;
+    the decoder reports everything else that is broken."""
     size = _size(data)
     if data[12:16] != EXTENDED:
         return Layout(data, exif.UPRIGHT, size)  # one chunk of pixels, and no room for others
     orientation, parts, at = exif.UPRIGHT, list[bytes](), 12
     end = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
     framed = False
-    for _ in range(MAX_CHUNKS):  # metadata come last; of longer animations they are not looked for
+    for _ in range(MAX_CHUNKS):  # metadata come last; longer animations are not searched for them
         if at + 8 > end:
             break
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -47,7 +47,7 @@ def read_layout(data: bytes) -> Layout:
     if not parts or len(parts[0]) < 18:
         raise UnreadableImageError("the WEBP header cannot be read: its length is not that of it")
     head = bytearray(parts[0])
-    # What a frame does not cover is transparent, even where no frame has any alpha.
+    # The area that a frame does not cover is transparent, even if no frame has any alpha.
     head[8] = head[8] & (ANIMATION | ALPHA) | (ALPHA if framed else 0)
     parts[0] = bytes(head)
     body = b"WEBP" + b"".join(parts)
