@@ -1,15 +1,16 @@
 """`python -m server`: the gateway. `classify`, `similar`, `key` and `default` are other programs.
 
 In: flags and `MIXER_` variables. Out: what the chosen program does, and its exit status; 2 when a
-setting is wrong. Each program is imported when it is chosen: what the gateway needs takes half a
-second of CPU, which neither a command nor a wrong setting has to wait for.
+setting is wrong. Each program is imported when it is chosen: importing the gateway takes half a
+second of CPU, and neither a command nor a wrong setting has to wait for that.
 """
 
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-# gRPC would log a warning whenever a local Triton is started; that child calls no gRPC of ours.
+# gRPC would log a warning whenever a local Triton is started; that child process does not use gRPC
+# of this process.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from contracts.environment import environment

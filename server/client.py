@@ -2,7 +2,7 @@
 
 In: files, folders or patterns, and the gateway's address. Out: a table, or with --json one line of
 JSON per image, in the order given. Exits with 0 when every image was classified, 1 when one was
-not, 2 when nothing could be asked.
+not, 2 when no gateway could be asked.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ Answer = dict[str, Any]
 
 
 class Ask(BaseSettings):
-    """What every command that asks a gateway about images has to know."""
+    """The options of every command that asks a gateway about images."""
 
     model_config = SettingsConfigDict(
         env_prefix=CLIENT_PREFIX,
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def options_of(kind: type[Options], arguments: Sequence[str]) -> Options | None:
-    """A command's options from its flags and the environment; None after saying what is wrong."""
+    """A command's options from its flags and the environment; None after printing what is wrong."""
     # A variable may be meant for another of the commands.
     commands = Ask.__subclasses__()
     fields = {name: f for each in commands for name, f in each.model_fields.items()}
@@ -117,7 +117,7 @@ def options_of(kind: type[Options], arguments: Sequence[str]) -> Options | None:
 
 
 def files_of(options: Ask) -> list[Path | str]:
-    """The files that are meant; none after saying so."""
+    """The files that the options name; an empty list, after a message, if none is an image."""
     files = [file for name in options.images for file in find(name)]
     if not any(isinstance(file, Path) for file in files):
         print(f"no image in {', '.join(options.images)}", file=sys.stderr)
@@ -132,7 +132,7 @@ def answers(
     ask: Callable[[Path | str, Options], Answer],
     doing: str,
 ) -> Iterator[Iterable[Answer]]:
-    """The answer for each file, in their order, while several are asked for at once."""
+    """The answer for each file, in their order; several requests are under way at once."""
     with (
         ThreadPoolExecutor(options.parallel) as threads,
         # Shown on a terminal only, and gone at the end.
@@ -146,10 +146,10 @@ def answers(
 
 
 def find(name: str) -> Sequence[Path | str]:
-    """The files that are meant: all images in a folder, a pattern's matches, or the name itself.
+    """The files of one name: all images in a folder, a pattern's matches, or the name itself.
 
-    A folder or a pattern without any gives itself, as a string: it gets its error beside the
-    others' answers, and so does a file that is not there.
+    A folder or a pattern without images gives its own name, as a string: its error is shown beside
+    the answers for other files, as is the error of a file that does not exist.
     """
     path = Path(name)
     if path.is_dir():
@@ -198,7 +198,7 @@ def post(
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
-    """What fetches from this gateway; the way to this machine itself leads through no proxy."""
+    """The opener of URLs for this gateway; it uses no proxy if the gateway is on this machine."""
     try:
         here = ipaddress.ip_address(urllib.parse.urlsplit(url).hostname or "").is_loopback
     except ValueError:
@@ -229,9 +229,9 @@ def _printed(answers: Iterable[Answer]) -> Iterator[Answer]:
 
 
 def status_of(results: Sequence[Answer], options: Ask) -> int:
-    """0 where no result has an error, 2 where none was even asked for, else 1.
+    """0 if no result has an error, 2 if no gateway answered any request, else 1.
 
-    Says how a gateway is started where none is there.
+    Prints how to start a gateway if none answered.
     """
     failed = [result["error"] for result in results if "error" in result]
     nobody = any(error.startswith(away(options)) for error in failed)
@@ -243,7 +243,7 @@ def status_of(results: Sequence[Answer], options: Ask) -> int:
 
 
 def away(options: Ask) -> str:
-    """How an error begins when nobody answers at the address."""
+    """The beginning of an error if nothing answers at the address."""
     return f"{options.url} does not answer"
 
 

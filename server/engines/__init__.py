@@ -1,1 +1,1 @@
-"""The seam between serving and inference: what serving asks of an engine, and the engines."""
+"""The interface between serving and inference: the `Engine` protocol, and the engines."""

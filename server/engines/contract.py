@@ -1,4 +1,4 @@
-"""What a model must be so that the gateway can serve it.
+"""The requirements that a model must meet so that the gateway can serve it.
 
 In: Triton's messages about one model: its metadata and its config. Out: its sizes, resize rule,
 instances and parameters, or `ContractBroken` that says what does not fit.
@@ -44,7 +44,7 @@ def shape_of(name: str, metadata: service_pb2.ModelMetadataResponse) -> tuple[in
 def extras_of(metadata: service_pb2.ModelMetadataResponse, classes: int) -> dict[str, int]:
     """The outputs beside the probabilities that can be asked for, and the width of each.
 
-    A model may have none: those that were exported before there were embeddings go on to work.
+    A model may have none: models that were exported before embeddings existed still work.
     """
     found: dict[str, int] = {}
     outputs = {tensor.name: tensor for tensor in metadata.outputs}

@@ -1,7 +1,7 @@
 """What serving asks of an inference engine: its models, inference, a probe, statistics.
 
 In: a model and pixels. Out: probabilities. Serving imports this module and no engine; `triton/` is
-the engine of production, and unit tests bring one that computes nothing.
+the engine of production, and unit tests use an engine that computes nothing.
 """
 
 from abc import abstractmethod
@@ -42,11 +42,11 @@ class Engine(Protocol):
 
     @abstractmethod
     def instances(self, model: Model) -> int:
-        """Calls that give every instance of the model a batch to work on."""
+        """How many calls give every instance of the model a batch to work on."""
 
     @abstractmethod
     def slots(self, model: Model) -> int:
-        """Calls to have under way at most: those, and some that wait until an instance is done."""
+        """The most calls to have under way: `instances`, and some that wait for a free instance."""
 
     @abstractmethod
     async def infer(
@@ -54,16 +54,16 @@ class Engine(Protocol):
     ) -> tuple[Probabilities, str]:
         """Probabilities float32[N, K] of N images uint8[H, W, 3], and the version that answered.
 
-        With `extras`, some of the model's, each row has these behind its probabilities, side by
-        side. Raises `TritonAway`, `ModelNotReady`, `DeadlinePassed` after `seconds`, or
-        `ContractBroken`.
+        With `extras`, names of other outputs of the model, each row has these outputs behind its
+        probabilities, side by side. Raises `TritonAway`, `ModelNotReady`, `DeadlinePassed` after
+        `seconds`, or `ContractBroken`.
         """
 
     @abstractmethod
     async def probe(self, spared: str | None = None) -> list[Problem]:
-        """What is wrong with the loaded models, found by a real inference on each; at best nothing.
+        """The problems of the loaded models, found by a real inference on each; empty at best.
 
-        The default model is loaded. One that is `spared` may be broken.
+        The caller has made sure that the default model is loaded. The model `spared` may be broken.
         """
 
     @abstractmethod
@@ -72,4 +72,4 @@ class Engine(Protocol):
 
     @abstractmethod
     async def close(self, patience: float) -> None:
-        """Let the calls under way end, for at most `patience` seconds, then let go of all."""
+        """Let the calls under way end, for at most `patience` seconds, then release everything."""

@@ -1,7 +1,7 @@
 """A model as serving knows it, whichever engine runs it.
 
-In: what an engine has found out about one model. Out: a `Model` with everything that a request
-needs to know, or an `Unusable` with the `Problem` that says why it cannot be served.
+In: the facts that an engine has found out about one model. Out: a `Model` with everything that a
+request needs to know, or an `Unusable` with the `Problem` that says why it cannot be served.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ class Model:
     """A model that keeps the contract: `image` UINT8[N, H, W, 3] to `probabilities` FP32[N, K].
 
     `parameters` are those of its config.pbtxt: resize rule and provenance. `instances` is how many
-    batches it works on at once. `expected` is what it answered to its probe when it was loaded,
-    float32[K]. `extras` are the outputs beside the probabilities that can be asked for, and the
-    width of each: `logits` and `embedding`.
+    batches it works on at once. `expected` is its answer to the probe when it was loaded,
+    float32[K]. `extras` are the other outputs that a request can ask for, and the width of each:
+    `logits` and `embedding`.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Model:
     extras: Mapping[str, int] = field(default_factory=dict)
 
     def interchangeable(self, other: "Model") -> bool:
-        """Whether a request made for the one may be answered by the other."""
+        """Whether a request that was made for one of the models may be answered by the other."""
         mine = self.rule, self.classes, self.max_batch_size, self.labels, self.extras
         return (self.name, *mine) == (
             *(other.name, other.rule, other.classes, other.max_batch_size, other.labels),
@@ -49,7 +49,7 @@ class Model:
         )
 
     def equals(self, other: "Model") -> bool:
-        """Whether the two tell the same of themselves."""
+        """Whether both models have the same properties."""
         mine = self.version, self.instances, self.parameters
         return self.interchangeable(other) and mine == (
             *(other.version, other.instances, other.parameters),
@@ -68,8 +68,8 @@ class Model:
 
     @property
     def unsure_below(self) -> float | None:
-        """The largest logit below which an image is unlike the classes; None: it was not measured,
-        or does not tell."""
+        """An image is unlike the classes if its largest logit is below this number; None if the
+        number was not measured or the model has no output for logits."""
         try:
             below = float(self.parameters["unsure_below_logit"])
         except (KeyError, ValueError):
@@ -86,7 +86,7 @@ class Model:
         return found
 
     def summary(self) -> dict[str, object]:
-        """What GET /models tells."""
+        """The model's entry in the answer of GET /models."""
         return {
             "name": self.name,
             "version": self.version,
@@ -108,7 +108,7 @@ class Unusable:
     problem: Problem
 
     def summary(self) -> dict[str, object]:
-        """What GET /models tells."""
+        """The model's entry in the answer of GET /models."""
         return {
             "name": self.name,
             "version": self.version,

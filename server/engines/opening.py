@@ -1,9 +1,9 @@
-"""What every engine on CPUs asks of a model's folder and config before it opens the graph.
+"""What every engine on CPUs reads from a model's folder and config before it opens the graph.
 
 In: the config as Triton's JSON, and the model's folder. Out: the graph's path, its input, the
-number of threads; or `SessionError` that says what does not fit. The gateway
-imports this module; the Triton of the nvidia-pytriton wheel gets a copy with its backends, in an
-environment without this project, so it imports nothing but Python's own library.
+number of threads; or `SessionError` that says what does not fit. The gateway imports this module;
+the Triton of the nvidia-pytriton wheel gets a copy with its backends, in an environment without
+this project, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ def number(parameters: dict[str, str], key: str, default: int, most: int = 1024)
 
 
 def thread_count(config: dict[str, Any]) -> int:
-    """Threads of one instance: `intra_op_thread_count`; with 0 the cores are shared out."""
+    """Threads of one instance: `intra_op_thread_count`; with 0 the instances share the cores."""
     instances = sum(group.get("count", 1) for group in config.get("instance_group", [{}]))
     asked = number(parameters_of(config), "intra_op_thread_count", 0)
     return asked or max(1, available_cores() // max(1, instances))
 
 
 def available_cores() -> int:
-    """The CPU cores that this process may use: its affinity, cut by its container's quota."""
-    # macOS and Windows bind no process to some of the cores.
+    """The CPU cores that this process may use: its affinity, limited by its container's quota."""
+    # macOS and Windows do not bind a process to some of the cores.
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
@@ -95,7 +95,7 @@ def check_names(kind: str, config: dict[str, Any], found: set[str]) -> None:
 
 
 def check_checkpoint(config: dict[str, Any], found: str | None) -> None:
-    """Refuse a graph of other weights than config.pbtxt names; one that names none is taken.
+    """Refuse a graph of other weights than config.pbtxt names, if both state their weights.
 
     `found` is CHECKPOINT of the graph's own metadata.
     """
@@ -110,13 +110,13 @@ def check_checkpoint(config: dict[str, Any], found: str | None) -> None:
 
 
 def _check_digest(config: dict[str, Any], path: str) -> None:
-    """Refuse a graph that is not the one that was exported; one without a digest is taken as it is.
+    """Refuse a graph that was changed after its export, if config.pbtxt has the graph's digest.
 
-    As `contracts.repository.graph_digest`, which Triton's environment does not have.
+    Computes the digest as `contracts.repository.graph_digest`, which Triton's environment lacks.
     """
     expected = parameters_of(config).get("graph_sha256")
     folder, name = os.path.split(path.encode())
-    # The digest is that of the graph; an engine was built from it afterwards.
+    # The digest is that of the ONNX graph; a TensorRT engine was built from the graph afterwards.
     if not expected or name == b"model.plan" or os.environ.get(ALLOW_CHANGED) == "1":
         return
     digest = hashlib.sha256()

@@ -1,6 +1,6 @@
 """The probe of a model: one known image, and what its answer says of the model's health.
 
-In: a model that has been loaded, and a way to infer. Out: the `Problem` that it has, or None.
+In: a model that has been loaded, and a way to infer. Out: the `Problem` of the model, or None.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,9 +11,9 @@ from contracts.resizing import Pixels
 from server.engines.model import Model, Probabilities, check_distribution, probe_image
 from server.problems import ContractBroken, DeadlinePassed, ModelNotReady, Problem
 
-# A dead backend must be told within 5 s: by a probe that takes no longer than this.
+# A dead backend must be detected within 5 s, so a probe may take no longer than this.
 PROBE_TIMEOUT = 3.0
-# A batchmate may move a probability by rounding; a broken model moves it by far more.
+# Other images of a batch may change a probability by rounding; a broken model changes it far more.
 PROBE_TOLERANCE = 1e-2
 
 Infer = Callable[[str, Sequence[Pixels], float], Awaitable[tuple[Probabilities, str]]]
@@ -22,10 +22,10 @@ Infer = Callable[[str, Sequence[Pixels], float], Awaitable[tuple[Probabilities, 
 async def problem_of(
     model: Model, infer: Infer, answers_others: Callable[[], bool], seconds: float = PROBE_TIMEOUT
 ) -> Problem | None:
-    """What is wrong with the model's answer, which may take `seconds`.
+    """The problem of the model's answer, which may take `seconds`; None if there is none.
 
-    `answers_others` is asked when there is none: the probe may only stand in the queue behind
-    images that do get their answers.
+    `answers_others` is called when no answer comes: then the probe may only wait in the queue
+    behind images that do get their answers.
     """
     image = probe_image(model.rule.height, model.rule.width)
     try:

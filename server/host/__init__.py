@@ -1,1 +1,1 @@
-"""What processes of the server know of their machine: container limits, niceness, quick deaths."""
+"""Facts about the machine and its processes: limits of containers, niceness, crash loops."""

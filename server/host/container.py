@@ -26,7 +26,7 @@ def memory_limit(groups: Path = GROUPS, membership: Path = MEMBERSHIP) -> int:
 
 
 def _limits(root: Path, path: str, name: str) -> list[int]:
-    """Those of a group and of all that it lies in; in a container the group itself is the root."""
+    """The limits of a group and of the groups above it; in a container the group is the root."""
     found = []
     folder = root / path.lstrip("/")
     for group in (folder, *folder.parents):

@@ -1,7 +1,8 @@
-"""When a process that dies again and again is no longer started again.
+"""The rule for when a process that dies again and again is no longer started again.
 
 In: how long it lived, each time that it dies. Out: how often it has died in a row soon after its
-start, and whether that is enough. Python's own library alone: Triton's containers need it too.
+start, and whether to stop the attempts. Imports only the standard library: Triton's containers need
+this module too.
 """
 
 from dataclasses import dataclass

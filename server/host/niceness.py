@@ -1,6 +1,6 @@
 """The priority of threads that compute, below that of the event loop that accepts requests.
 
-In: a thread that calls `lower_priority`. Out: where cores are scarce the event loop goes first, so
+In: a thread that calls `lower_priority`. Out: where cores are scarce the event loop runs first, so
 that a refusal comes at once.
 """
 
@@ -8,8 +8,8 @@ import os
 import sys
 import threading
 
-# Added to the process's own, which leaves a tenth of the event loop's share where both want a core.
-# The backends of Triton's models have the same.
+# Added to the process's own niceness: if both want a core, the thread gets a tenth of the event
+# loop's share. The backends of Triton's models use the same number.
 NICENESS = 10
 
 

@@ -1,7 +1,8 @@
 """CPU time and memory of a process and of those that it has started, for Prometheus.
 
-In: the id of a process. Out: what each of them uses. Linux's /proc alone, and Python's own library,
-since NVIDIA's image has this file too; on other systems nothing is found, and nothing is told.
+In: the id of a process. Out: what each of them uses. Uses only Linux's /proc and the standard
+library, since NVIDIA's image has this module too; on other systems nothing is found and nothing is
+reported.
 """
 
 import os
@@ -15,7 +16,7 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one process."""
+    """CPU time and memory of one process."""
 
     pid: int
     name: str
@@ -24,7 +25,7 @@ class Usage:
 
 
 def usage(pid: int, *, without: str = "") -> list[Usage]:
-    """The process and its descendants; none of a program called `without`, nor what it started."""
+    """The process and its descendants, except programs called `without` and their descendants."""
     children: dict[int, list[Usage]] = defaultdict(list)
     root = None
     for parent, found in _all():
@@ -34,7 +35,7 @@ def usage(pid: int, *, without: str = "") -> list[Usage]:
     if root is None:
         return []
     known = [root]
-    for each in known:  # grows meanwhile
+    for each in known:  # the list grows meanwhile
         known += [child for child in children[each.pid] if not without or child.name != without]
     return known
 

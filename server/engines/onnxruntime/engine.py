@@ -1,10 +1,11 @@
 """The engine without Triton: ONNX Runtime in the gateway's process, on a Triton model repository.
 
-In: the repository, looked at once a second. Out: its models, and answers that are bit for bit those
-of the local Triton, which opens its sessions in the same way. A model that was added, changed or
-taken away is loaded, loaded again or let go of without a restart; one that cannot be loaded again
-goes on as it was. Batches are made by the gateway's batcher (server/serving/batching.py), so a
-queue delay in a config has no effect. There is one process and no GPU.
+In: the repository, checked once a second. Out: its models, and answers that are bit for bit those
+of the local Triton, which opens its sessions in the same way. A model that is added, changed or
+removed is loaded, loaded again or released without a restart; if a changed model cannot be loaded,
+the gateway goes on with the model as it was. Batches are made by the gateway's batcher
+(server/serving/batching.py), so a queue delay in a config has no effect. There is one process and
+no GPU.
 """
 
 import asyncio
@@ -36,13 +37,13 @@ from server.problems import (
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-# A model is only slow, not stuck, while it is silent for no more than so many of its usual calls.
+# A model that has not answered for up to this many times its usual call is slow, not stuck.
 SILENT_CALLS = 3
 
 
 @dataclass
 class Counts:
-    """What a model has done, since it was first loaded and since the last look."""
+    """Counts of a model's work, since it was first loaded and since the last check."""
 
     images: int = 0
     executions: int = 0
@@ -60,7 +61,7 @@ class OnnxRuntime(Engine):
         self._repository = repository
         self._entries: dict[str, Entry] | None = None
         self._loaded: dict[str, Loaded] = {}
-        self._seen: dict[str, Fingerprint] = {}  # of what was loaded, or could not be
+        self._seen: dict[str, Fingerprint] = {}  # of each model that was loaded or could not be
         self._counts: dict[str, Counts] = {}
         self._calls: set[Future[Probabilities]] = set()
         self._loader = ThreadPoolExecutor(1, "load")
@@ -94,7 +95,7 @@ class OnnxRuntime(Engine):
     async def infer(
         self, model: Model, images: Sequence[Pixels], seconds: float, extras: Sequence[str] = ()
     ) -> tuple[Probabilities, str]:
-        """As `Engine.infer`. A call that has been given up is computed all the same."""
+        """As `Engine.infer`. A call that has been given up is still computed."""
         loaded = self._loaded.get(model.name)
         if loaded is None or not loaded.model.interchangeable(model):
             raise ModelNotReady(f"model {model.name!r} was exchanged meanwhile; try again")
@@ -106,7 +107,7 @@ class OnnxRuntime(Engine):
         began = time.monotonic()
         try:
             call = loaded.threads.submit(loaded.run, images, extras)
-        except RuntimeError:  # they have been let go of in this very moment
+        except RuntimeError:  # the model's threads were ended at this moment
             raise ModelNotReady(f"model {loaded.model.name!r} was exchanged meanwhile") from None
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -150,7 +151,7 @@ class OnnxRuntime(Engine):
             try:
                 before, found = found, await asyncio.to_thread(fingerprints, self._repository)
             except OSError as error:
-                # What has been loaded is served on, as a Triton would.
+                # Loaded models are still served, as by a Triton.
                 logger.warning("the repository %s cannot be read: %s", self._repository, error)
             else:
                 await self._update(found if self._entries is None else before, found)
@@ -175,7 +176,7 @@ class OnnxRuntime(Engine):
         metrics.replicas.set(1)
 
     async def _load(self, name: str) -> Entry:
-        """The model as it is now; as it was, if it cannot be loaded again."""
+        """The model as it is in the repository now; the model before if that cannot be loaded."""
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         previous = self._loaded.get(name)
@@ -188,7 +189,7 @@ class OnnxRuntime(Engine):
                 name,
                 error,
                 goes_on,
-                # Whatever lies in the repository, the other models are served.
+                # Whatever is wrong with this model, the other models are served.
                 exc_info=not isinstance(error, (LoadError, ContractBroken)),
             )
             if previous is not None:
@@ -203,7 +204,7 @@ class OnnxRuntime(Engine):
 
     def _let_go(self, loaded: Loaded | None) -> None:
         if loaded is not None:
-            loaded.threads.shutdown(wait=False)  # the calls that it has are answered
+            loaded.threads.shutdown(wait=False)  # calls under way are still answered
 
     def _warn_of_no_default(self, entries: dict[str, Entry]) -> None:
         if self.default not in entries and (self._entries is None or self.default in self._entries):
@@ -215,7 +216,7 @@ class OnnxRuntime(Engine):
             )
 
     def _count_batches(self) -> None:
-        """Average batch of each model since the last look at which it had worked."""
+        """Average batch of each model up to the last check that found new work of the model."""
         for name, counts in self._counts.items():
             if counts.executions:
                 self.average_batch[name] = counts.images / counts.executions
@@ -232,7 +233,7 @@ class OnnxRuntime(Engine):
 
 
 def _problem(name: str, error: Exception) -> Problem:
-    """What a client is told of a model that could not be loaded: no folder of the server's."""
+    """What clients read if a model could not be loaded; no folder of the server is named."""
     if isinstance(error, ContractBroken):
         return error
     if isinstance(error, ChangedModelError):

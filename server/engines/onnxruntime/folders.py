@@ -1,7 +1,7 @@
 """A model repository as folders: which models lie in it, and when one of them has changed.
 
-In: the repository. Out: for each model a fingerprint of its files, and the version that is served
-of those that are there, chosen as Triton chooses.
+In: the repository. Out: for each model a fingerprint of its files, and the version to serve, chosen
+as Triton chooses.
 """
 
 from pathlib import Path
@@ -9,13 +9,13 @@ from pathlib import Path
 from contracts.model_config import ModelConfig
 from contracts.repository import CONFIG_NAME
 
-# Of each file its path, size and time of the last change, and its number, which another file that
-# takes its place has not got.
+# For each file: its path, size, time of the last change, and inode number; a file that replaces it
+# has another number.
 Fingerprint = frozenset[tuple[str, int, int, int]]
 
 
 def fingerprints(repository: Path) -> dict[str, Fingerprint]:
-    """What lies in the folder of each model, by name; a folder without a config is none.
+    """The fingerprint of each model's folder, by name; a folder without a config is not a model.
 
     Raises `OSError` if the repository cannot be read.
     """
@@ -31,7 +31,7 @@ def _fingerprint(folder: Path) -> Fingerprint:
     for path in folder.rglob("*"):
         try:
             status = path.stat()
-        except OSError:  # it has gone meanwhile; the next look tells
+        except OSError:  # the file was removed meanwhile; the next check finds that
             continue
         size = 0 if path.is_dir() else status.st_size
         files.add((str(path.relative_to(folder)), size, status.st_mtime_ns, status.st_ino))

@@ -42,7 +42,7 @@ from server.host.niceness import lower_priority
 from server.problems import ContractBroken
 
 BACKEND, PLATFORM = "onnxruntime", "onnxruntime_onnx"
-# Of the types that a warm-up may have; the contract's is the first.
+# The types that a warm-up input may have; the first is that of the contract.
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
 
 
@@ -51,7 +51,7 @@ class LoadError(Exception):
 
 
 class ChangedModelError(LoadError):
-    """Its graph was changed after its export."""
+    """The model's graph was changed after its export."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Loaded:
     def run(self, images: Sequence[Pixels], extras: Sequence[str] = ()) -> Probabilities:
         """Probabilities float32[N, K] of N images uint8[H, W, 3]; raises `ContractBroken`.
 
-        Behind them, in each row, the outputs `extras`.
+        Each row has the outputs `extras` behind its probabilities.
         """
         return probabilities(self.session, np.stack(images), extras)
 
 
 def load(folder: Path) -> Loaded:
-    """Load the model in `folder`; to be called in a thread, which it keeps for seconds.
+    """Load the model in `folder`; this takes seconds, so call it in a thread.
 
     Raises `LoadError` or `ContractBroken`.
     """
@@ -129,7 +129,7 @@ def _read(
     folder: Path,
     session: onnxruntime.InferenceSession,
 ) -> Model:
-    """Hold the model to its contract, warm it up and let it answer once."""
+    """Check the model against its contract, warm it up and let it answer once."""
     metadata = _metadata(config)
     height, width, classes = shape_of(name, metadata)
     rule = rule_of(name, height, width, config)
@@ -156,7 +156,7 @@ def _read(
 
 
 def _check_golden(name: str, answer: Probabilities, folder: Path) -> None:
-    """Hold the answer to the one that the model gave when it was exported, on whichever CPU."""
+    """Compare the answer with the one that the model gave at its export, on whichever CPU."""
     try:
         fault = fault_of(answer.tolist(), read_golden(folder))
     except ValueError as error:
@@ -166,7 +166,7 @@ def _check_golden(name: str, answer: Probabilities, folder: Path) -> None:
 
 
 def _metadata(config: ModelConfig) -> service_pb2.ModelMetadataResponse:
-    """What Triton would tell of the model: its tensors, with the batch as their first axis."""
+    """The metadata that Triton would give: the tensors, with the batch as their first axis."""
     metadata = service_pb2.ModelMetadataResponse(name=config.name)
     batch = [-1] if config.max_batch_size > 0 else []
     for declared, tensors in ((config.input, metadata.inputs), (config.output, metadata.outputs)):
@@ -177,7 +177,7 @@ def _metadata(config: ModelConfig) -> service_pb2.ModelMetadataResponse:
 
 
 def _labels(folder: Path, config: ModelConfig, classes: int) -> list[str]:
-    """The lines of the file that the output names; a class without one has its number."""
+    """The lines of the file that the output names; for a class without a line, its number."""
     files = [each.label_filename for each in config.output if each.name == PROBABILITIES]
     lines: list[str] = []
     if files and files[0]:

@@ -1,7 +1,8 @@
 """How a model's config.pbtxt becomes a session of ONNX Runtime: the same way in every engine.
 
 In: the config as Triton's JSON, and the model's folder. Out: a session, or `SessionError` that says
-what does not fit. The Triton of the nvidia-pytriton wheel gets a copy, and one of opening.py.
+what does not fit. The Triton of the nvidia-pytriton wheel gets a copy of this file and a copy of
+opening.py.
 
 From the config: the count of `instance_group`, and from `parameters` (string values, keys of
 Triton's C++ backend) `intra_op_thread_count`, `inter_op_thread_count`, `execution_mode` (0
@@ -32,8 +33,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 import onnxruntime
 
 SPINNING = "session.intra_op.allow_spinning"
-# On an x86-64 CPU without VNNI: 8-bit products that are not cut off, and so the answers of one
-# with VNNI, bit for bit, at the price of some speed. On every other CPU it changes nothing.
+# On an x86-64 CPU without VNNI this key keeps 8-bit products from being cut off: the answers are
+# bit for bit those of a CPU with VNNI, at the price of some speed. On every other CPU it changes
+# nothing.
 EXACT = "session.x64quantprecision"
 
 
@@ -68,7 +70,8 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options.execution_mode = onnxruntime.ExecutionMode(mode)
     options.enable_cpu_mem_arena = number(parameters, "enable_mem_arena", 1, most=1) == 1
     options.enable_mem_pattern = number(parameters, "enable_mem_pattern", 1, most=1) == 1
-    # Idle threads that spin, ONNX Runtime's default, take the CPU from whoever accepts requests.
+    # Idle threads that spin, ONNX Runtime's default, take the CPU from the thread that accepts
+    # requests.
     for key, value in ({SPINNING: "0", EXACT: "1"} | parameters).items():
         if key.startswith("session."):
             options.add_session_config_entry(key, value)

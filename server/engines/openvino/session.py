@@ -1,12 +1,12 @@
-"""How a model's config.pbtxt becomes a model compiled by OpenVINO: the graph that ONNX Runtime has.
+"""How OpenVINO compiles a model by its config.pbtxt, from the same graph as ONNX Runtime's.
 
 In: the config as Triton's JSON, and the model's folder. Out: a `Session`, or `SessionError` that
 says what does not fit. It runs in the Triton of the nvidia-pytriton wheel, in a copy.
 
 From the config: the count of `instance_group`, and from `parameters` `intra_op_thread_count`, as
 with ONNX Runtime, and `HINT_BF16`, as with Triton's C++ backend of the name `openvino`: YES
-computes in bfloat16 what the graph has in FP32, on CPUs that can. Without it FP32 is FP32:
-OpenVINO's own default is bfloat16 wherever the CPU has it.
+computes the FP32 operations of the graph in bfloat16, on CPUs that can. Without YES they are
+computed in FP32, although OpenVINO's own default is bfloat16 wherever the CPU has it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from server.engines.opening import (
 )
 
 BF16 = "HINT_BF16"
-# What an activation that is rounded to 8 bits is in OpenVINO's form of a graph.
+# The operation that rounds an activation to 8 bits in OpenVINO's form of a graph.
 ROUNDING = "FakeQuantize"
 
 
@@ -49,10 +49,10 @@ class Session:
         self, names: Sequence[str], inputs: dict[str, npt.NDArray[Any]]
     ) -> list[npt.NDArray[Any]]:
         """The outputs of these names, as ONNX Runtime's `run` gives them."""
-        # OpenVINO reads the array where it lies, if it lies in one piece.
+        # OpenVINO reads the array without a copy if its memory is contiguous.
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         self._request.infer(feeds, share_inputs=True)
-        # The next call overwrites what the request holds.
+        # The next call overwrites the tensors of the request.
         return [self._request.get_tensor(name).data.copy() for name in names]
 
 
@@ -62,8 +62,8 @@ def open_session(
     """One version of the model in `folder`, compiled for this CPU; arguments as `graph_path`.
 
     On an x86-64 CPU without VNNI OpenVINO's 8-bit products are cut off, and answers are wrong by
-    more than the model's gate allowed. There ONNX Runtime opens a model in INT8, which has a way
-    around that.
+    more than the model's gate allowed. On such a CPU ONNX Runtime opens a model in INT8: it can
+    avoid the error.
 
     Raises:
         SessionError: what the config says is not what can be run, or not what the graph is.
@@ -77,7 +77,7 @@ def open_session(
     if _is_int8(model) and not int8_is_exact(cpu_flags()):
         print(f"{path}: INT8 on a CPU without VNNI, so ONNX Runtime computes it", file=sys.stderr)
         return open_with_onnxruntime(config, folder, version)
-    metadata = ["framework", CHECKPOINT]  # where OpenVINO keeps what an ONNX graph says of itself
+    metadata = ["framework", CHECKPOINT]  # where OpenVINO keeps the metadata of an ONNX graph
     named = model.get_rt_info(metadata).value if model.has_rt_info(metadata) else None
     check_checkpoint(config, named)
     for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
@@ -95,7 +95,7 @@ def compile_properties(config: dict[str, Any]) -> dict[str, Any]:
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": thread_count(config),
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 == "YES" else "f32",
-        # Instances and the gateway share the cores: the system chooses, as for ONNX Runtime.
+        # Instances and the gateway share the cores: the system places threads, as for ONNX Runtime.
         "ENABLE_CPU_PINNING": False,
     }
     return properties

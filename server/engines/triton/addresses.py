@@ -1,7 +1,7 @@
-"""The addresses of all Tritons: those that are listed, and those that a name stands for now.
+"""The addresses of all Tritons: the listed addresses, and those that a listed name has now.
 
-In: HOST:PORT,…, each host an address or a name. Out: IP:PORT of each Triton. A resolver that fails
-takes nothing away: it fails more often than all Tritons do.
+In: HOST:PORT,…, each host an address or a name. Out: IP:PORT of each Triton. If the resolver fails,
+known addresses stay: a resolver fails more often than all Tritons do.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Addresses:
-    """Those of `url`, HOST:PORT,…; nothing is known before the first `resolve`."""
+    """The addresses of `url`, HOST:PORT,…; there are none before the first `resolve`."""
 
     def __init__(self, url: str) -> None:
         self.failure: str | None = None  # why the last name that failed could not be resolved

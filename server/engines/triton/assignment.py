@@ -2,8 +2,8 @@
 
 In: what every replica that is present lists, and what was served before. Out: one entry for each
 model's name, and the pool of replicas that answer for it. While a new release rolls out there are
-several kinds of a model: requests are made for what most replicas have, and of as many for what
-they were made for before.
+several kinds of a model: requests are made for the kind that most replicas have; if two kinds have
+as many, for the kind of the requests before.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ class Pool(Generic[R]):
 
     @property
     def slots(self) -> int:
-        """As many calls, and one more for each replica."""
+        """The most calls to have under way: `instances`, and one more for each replica."""
         return self.instances + len(self.replicas)
 
 
@@ -62,7 +62,7 @@ def assign(
 
 
 def group_by_kind(listed: Iterable[tuple[R, Entry]]) -> list[Group[R]]:
-    """The usable entries of one name, those in one group that may answer for each other."""
+    """The usable entries of one name, in groups of models that may answer for each other."""
     groups: list[Group[R]] = []
     for replica, entry in listed:
         if not isinstance(entry, Model):
@@ -77,21 +77,21 @@ def group_by_kind(listed: Iterable[tuple[R, Entry]]) -> list[Group[R]]:
 
 
 def preferred(groups: Sequence[Group[R]], before: Entry | None) -> Group[R]:
-    """The largest group; of equals the one that answers what was asked for before."""
+    """The largest group; of equally large ones the one that can answer requests for `before`."""
     return max(groups, key=lambda group: (len(group), answers_for(before, group[0][1])))
 
 
 def kept(before: Entry | None, model: Model) -> Model:
-    """The object that stood for an equal model before, so that its queue goes on; else `model`."""
+    """The previous object of an equal model, so that its queue is kept; else `model`."""
     return before if isinstance(before, Model) and before.equals(model) else model
 
 
 def pool_of(group: Group[R], broken: Collection[R]) -> Pool[R]:
-    """The pool of the replicas that are not broken; of all if they all are."""
+    """The pool of the replicas that are not broken; of all replicas if all are broken."""
     chosen = [pair for pair in group if pair[0] not in broken] or group
     return Pool([replica for replica, _ in chosen], sum(model.instances for _, model in chosen))
 
 
 def answers_for(entry: Entry | None, model: Model) -> TypeGuard[Model]:
-    """Whether `entry` is a model that may answer what was asked of `model`."""
+    """Whether `entry` is a model that may answer requests made for `model`."""
     return isinstance(entry, Model) and entry.interchangeable(model)

@@ -77,11 +77,11 @@ class Balancer(Engine):
         return [each for each in self._replicas.values() if each.catalogue.away is None]
 
     def instances(self, model: Model) -> int:
-        """As `Engine.instances`, wherever the instances are."""
+        """As `Engine.instances`, for the instances on all Tritons together."""
         return max(model.instances, self._pool(model).instances)
 
     def slots(self, model: Model) -> int:
-        """As `Engine.slots`: for each Triton one call waits until an instance is done."""
+        """As `Engine.slots`: on each Triton one call waits for a free instance."""
         return max(model.instances + 1, self._pool(model).slots)
 
     async def infer(
@@ -89,7 +89,7 @@ class Balancer(Engine):
     ) -> tuple[Probabilities, str]:
         """As `Engine.infer`, on the Triton with the least to do.
 
-        Only what is lost with a Triton is repeated, on another one, within `seconds`.
+        Only a call that is lost with its Triton is repeated, on another one, within `seconds`.
         """
         end = time.monotonic() + seconds
         replica = self._choose(model, len(images), exclude=[])
@@ -168,8 +168,8 @@ class Balancer(Engine):
         if not replicas:
             return None
         replica = min(replicas, key=lambda each: (each.pending, each.assigned))
-        # Start-time fair queueing (Goyal et al., SIGCOMM 1996): a replica that was away is not
-        # given more than its share afterwards.
+        # Start-time fair queueing (Goyal et al., SIGCOMM 1996): a replica that was away gets no
+        # more than its share afterwards.
         self._virtual_time = max(self._virtual_time, replica.assigned)
         replica.assigned = self._virtual_time + images
         return replica
@@ -177,13 +177,13 @@ class Balancer(Engine):
     def _pool(self, model: Model) -> Pool[Replica]:
         pool = self._pools.get(model)
         if pool is None:
-            # The model was exchanged while this request was under way.
+            # The model was replaced while this request was under way.
             now = self._entries.get(model.name)
             pool = self._pools[now] if answers_for(now, model) else Pool([], 0)
         return pool
 
     def _refresh(self) -> None:
-        """Find out anew who serves what; called whenever a replica has changed."""
+        """Compute again which replica serves which model; called whenever a replica has changed."""
         present = self._present()
         listings = [Listing(each, each.catalogue.entries, each.broken) for each in present]
         self._entries, self._pools = assign(listings, self._entries)
@@ -207,7 +207,7 @@ class Balancer(Engine):
         self._lacks_default = lacks_default
 
     def _fail_over(self) -> None:
-        """Calls that wait for a replica that will not answer go to one that does."""
+        """Let calls that wait for a replica which will not answer go to one which does."""
         for model, pool in self._pools.items():
             for replica in self._replicas.values():
                 away = replica.catalogue.away is not None

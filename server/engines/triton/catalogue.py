@@ -2,7 +2,7 @@
 
 In: Triton, asked once a second. Out: each of its models, as a `Model` or with the `Problem` that
 says why it cannot be served; or why Triton is away. A Triton that starts later, or again, is found
-by itself.
+without a restart of the gateway.
 """
 
 import asyncio
@@ -41,22 +41,22 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 AWAY_POLL_SECONDS = 0.2
 # A question about a model is answered in milliseconds; a first inference may take much longer.
-# It leaves room for the pause before: a dead Triton must be known within 5 s.
+# The limit leaves time for the pause before a question: a dead Triton must be detected within 5 s.
 QUESTION_TIMEOUT = 3.0
 FIRST_INFERENCE_TIMEOUT = 120.0
-# One that has not been there from the beginning may be starting.
+# A Triton that has not answered yet may be starting for this long.
 START_SECONDS = 5.0
-# A model that answered other calls so recently does not hang.
+# A model that has answered other calls within this time does not hang.
 RECENT_SECONDS = 1.0
 
 Index = frozenset[tuple[str, str, str, str]]
 
-# What this project's backend says of a graph whose digest is not that of its config.pbtxt.
+# Words of this project's backend about a graph whose digest is not that of its config.pbtxt.
 CHANGED = "was changed after its export"
 
 
 class Catalogue:
-    """What one Triton serves now. `watch` runs as long as it may be used."""
+    """The models that one Triton serves now. `watch` runs as long as the catalogue is used."""
 
     def __init__(
         self, client: Client, average_batch: dict[str, float], changed: Callable[[], None]
@@ -71,11 +71,11 @@ class Catalogue:
         self._index: Index = frozenset()
         self._counts: dict[str, tuple[int, int]] = {}
         self._poll_at_once = asyncio.Event()
-        # When the absence of one that has never been there is logged, once.
+        # The time at which the absence of a Triton that never answered is logged, once.
         self._patience_ends = time.monotonic() + START_SECONDS
 
     def poll_now(self) -> None:
-        """A call failed: look at once whether Triton is still there."""
+        """Check at once whether Triton is still there, since a call failed."""
         self._poll_at_once.set()
 
     def loaded(self) -> list[Model]:
@@ -83,7 +83,7 @@ class Catalogue:
         return [entry for entry in self.entries.values() if isinstance(entry, Model)]
 
     def answered_recently(self, name: str, patience: float = 0.0) -> bool:
-        """Whether the model has answered a request just now, or `patience` seconds ago."""
+        """Whether the model has answered a request in the last `RECENT_SECONDS` or `patience`."""
         silent = time.monotonic() - self.answered.get(name, float("-inf"))
         return silent < max(RECENT_SECONDS, patience)
 
@@ -94,14 +94,14 @@ class Catalogue:
             try:
                 await self._poll()
             except (TritonAway, ModelNotReady, DeadlinePassed, ContractBroken) as problem:
-                # A Triton that answers images meanwhile is only busy.
+                # A Triton that answers inferences meanwhile is only busy.
                 if not isinstance(problem, DeadlinePassed):
                     self._mark_away(TritonAway(problem.detail))
                 elif not any(map(self.answered_recently, self.answered)):
                     self.client.reconnect()
                     self._mark_away(TritonAway(problem.detail))
             except Exception as error:
-                # The list must survive whatever a Triton answers; the log has the cause.
+                # The watch must go on whatever a Triton answers; the log has the cause.
                 logger.exception("the models of Triton at %s cannot be read", self.client.url)
                 self._mark_away(TritonAway(f"Triton's answer cannot be read: {error}"))
             metrics.tasks.set(len(asyncio.all_tasks()))
@@ -140,7 +140,8 @@ class Catalogue:
             for name in sorted(entries):
                 self._log(entries[name])
             for m in found:
-                # Triton's reason can hold a backend's stack and server paths: for the log alone.
+                # Triton's reason can hold a backend's stack and paths of the server: only the log
+                # gets it.
                 if m.state != "READY" and m.reason:
                     logger.warning("Triton says of model %s: %s", m.name, m.reason)
         for name, entry in self.entries.items():
@@ -182,7 +183,7 @@ class Catalogue:
             return Unusable(name, version, problem)
 
     async def _read(self, name: str) -> Model:
-        """Ask Triton all about a model that it calls ready, and let it answer once."""
+        """Read all facts about a model that Triton calls ready, and let the model answer once."""
         metadata = await self.client.metadata(name, QUESTION_TIMEOUT)
         config = await self.client.config(name, QUESTION_TIMEOUT)
         height, width, classes = shape_of(name, metadata)

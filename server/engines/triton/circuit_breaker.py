@@ -10,7 +10,7 @@ from server.problems import Problem
 
 
 class State(Enum):
-    """What calls may do."""
+    """Where calls may go."""
 
     CLOSED = "closed"  # calls go to this Triton
     HALF_OPEN = "half-open"  # a call failed; calls go elsewhere if they can until a probe decides
@@ -38,7 +38,7 @@ class CircuitBreaker:
         return changed
 
     def probe_passed(self) -> bool:
-        """The model is healthy, or is not used before it has answered a probe again."""
+        """The model is healthy, or is not used until it has answered a probe again."""
         changed = self.state is not State.CLOSED
         self.state, self.problem = State.CLOSED, None
         return changed

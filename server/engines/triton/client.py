@@ -4,8 +4,8 @@ In: uint8 batches and questions about models. Out: float32 probabilities and Tri
 what goes wrong on the way comes out as a `Problem`.
 
 Triton before 24.12 can crash when a call is cancelled or carries a deadline of gRPC's. So no call
-is ever given up: the caller stops waiting when its time (`seconds`) is over, the call itself runs
-to its end.
+is ever cancelled: the caller stops waiting when its time (`seconds`) is over, and the call itself
+runs to its end.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Channels to one address would share a connection, also one that answers no more.
+    # By default channels to one address share a connection, even one that answers no more.
     ("grpc.use_local_subchannel_pool", 1),
-    # The way to one's own Triton leads through no proxy, whatever http_proxy and its like say.
+    # Triton is reached without a proxy, whatever http_proxy and similar variables say.
     ("grpc.enable_http_proxy", 0),
     # `retries` says how often a call is repeated.
     ("grpc.enable_retries", 0),
@@ -44,7 +44,7 @@ AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.
 
 
 class Client(Protocol):
-    """What is asked of the connection to one Triton; `TritonClient` says what each gives."""
+    """The calls on a connection to one Triton; `TritonClient` says what each call returns."""
 
     url: str
 
@@ -78,10 +78,10 @@ class TritonClient:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def reconnect(self) -> None:
-        """Make a new connection; calls on the old one, where nothing comes back, are not cut off.
+        """Make a new connection; calls on the old one, where no answer comes, are not cancelled.
 
-        When the network swallows packets, the connection stays up for many minutes and, after the
-        network has come back, waits for longer and longer before it tries again.
+        When the network drops packets, a connection stays up for many minutes; and even when the
+        network works again, the connection waits longer and longer before it tries again.
         """
         if self._channel.get_state() is grpc.ChannelConnectivity.READY:
             task = asyncio.create_task(_close(self._channel, set(self._calls)))
@@ -103,7 +103,7 @@ class TritonClient:
     ) -> tuple[Probabilities, str]:
         """Probabilities float32[N, K] of N images uint8[H, W, 3], and the version that answered.
 
-        Behind them, in each row, the outputs `extras`. Triton sends no other outputs than these.
+        Each row has the outputs `extras` behind its probabilities. Triton sends no other outputs.
         Raises `TritonAway`, `ModelNotReady`, `DeadlinePassed`, or `ContractBroken` if the answer
         has another shape.
         """
@@ -113,7 +113,7 @@ class TritonClient:
         _check_names(response, names)
         rows = _tensor(response, 0, model, len(images))
         if extras:
-            # In which order Triton answers is its own affair.
+            # Triton may send the outputs in any order.
             found = {output.name: at for at, output in enumerate(response.outputs)}
             parts = [_tensor(response, found[name], model, len(images)) for name in names]
             rows = np.concatenate(parts, axis=1)
@@ -137,8 +137,9 @@ class TritonClient:
     async def index(self, seconds: float) -> list[service_pb2.RepositoryIndexResponse.ModelIndex]:
         """Every model of the repository: name, version, state and reason.
 
-        While engines are built, the launcher of NVIDIA's Triton closes this interface to all but
-        itself, since models are loaded by it as well; then it is those that Triton has loaded.
+        While engines are built, the launcher of NVIDIA's Triton closes this interface to all other
+        callers, since the interface can load models as well; then the result is the models that
+        Triton has loaded.
         """
         request = service_pb2.RepositoryIndexRequest()
         try:
@@ -193,7 +194,7 @@ class TritonClient:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at: asyncio logs one that nobody waited for
+            task.exception()  # retrieved: else asyncio logs it as never retrieved
 
     def _problem(self, error: grpc.aio.AioRpcError) -> Exception:
         code, details = error.code(), error.details() or ""
@@ -223,7 +224,7 @@ async def _finish(method: Callable[..., Awaitable[Any]], request: object) -> Any
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise
         await asyncio.sleep(retries.SAME_ADDRESS_PAUSE)
-        if isinstance(request, service_pb2.ModelInferRequest):  # not what asks if Triton is there
+        if isinstance(request, service_pb2.ModelInferRequest):  # no check if Triton is there
             retries.count(retries.Kind.SAME_ADDRESS)
     return await method(request, metadata=metadata)
 
@@ -265,7 +266,7 @@ def _tensor(
 
 
 def _strings(raw: bytes) -> list[str]:
-    """The elements of a BYTES tensor: each is its length in 4 bytes, little-endian, then itself."""
+    """The elements of a BYTES tensor: each has its length in 4 bytes, little-endian, before it."""
     strings, at = [], 0
     while at < len(raw):
         length = int.from_bytes(raw[at : at + 4], "little")

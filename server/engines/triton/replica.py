@@ -1,8 +1,9 @@
-"""One of the Tritons behind the gateway: its connection, what it serves, what is under way to it.
+"""One of the Tritons behind the gateway: its connection, its models, the calls under way to it.
 
 In: an address. Out: answers, and whether each of its models answers a probe as it did when it was
-loaded. After a failed call the model is probed until it is healthy again. A call that a dead or
-frozen Triton would keep fails over: the caller gets it back, the call itself runs to its end.
+loaded. After a failed call the model is probed until it is healthy again. A call to a dead or
+frozen Triton fails over: the caller stops waiting and asks another Triton, and the call itself runs
+to its end.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from server.engines.triton.client import Client
 from server.problems import Problem, TritonAway
 
 PROBE_PAUSE = 0.5  # seconds between the probes of a model whose circuit breaker is not closed
-# A model is only slow, not stuck, while it is silent for no more than so many of its usual calls.
+# A model that has not answered for up to this many times its usual call is slow, not stuck.
 SILENT_CALLS = 3
 
 
@@ -34,12 +35,12 @@ class Replica:
     def __init__(
         self, client: Client, average_batch: dict[str, float], changed: Callable[[], None]
     ) -> None:
-        """`changed` is called when another answer could be given to what this Triton serves."""
+        """`changed` is called when the models that this Triton serves may have changed."""
         self.url = client.url
         self.catalogue = Catalogue(client, average_batch, changed)
         self.pending = 0  # calls under way
-        # Images so far. The start differs between gateways: were it the same, all of them would
-        # send to the same Triton at the same time, always.
+        # Images so far. The start is random and so differs between gateways: with the same start
+        # all gateways would always send to the same Triton at the same time.
         self.assigned = secrets.randbelow(2**32) / 2**32
         self._breakers: dict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
         self._changed = changed
@@ -88,14 +89,14 @@ class Replica:
         return answer
 
     def fail_over(self, name: str) -> None:
-        """Give the calls that wait for this model back to their callers, who ask elsewhere."""
+        """Let the callers that wait for this model stop waiting and ask another Triton."""
         for patience, asked in list(self._waiting.items()):
             if asked == name:
                 del self._waiting[patience]
                 patience.reschedule(asyncio.get_running_loop().time())
 
     def call_failed(self, name: str) -> None:
-        """A call was lost: see if Triton is there, and probe the model until it is healthy."""
+        """Note a lost call: check if Triton is there, and probe the model until it is healthy."""
         self.catalogue.poll_now()
         if not self._closed and self._breakers[name].call_failed():
             self._changed()
@@ -109,14 +110,15 @@ class Replica:
     async def _probe_until_healthy(self, name: str) -> None:
         while self.state(name) is not State.CLOSED:
             model = self.catalogue.entries.get(name)
-            # One that is not loaded is not used, and answers a probe before it is loaded again.
+            # A model that is not loaded is not used, and must answer a probe when it is loaded
+            # again.
             if self.catalogue.away is None and isinstance(model, Model) and await self.probe(model):
                 await asyncio.sleep(PROBE_PAUSE)
             elif self._breakers[name].probe_passed():
                 self._changed()
 
     async def probe_all(self, spared: str | None = None) -> list[Problem]:
-        """What is wrong with its models; those whose breaker is open are being probed anyway."""
+        """The problems of its models; models whose breaker is open are being probed already."""
         loaded = [model for model in self.catalogue.loaded() if model.name != spared]
         await asyncio.gather(
             *(self.probe(model) for model in loaded if self.state(model.name) is not State.OPEN)

@@ -1,9 +1,9 @@
-"""How often a lost call to Triton is repeated: said here, and nowhere else.
+"""How often a lost call to Triton is repeated: defined here, and nowhere else.
 
-Classification changes nothing, so doing it twice does no harm. A call that Triton dropped or
+Classification changes no data, so repeating a call does no harm. A call that Triton dropped or
 refused to take is sent once more to the same address, where another Triton may have taken its place
-(docs/docker.md). A call that is lost with its Triton all the same is repeated once on another one.
-So one batch is four calls at worst. gRPC repeats nothing by itself. A call that took too long, or
+(docs/docker.md). A call that is still lost with its Triton is repeated once on another one. So one
+batch causes four calls at worst. gRPC repeats nothing by itself. A call that took too long, or
 whose answer breaks the contract, is never repeated. Each repetition is counted by its kind.
 
 In: the kind of a repetition. Out: the limits above, and counts for Prometheus.
@@ -34,6 +34,6 @@ def count(kind: Kind) -> None:
         metrics.repeated.inc()
 
 
-# From the start, so that the first one is seen as a change.
+# Every count exists from the start, so that Prometheus sees the first retry as a change.
 for _kind in Kind:
     metrics.retries.labels(_kind.value)
