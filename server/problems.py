@@ -15,8 +15,8 @@ TYPE_PREFIX = "urn:mixer-serving:problem:"
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     """A request that cannot be answered as asked; `detail` says what was wrong and what is right.
 
-    `retry_after` is in seconds: the answer may differ by then. `closes` is whether the connection
-    ends with it.
+    `retry_after` is the number of seconds after which the answer may differ. `closes` says whether
+    the connection is closed after the answer.
     """
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -30,16 +30,16 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         self.detail = detail
 
     def forget(self) -> None:
-        """Let go of the frames that it came through, once there is nothing to find out in them.
+        """Release the frames of the traceback, once they are no longer needed.
 
-        They hold the request and its image, and often what holds the problem again: all of that
-        would stay in memory until the next look for garbage.
+        The frames hold the request and its image, and often an object that holds the problem: all
+        of that would stay in memory until the next garbage collection.
         """
         self.__traceback__ = self.__context__ = None
 
     @classmethod
     def type_uri(cls) -> str:
-        """What a client tells problems apart by."""
+        """The URI by which a client tells problems apart."""
         return TYPE_PREFIX + cls.name
 
     def document(self) -> dict[str, str | int]:

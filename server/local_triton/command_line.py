@@ -1,8 +1,8 @@
-"""The command line of tritonserver: of the wheel's and of NVIDIA's, closed as far as both allow.
+"""The command line of tritonserver, the wheel's or NVIDIA's, with as little open as both allow.
 
-In: where tritonserver and the model repository are, where it shall listen, and what only one of
-the two launchers needs. Out: the arguments. Python's own library alone, since NVIDIA's image has
-this file too.
+In: where tritonserver and the model repository are, where it shall listen, and flags that only one
+of the two launchers needs. Out: the arguments. Imports only the standard library, since NVIDIA's
+image has this module too.
 """
 
 import secrets
@@ -13,7 +13,7 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 # Interfaces that are not needed, and that had security holes in several releases.
 RISKY = ("shared-memory", "trace", "logging")
-LOADING = ("model-repository",)  # also how models are listed
+LOADING = ("model-repository",)  # this interface also lists models
 ALL = ("health", "metadata", "inference", "model-config", *LOADING, "statistics", *RISKY)
 HEADER = "supervisor"
 
@@ -30,10 +30,10 @@ class Listen:
 
 @dataclass(frozen=True)
 class Key:
-    """What a request must have in a header to use a closed interface; only the launcher knows it.
+    """The header that a request needs for a closed interface; only the launcher knows its value.
 
-    Whoever may read this machine's process list can read it too, since Triton takes it from its
-    command line alone.
+    Everybody who may read this machine's process list can read the key, too, since Triton takes it
+    only from its command line.
     """
 
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -65,10 +65,10 @@ def command_line(
         binary: tritonserver.
         repository: The model repository.
         listen: Addresses and ports.
-        key: What opens the closed interfaces.
+        key: The key to the closed interfaces.
         exit_timeout_s: Seconds that requests under way get when tritonserver is told to end.
         closed_grpc: Interfaces that gRPC answers only with the key.
-        closed_http: The same of HTTP, which is there for the launcher's probe.
+        closed_http: The same for HTTP, which the launcher's probe uses.
         more: Flags of one launcher alone; they come last, and the last of two that differ counts.
     """
     return [

@@ -8,15 +8,15 @@ kernel for SIGKILL at the caller's death, however the caller dies. The kernel me
 *thread* (prctl(2), PR_SET_PDEATHSIG): start it from a thread that lives as long as the caller. This
 is a program of its own because code between fork and exec is unsafe beside other threads.
 
-A guard process stays in the group. When the caller has died, the guard gives what the command has
-started 2 s to end by itself, then removes the shared memory and the folder, and kills the whole
-group, itself included. Triton's stubs look for their parent's death too, but wait for a lock first
-that a killed Triton may have held.
+A guard process stays in the group. When the caller has died, the guard gives the processes that the
+command has started 2 s to end by themselves, then removes the shared memory and the folder, and
+kills the whole group, itself included. Triton's stubs check for their parent's death, too, but they
+first wait for a lock that a killed Triton may have held.
 
 The group is not a session of its own: where the kernel has autogroups and no container or service
 manager has put the processes into CPU groups, every session gets the same share of the cores, and
 niceness counts only within one (sched(7)). In a session of its own a busy Triton took half of the
-machine from the event loop that is to refuse what is too much.
+machine from the event loop that has to refuse excess requests.
 """
 
 import ctypes
@@ -42,7 +42,7 @@ def main() -> None:
     caller = os.pidfd_open(parent)
     if os.getppid() != parent:
         sys.exit("the parent has already gone")
-    # A grandchild: the command's children are its stubs, and are watched.
+    # The guard is a grandchild, since the command's children are watched as its stubs.
     child = os.fork()
     if child == 0:
         if os.fork() == 0:
@@ -54,7 +54,7 @@ def main() -> None:
 
 def guard(caller: int, regions: Path, folder: Path) -> None:
     """Wait for the end of the process that `caller` is a pidfd of, and see that its group ends."""
-    # Whoever reads the command's output waits until no process holds that any more.
+    # The reader of the command's output waits until no process has that output open.
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nothing, stream)

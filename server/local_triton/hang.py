@@ -2,8 +2,9 @@
 
 In: unanswered questions of a `Prober`, and the CPU time of the process that should answer. Out: a
 sentence that says what hangs, or None. A process that is stopped, or waits for a lock for ever,
-uses next to no CPU; one that is slow, or gets little of a busy machine, does. Batches of a large
-model on a CPU take long, so a model that computes gets more patience. Python's own library alone.
+uses next to no CPU; a process that is slow, or gets little of a busy machine, uses some. Batches of
+a large model on a CPU take long, so a model that computes gets more time. Imports only the standard
+library.
 """
 
 from collections import deque
@@ -12,19 +13,19 @@ from dataclasses import dataclass, field
 
 from server.local_triton.probe import Prober, Question
 
-IDLE_S = 6.0  # unanswered for so long, and no CPU used in so long: it hangs
+IDLE_S = 6.0  # no answer and no CPU used for this long: it hangs
 UNKNOWN_S = 10.0  # where the CPU time is not known: in NVIDIA's image, whose models run on a GPU
 BUSY_SERVER_S = 30.0  # Triton's HTTP answers within milliseconds whatever its models do
 BUSY_MODEL_S = 120.0
-# A stub that waits looks for its parent three times a second: some hundred microseconds of CPU.
+# A stub that waits checks for its parent three times a second: some hundred microseconds of CPU.
 MOMENT_S = 0.02  # of CPU, two ticks of the kernel's clock
-# After a longer pause of the supervisor itself, silence of the others means nothing.
+# If the supervisor itself paused for longer, missing answers of others mean nothing.
 STEP_S = 1.0
 
 
 @dataclass
 class _Silence:
-    """What is known of a question since it was asked."""
+    """The facts about a question since it was asked."""
 
     since: float
     executions: int  # batches of the model
@@ -36,14 +37,14 @@ class HangWatch:
     """Judges one Triton; `judge` is called at least every second."""
 
     def __init__(self, prober: Prober, cpu_seconds: Callable[[str | None], float | None]) -> None:
-        """`cpu_seconds` tells the CPU time of a model, or with None that of tritonserver."""
+        """`cpu_seconds` returns the CPU time of a model, or for None that of tritonserver."""
         self._prober = prober
         self._cpu_seconds = cpu_seconds
         self._silences: dict[str | None, _Silence] = {}
         self._judged: float | None = None
 
     def judge(self, now: float) -> list[tuple[str | None, str]]:
-        """What hangs, models or with None Triton itself, each with a sentence about it.
+        """What hangs, each with a sentence about it: a model's name, or None for Triton itself.
 
         `now` is a time of one clock, in seconds.
         """
@@ -71,7 +72,7 @@ class HangWatch:
         return hanging
 
     def silences(self) -> dict[str | None, float]:
-        """Seconds for which models, or with None Triton itself, have not answered."""
+        """Seconds without an answer, by the model's name; None stands for Triton itself."""
         return {name: silence.seconds for name, silence in self._silences.items()}
 
     def _patience(self, name: str | None, silence: _Silence, now: float) -> float:

@@ -21,7 +21,7 @@ from server.local_triton.repository import ODD, usable_path
 
 BACKENDS = Path(__file__).resolve().parent / "backends"
 CHECKOUT = Path(__file__).resolve().parents[2]
-# What backends have in common with the engine without Triton: how a config becomes a session.
+# Files that backends share with the engine without Triton: they make a session from a config.
 SHARED = tuple(
     Path(module)
     for module in (
@@ -32,7 +32,7 @@ SHARED = tuple(
     )
 )
 ELSEWHERE = "`docker compose up` runs Triton in a container instead"
-# Nothing else of the caller's environment reaches Triton: no secrets, no PYTHON*, no LD_PRELOAD.
+# Triton gets only these variables of the caller: no secrets, no PYTHON*, no LD_PRELOAD.
 PASSED_ON = (
     *("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAX_PLATFORMS", "JAX_PYTHON"),
     "MIXER_ALLOW_CHANGED_MODELS",
@@ -53,7 +53,7 @@ class Installation:
     def variables(self) -> dict[str, str]:
         """The environment variables of tritonserver and of its stubs."""
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        # Where the launcher has JAX, so has its backend.
+        # The backend can use the JAX of the launcher's Python, if there is one.
         return (
             {"JAX_PYTHON": sys.executable}
             | passed_on
@@ -92,8 +92,8 @@ def find(environment: Path) -> Installation:
             python_backend=triton / "backends/python",
             stub=triton / "python_backend_stubs" / minor / "triton_python_backend_stub",
             bin=environment / "bin",
-            # The stub links libpython: that of the environment's interpreter goes first, so that
-            # the two agree; without one there, the system's is found.
+            # The stub links libpython: the one of the environment's interpreter goes first, so that
+            # stub and interpreter agree; if the environment has none, the system's is found.
             libraries=(
                 *((Path(home[1]).parent / "lib",) if home else ()),
                 packages / "nvidia_pytriton.libs",
@@ -107,9 +107,10 @@ def find(environment: Path) -> Installation:
 
 
 def make_backends(found: Installation, folder: Path) -> None:
-    """Lay out Triton's backend folder: the wheel's Python backend, and on it ours.
+    """Fill Triton's backend folder: the wheel's Python backend, and our backends on top of it.
 
-    Copies, since Triton refuses a library that lies, links followed, outside its backend's folder.
+    The files are copies, since Triton follows links and refuses a library outside its backend's
+    folder.
 
     Raises:
         LocalTritonError: the stub cannot run here (no libpython, a folder that forbids programs…).
@@ -132,8 +133,8 @@ def make_backends(found: Installation, folder: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(CHECKOUT / module, copy)
     try:
-        # Without arguments the stub only complains of that: exit status 1. The loader's own
-        # failures, a missing libpython above all, are 127.
+        # Without arguments the stub only reports that they are missing: exit status 1. For failures
+        # of the loader, above all a missing libpython, the status is 127.
         trial = subprocess.run(  # noqa: S603  (the program that Triton is about to start)
             [stub], env=found.variables(), capture_output=True, text=True, check=False, timeout=60
         )
@@ -154,13 +155,13 @@ class Wheel:
     """The wheel's tritonserver on one model repository: a `Program`."""
 
     def __init__(self, environment: Path, repository: Path, *, open_http: bool) -> None:
-        """Find it; raises LocalTritonError. `open_http`: who has no key may use HTTP too."""
+        """Find the wheel; raises LocalTritonError. With `open_http` HTTP needs no key."""
         self._found = find(environment)
         self._closed_http = RISKY if open_http else ALL
         self._repository = repository
 
     def prepare(self, folder: Path, prefix: str) -> Launch:
-        """Lay out backends, and links if the repository needs them; raises LocalTritonError."""
+        """Make backends, and links if the repository needs them; raises LocalTritonError."""
         backends = folder / "backends"
         backends.mkdir()
         make_backends(self._found, backends)
@@ -175,15 +176,15 @@ class Wheel:
         )
 
     def can_do_without(self, error: LocalTritonError) -> bool:  # noqa: ARG002 - as the base
-        """No: it was asked to serve nothing but the models."""
+        """False: only the models are served, so there is nothing to leave out."""
         return False
 
     def helpers(self, pid: int) -> list[int]:
-        """Its stubs: Triton 2.51 never answers for a model again that has lost one."""
+        """Its stubs: if a model has lost one, Triton 2.51 never answers for that model again."""
         return stubs.children(pid)
 
     def cpu_seconds(self, pid: int, model: str | None) -> float | None:
-        """Of the model's stubs, in which it runs, or of tritonserver itself."""
+        """CPU time of the stubs that run the model, or of tritonserver itself."""
         if model is None:
             return stubs.cpu_seconds([pid], with_children=False)
         return stubs.cpu_seconds(stubs.of_model(pid, model), with_children=True)

@@ -1,7 +1,7 @@
-"""What a supervisor must be told of the tritonserver that it starts: the wheel's, or NVIDIA's.
+"""What a supervisor must know about the tritonserver that it starts: the wheel's, or NVIDIA's.
 
 In: nothing. Out: the types in which a launcher says how its tritonserver is started and watched.
-Python's own library alone, since NVIDIA's image has this file too.
+Imports only the standard library, since NVIDIA's image has this module too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Launch:
     repository: Path  # the model repository that tritonserver reads
     flags: Sequence[str]  # beside those of `command_line`
     environment: Mapping[str, str]
-    needs_folder: bool = False  # also when the models are loaded
+    needs_folder: bool = False  # even after the models are loaded
     closed_grpc: Sequence[str] = RISKY
     closed_http: Sequence[str] = ALL
 
@@ -52,7 +52,7 @@ class Program(Protocol):
         """
 
     def can_do_without(self, error: LocalTritonError) -> bool:
-        """Whether a first start that failed may be tried again, with less; `prepare` knows what."""
+        """Whether a failed first start may be tried again; `prepare` then leaves something out."""
 
     def helpers(self, pid: int) -> list[int]:
         """The processes without which this tritonserver is of no use."""

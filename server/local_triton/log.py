@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 # "E0131 12:00:00.000000 4711 file.cc:12] text".
 LINE = re.compile(r"^(?:\S+Z ([IWEF])|([IWEF])\d{4} \S+)\s+\d+ \S+:\d+\]\s*(.*)$")
 LEVELS = {"I": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR, "F": logging.CRITICAL}
-# What every machine without a GPU gets to read, and what only repeats another line.
+# Lines that appear on every machine without a GPU, and lines that only repeat another one.
 NOISE = re.compile(
     r"CudaDriverHelper has not been initialized|pinned system memory|failed to load all models"
     r"|Failed to create instance"

@@ -1,7 +1,7 @@
 """One HTTP exchange with Triton on this machine.
 
 In: a port of 127.0.0.1 and a request. Out: the answer, or an OSError or ExchangeError. No proxy of
-the environment (`http_proxy`, …) stands between, and nothing is kept from one exchange to the next.
+the environment (`http_proxy`, …) is used, and nothing is kept from one exchange to the next.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""What the launchers of a supervised Triton have in common: flags, signals, the status over HTTP.
+"""The common part of the launchers of a supervised Triton: flags, signals, the status over HTTP.
 
-In: a command line. Out: a Triton that is kept alive until SIGINT or SIGTERM. Python's own library
-alone, since NVIDIA's image has this file too.
+In: a command line. Out: a Triton that is kept alive until SIGINT or SIGTERM. Imports only the
+standard library, since NVIDIA's image has this module too.
 """
 
 import argparse
@@ -85,6 +85,6 @@ async def _tell(options: argparse.Namespace, status: Status) -> None:
 
 
 def fail(logger: logging.Logger, error: LocalTritonError) -> int:
-    """Log why it ends; the exit status."""
+    """Log why the program ends; returns the exit status."""
     logger.error("%s", error)
     return 1

@@ -2,9 +2,10 @@
 
 In: the port of its HTTP on loopback, the key that opens it, the model repository. Out: for each
 model whether it answers the probe's image as it should, and since when a question is unanswered.
-Triton's own readiness is not believed: 2.51 calls itself ready while a model's process is dead.
-No question is ever given up, since Triton before 24.12 can crash when one is: the next follows when
-the last has been answered. Python's own library alone: the containers' launchers use it as well.
+Triton's own readiness is not trusted: 2.51 calls itself ready while a model's process is dead. No
+question is ever cancelled, since Triton before 24.12 can crash then: the next question follows when
+the last one has been answered. Imports only the standard library: the containers' launchers use
+this module as well.
 """
 
 import asyncio
@@ -25,7 +26,8 @@ from server.local_triton.command_line import Key
 from server.local_triton.launch import LocalTritonError
 from server.local_triton.loopback import ExchangeError, exchange
 
-# What Triton says for a stub that has not moved for a second or so: that is no answer of the model.
+# Triton's words about a stub that has not reacted for a second or so: this is no answer of the
+# model.
 NO_ANSWER = "is not healthy"
 INTERVAL_S = 2.0  # between an answer and the next question
 LOAD_S = 600.0
@@ -59,11 +61,11 @@ class Prober:
         self.server = Question()  # whether Triton's HTTP answers at all
         self.models: dict[str, ModelProbe] = {}  # those that Triton has loaded
         self.not_loaded: dict[str, str] = {}  # the others that it lists, and its reasons
-        self._listed: set[str] = set()  # at the start; what comes later is not loaded, and no fault
+        self._listed: set[str] = set()  # at the start; a later one is not loaded, which is no fault
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def started(self) -> None:
-        """Wait until Triton has loaded what it can: it opens its ports no sooner."""
+        """Wait until Triton has loaded all models that it can: then it opens its ports."""
         while True:
             try:
                 await self._list_models()
@@ -126,7 +128,7 @@ class Prober:
             await asyncio.sleep(INTERVAL_S)
 
     async def _probe_on(self, name: str) -> None:
-        """Probe a model; not while it answers others, which says as much and costs nothing."""
+        """Probe a model, but not while it answers other requests: they prove as much."""
         probe, seen = self.models[name], 0
 
         async def ask() -> str | None:
@@ -134,7 +136,7 @@ class Prober:
             busy = probe.problem is None and probe.executions > seen
             problem = None if busy else await self.probe(name)
             if not busy and problem is None:
-                probe.executions += 1  # until it is counted: that was no other's
+                probe.executions += 1  # counted here, so as not to count as another's
             seen = probe.executions
             return problem
 

@@ -2,8 +2,8 @@
 
 In: a `Program`, where it shall listen. Out: an object that says when tritonserver takes requests,
 and when it has died, has lost one of its stubs (the processes, one per model instance, in which the
-wheel's Python backend runs), or hangs. When its context is left nothing remains of it: no process,
-no shared memory, no temporary folder. Python's own library alone.
+wheel's Python backend runs), or hangs. After its context nothing of it remains: no process, no
+shared memory, no temporary folder. Imports only the standard library.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from server.local_triton.probe import Prober
 GUARD = Path(__file__).resolve().parent / "guard.py"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (where Triton's Python backend puts its regions)
 START_S = 600.0  # large models load for minutes; a start that takes longer hangs
-EXIT_TIMEOUT_S = 5  # in which requests under way end
-STOP_S = 10.0  # more than that
-JUDGE_S = 0.5  # between two looks whether it hangs
+EXIT_TIMEOUT_S = 5  # for requests under way to end
+STOP_S = 10.0  # longer than EXIT_TIMEOUT_S
+JUDGE_S = 0.5  # between two checks whether it hangs
 
 
 class HangError(LocalTritonError):
@@ -74,7 +74,7 @@ class TritonProcess:
     async def lost(self, matters: Callable[[str | None], bool]) -> None:
         """Probe it, and wait until it dies, one of its stubs does, or it hangs.
 
-        `matters` is asked whether a model that hangs, or with None Triton itself, is reason enough.
+        `matters` decides whether a hang of a model, or for None of Triton itself, ends the wait.
 
         Raises:
             LocalTritonError: always; it says which.
@@ -98,7 +98,7 @@ class TritonProcess:
         if not hanging.cancelled() and hanging.exception() is None:
             model, sentence = hanging.result()
             raise HangError(f"{sentence}: it hangs", model)
-        probing.result()  # it raises what should never happen
+        probing.result()  # raises an unexpected error of the probe
 
     async def _hangs(self, matters: Callable[[str | None], bool]) -> tuple[str | None, str]:
         while True:
@@ -116,7 +116,7 @@ class TritonProcess:
     def kill(self) -> None:
         """Kill what is left of it and of its stubs."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()  # it may not have come to make its group
+            self._process.kill()  # it may not have made its group yet
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -128,8 +128,9 @@ class TritonProcess:
     async def _died_before(self, other: Coroutine[Any, Any, object]) -> bool:
         """Wait until tritonserver dies or `other` is done; whether it died first."""
         died = asyncio.Event()
-        # Not `wait` of the process: that ends only when nobody holds its output any more, and a
-        # stub may wait without end for a lock that tritonserver held when it was killed.
+        # `wait` of the process is not used: it ends only when no process has the output open any
+        # more, and a stub may wait without end for a lock that tritonserver held when it was
+        # killed.
         with set_when_one_dies(died, [self.pid]):
             dead, done = asyncio.create_task(died.wait()), asyncio.create_task(other)
             try:
@@ -190,7 +191,7 @@ async def tritonserver(program: Program, listen: Listen) -> AsyncIterator[Triton
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=launch.environment,
-            cwd="/",  # the stubs' Python searches it for modules
+            cwd="/",  # the stubs' Python searches this folder for modules
         )
         triton = TritonProcess(process, program, Prober(listen.http_port, key, launch.repository))
         try:

@@ -1,8 +1,9 @@
 """The path by which the wheel's tritonserver reads a model repository.
 
-In: any path. Out: one that Triton's Python backend can use, which hands paths to a shell as they
-are: a blank or an apostrophe in the path, or in the name of one model's folder, keeps every model
-from loading. So an odd path gets a link, and a model with an odd name is left out, with the reason.
+In: any path. Out: a path that Triton's Python backend can use. The backend passes paths to a shell
+as they are: a blank or an apostrophe in the path, or in the name of one model's folder, keeps every
+model from loading. So an odd path gets a link, and a model with an odd name is left out, with the
+reason.
 """
 
 import logging
@@ -13,7 +14,7 @@ from server.local_triton.launch import LocalTritonError
 
 log = logging.getLogger(__name__)
 
-# Whatever is a letter or a digit in any language, and marks that mean nothing to a shell.
+# Everything but letters and digits of any language and marks that mean nothing to a shell.
 ODD = re.compile(r"[^\w.,:=@%+-]")
 
 

@@ -1,9 +1,9 @@
 """A tritonserver that is started again whenever it dies, has lost a stub, or hangs.
 
-In: a `Program` and where it shall listen. Out: an address that answers while `run` does, and what
-is known of it: what is wrong with which model, how often it was started again and why. While it is
-away, calls to its address fail as UNAVAILABLE. Python's own library alone, since NVIDIA's image has
-this file too.
+In: a `Program` and where it shall listen. Out: an address that answers while `run` does, and the
+state of tritonserver: what is wrong with which model, how often it was started again and why. While
+it is away, calls to its address fail as UNAVAILABLE. Imports only the standard library, since
+NVIDIA's image has this module too.
 """
 
 import asyncio
@@ -22,10 +22,11 @@ from server.local_triton.process import HangError, TritonProcess, tritonserver
 
 log = logging.getLogger(__name__)
 
-QUICK_TRITON_DEATH_S = 30.0  # within so long of its start, in which it loads every model
-DELAY_S = 0.1  # between a death and the next start; doubled by each quick one before
-# A model that hangs again and again must not take the others with it each time: from one restart
-# on its account to the next so much time passes, twice as much each time, and at most that.
+QUICK_TRITON_DEATH_S = 30.0  # after the start, in which it loads every model
+DELAY_S = 0.1  # between a death and the next start; doubled by each quick death before
+# A model that hangs again and again must not interrupt the other models each time: between two
+# restarts because of that model at least HANG_PAUSE_S pass, doubled each time up to
+# HANG_PAUSE_MOST_S.
 HANG_PAUSE_S, HANG_PAUSE_MOST_S = 60.0, 3600.0
 
 
@@ -47,7 +48,7 @@ class Supervisor:
     """
 
     def __init__(self, program: Callable[[], Program], listen: Listen) -> None:
-        """Nothing runs yet; `program` raises LocalTritonError where there is none to be run."""
+        """Nothing runs yet; `program` raises LocalTritonError if no tritonserver can be run."""
         self.grpc_url = f"{LOOPBACK}:{listen.grpc_port}"
         self.metrics_url = f"http://{LOOPBACK}:{listen.metrics_port}/metrics"
         self.pid: int | None = None  # of the tritonserver that takes requests now
@@ -59,7 +60,7 @@ class Supervisor:
         self._has_served = False
         self._stopped = False
         self._supervisor: asyncio.Task[None] | None = None
-        self._hangs: dict[str, tuple[float, float]] = {}  # model: when it may again, the pause then
+        self._hangs: dict[str, tuple[float, float]] = {}  # model: next allowed restart, next pause
 
     async def run(self) -> None:
         """Start tritonserver and keep it alive until `stop`, or until this call is cancelled.
@@ -155,7 +156,7 @@ class Supervisor:
             await triton.lost(self._may_restart)
 
     def _may_restart(self, model: str | None) -> bool:
-        """Whether Triton should be started again since this model hangs, or with None Triton."""
+        """Whether a hang of this model, or for None of Triton itself, should restart Triton."""
         if model is None:
             return True
         now = time.monotonic()
@@ -177,7 +178,7 @@ def check_free(port: int) -> None:
     """Refuse a port on which something listens.
 
     Raises:
-        LocalTritonError: so it is, or the port cannot be had.
+        LocalTritonError: something listens on the port, or the port cannot be used.
     """
     try:
         with contextlib.closing(socket.create_server((LOOPBACK, port))):

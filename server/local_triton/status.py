@@ -1,10 +1,10 @@
-"""What a supervised Triton tells of itself over HTTP: to Kubernetes, Docker and Prometheus.
+"""The state of a supervised Triton over HTTP, for Kubernetes, Docker and Prometheus.
 
-In: a `Supervisor`. Out: `/livez` (the supervisor works: it alone starts Triton again, so that no
-other health check need kill anything), `/readyz` (Triton answers as it should) and `/metrics`.
-Ready for the first time is one whose every model answers the probe, so that a roll-out goes no
-further with a model that fails; it stays ready as long as any model answers, so that one bad model
-does not take the others away. Python's own library alone.
+In: a `Supervisor`. Out: `/livez` (the supervisor works: only the supervisor restarts Triton, so no
+other health check needs to kill anything), `/readyz` (Triton answers as it should) and `/metrics`.
+Triton becomes ready when every model answers the probe, so that a roll-out stops at a model that
+fails; it stays ready as long as any model answers, so that one bad model does not make the others
+unavailable. Imports only the standard library.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Literal
 from server.host.processes import usage
 from server.local_triton.restarts import Reason, Supervisor
 
-LONGEST_REQUEST = 8192  # bytes; a probe's has some hundred
+LONGEST_REQUEST = 8192  # bytes; a probe's request has some hundred
 REQUEST_S = 5.0
 READY_WHEN = ("all", "any")
 
@@ -90,7 +90,7 @@ class Status:
                 )
                 await writer.drain()
         except (OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
-            pass  # whoever asked has gone, or asked nothing
+            pass  # the client has gone, or sent no request
         finally:
             with contextlib.suppress(OSError):
                 writer.close()
@@ -116,7 +116,7 @@ class Status:
 
 
 def _processes() -> Iterable[str]:
-    """CPU and memory of the supervisor and all that it runs: Triton's own metrics have neither."""
+    """CPU and memory of the supervisor and its processes: Triton's own metrics have neither."""
     found = usage(os.getpid())
     for name, kind, text in (
         ("cpu_seconds_total", "counter", "CPU time of a process of this Triton."),

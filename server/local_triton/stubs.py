@@ -1,8 +1,8 @@
 """The stubs of a tritonserver: the processes, one per model instance, of its Python backend.
 
 In: a process id. Out: the processes that it has started and that live, which model each of them
-runs, and the CPU time that they use. psutil reads /proc for that. NVIDIA's image has no
-psutil, and no stub either to watch: its launcher does without this file.
+runs, and the CPU time that they use. psutil reads /proc for that. NVIDIA's image has no psutil, and
+also no stub to watch: its launcher does not need this module.
 """
 
 import contextlib
@@ -48,9 +48,9 @@ def model_of(stub: int) -> str | None:
 
 
 def cpu_seconds(pids: Iterable[int], *, with_children: bool) -> float:
-    """User and system time that the living ones of these processes have used.
+    """User and system time of those of these processes that are alive.
 
-    `with_children`: of what they have started as well; the backend `jax` computes there.
+    `with_children`: also of their child processes; the backend `jax` computes in one.
     """
     total = 0.0
     for pid in pids:

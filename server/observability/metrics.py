@@ -1,4 +1,4 @@
-"""What the gateway counts, for Prometheus: right for one process and for several.
+"""The metrics of the gateway, for Prometheus: correct for one process and for several.
 
 In: each request when it has been answered, each image when its header has been read. Out: the
 text that GET /metrics gives. With `--workers` each process writes its numbers into a file of the
@@ -130,7 +130,7 @@ certificate_expires = Gauge(
 )
 build = Gauge("mixer_build_info", "Always 1.", ("version", "python"), multiprocess_mode="max")
 
-# What is wrong with an image, as opposed to the request or the server.
+# Problems of an image, as opposed to those of the request or the server.
 ABOUT_IMAGES = {
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -143,7 +143,7 @@ class Processes(Collector):
     """CPU and memory of the gateway, its workers and decoders; not of a Triton that it started."""
 
     def collect(self) -> Iterable[Metric]:
-        """Look at them now."""
+        """Measure the processes now."""
         cpu = CounterMetricFamily(
             "mixer_process_cpu_seconds", "CPU time of a process of the gateway.", labels=("pid",)
         )
@@ -173,7 +173,7 @@ def start() -> None:
 
 
 def render(batches: Mapping[str, float]) -> bytes:
-    """All numbers of all workers, in Prometheus' text format; `batches` as `Models` counts them."""
+    """All numbers of all workers, in Prometheus' text format; `batches`: `Engine.average_batch`."""
     for model, average in batches.items():
         average_batch.labels(model).set(average)
     return generate_latest(together())

@@ -1,4 +1,4 @@
-"""What is counted and logged of every request, once it has been answered.
+"""Counts and logs every request, once it has been answered.
 
 In: any ASGI request on its way to the app. Out: Prometheus metrics, and with --access-log a line of
 log. Never a byte of an image, nor its file name, nor a key.
@@ -48,7 +48,7 @@ class Telemetry:
             metrics.in_flight.dec()
             # The route's own pattern: a client must not be able to invent label values.
             path = getattr(scope.get("route"), "path", "other")
-            if not status and "problem" in scope["state"]:  # which the connection has answered
+            if not status and "problem" in scope["state"]:  # the connection has answered it
                 status = int(scope["state"]["problem"].status)
             count(scope, path, status)
             if self.log:
@@ -56,13 +56,13 @@ class Telemetry:
 
 
 def refused(problem: Problem) -> None:
-    """Count an image that was refused by what is wrong with it."""
+    """Count a refused image by its problem."""
     if problem.status in metrics.ABOUT_IMAGES and not isinstance(problem, BadParameter):
         metrics.unreadable.labels(problem.name).inc()
 
 
 def count(scope: Scope, path: str, status: int) -> None:
-    """Count a request by the pattern of its path, and what its scope's state tells of it."""
+    """Count a request by the pattern of its path and by the data in the state of its scope."""
     state = scope["state"]
     timings = state.get("timings")
     model = timings.model if timings is not None else ""
@@ -70,7 +70,7 @@ def count(scope: Scope, path: str, status: int) -> None:
     problem = state.get("problem")
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         metrics.shed.inc()
-    # With a model, it classified in another dialect.
+    # A request with a model was a classification in another dialect.
     if timings is None or not (model or path in CLASSIFYING):
         return
     if problem is not None:
@@ -83,7 +83,7 @@ def count(scope: Scope, path: str, status: int) -> None:
 
 
 def no_request(problem: Problem, request_id: str, *, log: bool) -> None:
-    """Count, and with `log` log, what was no whole request: nothing else is known of it."""
+    """Count, and with `log` also log, an incomplete request: nothing else is known of it."""
     status = int(problem.status)
     metrics.requests.labels("other", "", str(status)).inc()
     if status == HTTPStatus.TOO_MANY_REQUESTS:

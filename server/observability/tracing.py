@@ -21,7 +21,7 @@ from server.observability.timings import STAGES
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-PATIENCE_S = 5.0  # for a collector that does not answer, at the end
+PATIENCE_S = 5.0  # wait at the end for a collector that does not answer
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:
@@ -46,7 +46,7 @@ if TYPE_CHECKING or (wanted() and INSTALLED):
 
 
 class _Tracing:
-    """The process's tracer, once `start` has found that there is to be one."""
+    """The process's tracer, set by `start` if traces are wanted."""
 
     provider: "TracerProvider | None" = None
     tracer: "Tracer | None" = None
@@ -132,7 +132,8 @@ class Tracing:
             try:
                 await self.app(scope, receive, send_and_note)
             finally:
-                # A client must not be able to invent names: the route's pattern, not the path.
+                # The name is the route's pattern, not the path: a client must not be able to invent
+                # names.
                 route = getattr(scope.get("route"), "path", None)
                 span.update_name(f"{scope['method']} {route}" if route else scope["method"])
                 span.set_attribute("http.request.method", scope["method"])

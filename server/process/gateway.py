@@ -24,12 +24,12 @@ from server.web.connections import KEEP_ALIVE_SECONDS, ClientConnection
 from server.web.edge import Edge
 from server.web.state import state_of
 
-# New objects between two looks for garbage; Python's default of 700 are made by a few requests.
+# New objects between two garbage collections; a few requests make Python's default of 700.
 GARBAGE_THRESHOLD = 10_000
 
 
 class Gateway(uvicorn.Server):
-    """uvicorn, with the signals left to `serve`: it would end the process by the signal itself."""
+    """uvicorn without its handling of signals, which would end the process by the signal itself."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -43,7 +43,7 @@ class Gateway(uvicorn.Server):
         )
 
         class Connection(ClientConnection):
-            """What uvicorn makes for each client: a way to a protocol of its own."""
+            """The protocol that uvicorn makes for each client; it wraps uvicorn's own protocol."""
 
             def __init__(self, app_state: dict[str, object], **others: object) -> None:
                 super().__init__(
@@ -60,9 +60,9 @@ class Gateway(uvicorn.Server):
                 http=Connection,
                 ws="none",
                 log_config=None,
-                access_log=False,  # server/observability/telemetry.py has what uvicorn cannot know
+                access_log=False,  # server/observability/telemetry.py logs more than uvicorn knows
                 server_header=False,
-                # It would believe any client on this machine about its address.
+                # Uvicorn would trust any client on this machine about the client's address.
                 proxy_headers=False,
                 # Of no effect: server/web/connections.py closes an idle connection before.
                 timeout_keep_alive=math.ceil(KEEP_ALIVE_SECONDS + settings.read_timeout + 5),
@@ -77,9 +77,9 @@ class Gateway(uvicorn.Server):
         self._drain_seconds = settings.drain_seconds
 
     def stop(self) -> None:
-        """Be not ready at once, serve on while clients notice, finish, let `serve_on` return.
+        """Drain: be not ready at once, serve while clients notice, finish, let `serve_on` return.
 
-        Told a second time, it waits for no more clients to notice.
+        At the second call, wait no longer for clients to notice.
         """
         if self._state.draining or not self._drain_seconds:
             self.should_exit = True
@@ -94,8 +94,8 @@ class Gateway(uvicorn.Server):
         """Serve until `stop`."""
         open_files.allow(self.connections.most)
         self._state.ports.update(listeners.ports())
-        # What has been made so far stays to the end: looking through it again and again for
-        # garbage took from a tenth to two fifths of the event loop's time under load.
+        # Objects made so far stay to the end: searching them for garbage again and again took from
+        # a tenth to two fifths of the event loop's time under load.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)

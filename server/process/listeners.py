@@ -1,7 +1,7 @@
-"""The sockets that clients connect to: the main one, and those of what has an address of its own.
+"""The sockets that clients connect to: the main one, and those of /metrics and /docs.
 
 In: `Settings`. Out: listening sockets, which several worker processes can share, or `ListenError`
-that says which address cannot be had.
+that says which address cannot be used.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ class ListenError(RuntimeError):
 
 @dataclass
 class Listeners:
-    """`main` and, by the name of the setting that moved something there, the others."""
+    """The `main` socket and, by the name of the setting that asks for an address, the others."""
 
     main: socket.socket
     others: dict[str, socket.socket] = field(default_factory=dict)
 
     def all(self) -> list[socket.socket]:
-        """Each once."""
+        """Each socket once."""
         return list({id(each): each for each in (self.main, *self.others.values())}.values())
 
     def ports(self) -> dict[str, int]:
-        """Of the others, by the same names."""
+        """The ports of the others, by the same names."""
         return {name: port_of(each) for name, each in self.others.items()}
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class Listeners:
 
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[Listeners]:
-    """All that the settings ask for. Raises `ListenError`."""
+    """All sockets that the settings ask for. Raises `ListenError`."""
     made = Listeners(_listen(settings.host, settings.port, MAIN))
     try:
         addresses: dict[str, socket.socket] = {}
@@ -66,7 +66,7 @@ def port_of(listener: socket.socket) -> int:
 
 
 def url_of(listener: socket.socket, scheme: str = "http") -> str:
-    """Its address for a browser."""
+    """The socket's address for a browser."""
     host, port = listener.getsockname()[:2]
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -1,9 +1,9 @@
-"""What a burst of requests needed goes back to the system when it is over.
+"""Memory that a burst of requests needed goes back to the system after the burst.
 
-In: nothing. Out: a smaller process. The C library keeps what was freed below anything still in use:
-of 500 images that came at once, 18 MB stayed for good, as if they had leaked. Python's own
-allocator keeps some megabytes of them all the same, but no more for the next burst. During a burst
-the opposite holds: what one image needed is kept for the next.
+In: nothing. Out: a smaller process. The C library keeps freed memory that lies below memory still
+in use: of 500 images that came at once, 18 MB stayed for good, as if they had leaked. Python's own
+allocator still keeps some megabytes of them, but no more after the next burst. During a burst the
+opposite is wanted: the memory that one image needed is kept for the next.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ M_MMAP_THRESHOLD, MAPPED_BYTES = -3, 4 * 2**20  # larger pieces still go back at
 
 
 def keep() -> None:
-    """Keep what is freed until `give_back`; nothing happens where the C library is not glibc."""
+    """Keep freed memory until `give_back`; nothing happens if the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
@@ -28,9 +28,9 @@ def keep() -> None:
 async def give_back() -> None:
     """Give free pages back every `SECONDS`, until cancelled; at once if the C library cannot.
 
-    Looking costs about 0.3 ms, giving back tens of megabytes a few.
+    A check costs about 0.3 ms, giving back tens of megabytes a few milliseconds.
     """
-    # glibc's alone; Windows has not even a C library by no name.
+    # Only glibc has it; on Windows a C library cannot even be opened without a name.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     while trim is not None:
         await asyncio.sleep(SECONDS)

@@ -41,7 +41,7 @@ def run(settings: Settings) -> int:
     try:
         if settings.engine == "onnxruntime":
             check_repository(settings.repository)
-        http_protocol()  # told here, not by each of several workers
+        http_protocol()  # a failure is told here, not by each worker
         with (
             listening(settings) as listeners,
             asyncio.Runner(loop_factory=new_event_loop) as runner,
@@ -53,7 +53,7 @@ def run(settings: Settings) -> int:
 
 
 def warn_if_open(settings: Settings, host: str, port: int) -> None:
-    """Say in the log that everybody who reaches the server may use it, where that is so."""
+    """Warn in the log if everybody who reaches the server may use it."""
     if settings.keys_file is None and not ipaddress.ip_address(host).is_loopback:
         logger.warning(
             "anybody who reaches %s port %d may use this server, since it needs no API key; "

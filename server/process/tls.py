@@ -1,8 +1,8 @@
-"""TLS of the gateway itself: its certificate, read again when it changes, and when it ends.
+"""TLS of the gateway itself: its certificate, read again when it changes, and its last day.
 
 In: the paths of a certificate with its chain and of its key, both PEM. Out: a context for the
-sockets. A certificate that is renewed is used by the connections that come after it; one that
-cannot be read is told in the log, and the one before goes on.
+sockets. A renewed certificate is used for later connections; if it cannot be read, the log says so
+and the previous certificate stays in use.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from server.observability import metrics
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
-# Of DER (ITU-T X.690); the other form of a time has the whole year.
+# Tags of DER (ITU-T X.690); the other form of a time has a year of four digits.
 SEQUENCE, UTC_TIME = 0x30, 0x17
 VERSION = 0xA0  # of a certificate (RFC 5280, 4.1), where it has one
-LONG = 0x80  # the length of a length follows
+LONG = 0x80  # the other bits: how many bytes of a length follow
 
 
 class CertificateError(RuntimeError):
@@ -38,7 +38,7 @@ class Certificate:
         self._use()
 
     async def watch(self) -> None:
-        """Use what the files hold whenever that has changed, until cancelled."""
+        """Use the files' new content whenever it has changed, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -59,7 +59,8 @@ class Certificate:
     def _use(self) -> None:
         certificate, key = self._files
         try:
-            # Into a context of its own first: half a pair would spoil the one in use.
+            # First into a separate context: a certificate without its key would spoil the context
+            # in use.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, _no_password)
             self.context.load_cert_chain(certificate, key, _no_password)
             ends = not_after(certificate.read_text(encoding="ascii", errors="replace"))
@@ -72,7 +73,7 @@ class Certificate:
 
 
 def _no_password() -> str:
-    """Else OpenSSL would ask on the terminal."""
+    """Refuse a key with a password; else OpenSSL would ask for it on the terminal."""
     raise ValueError("the key has a password")
 
 

@@ -1,8 +1,8 @@
-"""What this project uses of uvicorn beside its documented functions, looked at before serving.
+"""The parts of uvicorn that this project uses beyond the documented ones, checked at the start.
 
-In: the uvicorn that is installed. Out: its HTTP protocol, as a maker of asyncio protocols; or
+In: the uvicorn that is installed. Out: its HTTP protocol, as a factory of asyncio protocols; or
 `UnsupportedUvicornError`, whose message names the version and what it lacks. Supported are 0.29.0
-and later; a name that is changed in an upgrade is told at the start and not by a client.
+and later; a name that an upgrade changes is reported at the start and not by a client.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-# Of the class that parses HTTP and calls the app: what is called, with how many arguments.
+# Methods of the class that parses HTTP and calls the app, with their arguments.
 PROTOCOL = {
     "connection_made": ("transport",),
     "connection_lost": ("exc",),
@@ -47,7 +47,8 @@ def http_protocol() -> Callable[..., asyncio.Protocol]:
 def _check(owner: type, methods: dict[str, tuple[str, ...]]) -> None:
     for name, expected in methods.items():
         found = getattr(owner, name, None)
-        # asyncio.Protocol has callbacks that do nothing: they are there, whatever uvicorn does.
+        # asyncio.Protocol has empty callbacks: a name that is only inherited is one that uvicorn
+        # lacks.
         if found is None or found is getattr(asyncio.Protocol, name, None):
             raise _unsupported(f"{owner.__name__} has no {name}()")
         given = tuple(inspect.signature(found).parameters)[1:]

@@ -27,9 +27,9 @@ from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-QUICK_WORKER_DEATH_S = 10.0  # within so long of its start, which takes about two seconds
-PAUSE_S = 0.5  # before the next life after a quick death
-HURRY = b"hurry"  # what a worker is sent at the second stop
+QUICK_WORKER_DEATH_S = 10.0  # after the start, which takes about two seconds
+PAUSE_S = 0.5  # before the next start after a quick death
+HURRY = b"hurry"  # the message to a worker at the second stop
 
 
 class WorkersError(RuntimeError):
@@ -51,7 +51,7 @@ class Workers:
     def stop(self) -> None:
         """Let every worker finish what it has begun, then `serve_on` returns.
 
-        Told a second time, they wait for no more clients to notice.
+        At the second call, the workers wait no longer for clients to notice.
         """
         if self._stopping.is_set():
             for pipe in self._pipes:
@@ -59,8 +59,8 @@ class Workers:
                     pipe.send_bytes(HURRY)
         self._stopping.set()
         if self._listeners is not None:
-            # The workers have theirs. Were these open after theirs, connections would go on being
-            # made that nobody takes.
+            # The workers have their own copies of the sockets. If these sockets were open longer
+            # than the copies, clients could connect although no process accepts.
             self._listeners.close()
 
     async def serve_on(self, listeners: Listeners) -> None:
@@ -119,7 +119,7 @@ class Workers:
                 wait.cancel()
 
     async def _end(self, process: SpawnProcess) -> None:
-        """See the worker off: it ends by itself after SIGTERM, or is killed."""
+        """Wait until the worker has ended after SIGTERM, or kill it."""
         process.terminate()
         grace = self._settings.grace + 5
         await asyncio.to_thread(process.join, grace)
@@ -132,11 +132,11 @@ class Workers:
 
 
 def work(settings: Settings, listeners: Listeners, triton_url: str, parent: Connection) -> None:
-    """What a worker process does: serve until a signal, or until told to hurry or left alone.
+    """The work of a worker process: serve until a signal, an order to hurry, or the parent's end.
 
-    Signals only let it begin to stop, however many come: one to the whole process group (Ctrl-C in
-    a terminal, systemd's stop) arrives here beside the one that the parent then sends. Not to wait
-    for clients to notice is told through `parent`.
+    Signals only begin the drain, however many come: a signal to the whole process group (Ctrl-C in
+    a terminal, systemd's stop) arrives here in addition to the one that the parent then sends. The
+    order to wait no longer for clients to notice comes through `parent`.
     """
     logs.set_up(settings.log_level, settings.log_format)
     quiet()
@@ -155,7 +155,8 @@ def work(settings: Settings, listeners: Listeners, triton_url: str, parent: Conn
         def hurry() -> None:
             loop.remove_reader(parent.fileno())  # without a parent it stays readable
             stop()
-            # It ends when the parent dies, however it dies: nobody would look after this worker.
+            # The pipe ends when the parent dies, however it dies: then nothing supervises this
+            # worker.
             with contextlib.suppress(EOFError):
                 parent.recv_bytes()
                 this.stop()
@@ -173,8 +174,8 @@ def work(settings: Settings, listeners: Listeners, triton_url: str, parent: Conn
 
 
 def quiet() -> None:
-    """Silence what others say without need."""
-    # It would tell again, in more lines, that the gateway starts and stops.
+    """Silence needless messages of libraries."""
+    # uvicorn would log again, in more lines, that the gateway starts and stops.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # Hostile images make Pillow warn thousands of times; what matters becomes a 4xx.
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -1,4 +1,4 @@
-"""What the backends of the local Triton that compute in their own process have in common.
+"""The common part of the backends of the local Triton that compute in their own process.
 
 In: the requests of one dynamic batch, each with one tensor whose first axis is the batch. Out: one
 response per request with the outputs that it asked for. A copy of this module lies beside each of
@@ -20,12 +20,12 @@ import triton_python_backend_utils as pb_utils
 
 from server.engines.opening import SessionError, input_name
 
-# Added to Triton's: code that accepts requests runs first, and so can refuse in time.
+# Added to Triton's niceness: code that accepts requests runs first and so can refuse in time.
 NICENESS = 10
 
 
 class Session(Protocol):
-    """A model that was opened, of any engine."""
+    """An opened model of any engine."""
 
     def run(
         self, names: Sequence[str], inputs: dict[str, npt.NDArray[Any]]
@@ -36,7 +36,7 @@ class Session(Protocol):
 class Batched:
     """One instance of one model; each backend adds how a model is opened."""
 
-    # Of a config (Triton's JSON), the model's folder and a version.
+    # Opens a model, given its config (Triton's JSON), its folder and a version.
     open_session: Callable[[dict[str, Any], Path, str], Session]
 
     def initialize(self, args: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# Added to Triton's: code that accepts requests runs first, and so can refuse in time.
+# Added to Triton's niceness: code that accepts requests runs first and so can refuse in time.
 NICENESS = 10
 OUTPUTS = ("logits", "probabilities")
 WORKER = Path(__file__).with_name("worker.py")
@@ -55,7 +55,7 @@ class TritonPythonModel:
                 "environment variable JAX_PYTHON"
             )
         most = str(max(config.get("max_batch_size", 1), 1))
-        # Of Triton's own libraries JAX's Python must see none.
+        # JAX's Python must not find Triton's own libraries.
         environment = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
         try:
             self._worker = subprocess.Popen(  # noqa: S603  a program that the administrator names
@@ -96,7 +96,7 @@ class TritonPythonModel:
         return responses
 
     def finalize(self) -> None:
-        """End the worker, which ends with its input."""
+        """Close the worker's input: then the worker ends."""
         if self._worker.stdin is not None:
             self._worker.stdin.close()
         try:
@@ -131,7 +131,7 @@ class TritonPythonModel:
         return data
 
     def _read_line(self) -> dict[str, Any]:
-        """What the worker says first: what it serves, or why it cannot."""
+        """The first line of the worker: the properties of its program, or an error."""
         pipe = self._worker.stdout
         line = pipe.readline() if pipe is not None else b""
         if not line:

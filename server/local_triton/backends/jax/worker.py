@@ -1,10 +1,10 @@
 """JAX's process of one model instance; started by `model.py`, in an environment that has JAX.
 
-In, on standard input: for each batch its size N (4 bytes, little-endian) and N images, uint8
-[H, W, 3]. Out, on standard output: first a line of JSON with the shape of an image, the number of
-classes K and the platform, or with an `error`; then for each batch float32 logits [N, K] and
-probabilities [N, K]. It ends with its input. A batch is filled up to the next power of two, for
-which a program was compiled before the line of JSON.
+In, on standard input: for each batch its size N (4 bytes, little-endian) and N images, uint8 [H, W,
+3]. Out, on standard output: first a line of JSON with the shape of an image, the number of classes
+K and the platform, or with an `error`; then for each batch float32 logits [N, K] and probabilities
+[N, K]. It ends when its input ends. A batch is filled up to the next power of two; a program for
+each such size is compiled before the line of JSON is sent.
 
     PYTHON worker.py FILE MAX_BATCH_SIZE NICENESS
 """
@@ -35,7 +35,7 @@ Program = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def main() -> None:
     """Serve one program until the input ends."""
     file, most, niceness = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    # What libraries print must not come between the answers.
+    # Output that libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.nice(niceness)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def load(file: Path, most: int) -> tuple[Program, tuple[int, ...], dict[str, Any]]:
-    """The program, the shape of one image, and what is said about both."""
+    """The program, the shape of one image, and the members of the line of JSON."""
     if MISSING:
         raise RuntimeError(MISSING)
     try:

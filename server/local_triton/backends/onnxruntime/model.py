@@ -1,9 +1,9 @@
 """A Triton backend, written in Python, that serves NAME/VERSION/model.onnx with ONNX Runtime.
 
-It bears the name of NVIDIA's C++ backend, `onnxruntime`, and reads the same config.pbtxt, so that a
+It has the name of NVIDIA's C++ backend, `onnxruntime`, and reads the same config.pbtxt, so that a
 model repository made for NVIDIA's image is also served by a Triton that has only the Python
-backend. In and out: as batched.py says. server/engines/onnxruntime/session.py, of which Triton's
-backend folder has a copy, says what of the config is heeded.
+backend. In and out: as batched.py says. server/engines/onnxruntime/session.py says which parts of
+the config are used; Triton's backend folder has a copy of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A Triton backend, written in Python, that serves NAME/VERSION/model.onnx with OpenVINO.
 
-It bears the name of NVIDIA's C++ backend, `openvino`, which reads the same file where config.pbtxt
-names it as `default_model_filename`. In and out: as batched.py says. Of the config is heeded what
-server/engines/openvino/session.py says, of which Triton's backend folder has a copy.
+It has the name of NVIDIA's C++ backend, `openvino`, which reads the same file where config.pbtxt
+names it as `default_model_filename`. In and out: as batched.py says.
+server/engines/openvino/session.py says which parts of the config are used; Triton's backend folder
+has a copy of it.
 """
 
 from __future__ import annotations
