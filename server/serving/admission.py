@@ -1,10 +1,10 @@
-"""Whether one more image can be answered in time, told before any work is done for it.
+"""Whether one more image can be answered in time, decided before any work is done for it.
 
 In: how many images a request has, of which client, and how many seconds it may take. Out: a
 `Ticket`, or `TooBusy` with the seconds after which the queue has become short enough. As with CoDel
 (RFC 8289), what counts is the delay in the queue, never its length, and it is the delay of this
-client: one that asks for little is admitted while another, which fills the queue, is refused. One
-admission stands before each model.
+client: a client that asks for little is admitted while another client, which fills the queue, is
+refused. Each model has its own admission.
 """
 
 import math
@@ -15,12 +15,13 @@ from typing import Self
 from server.problems import ModelNotReady, TooBusy
 from server.serving.load import Load
 
-# Of a deadline: the rest is for what varies, so that nearly all that is admitted is in time. A
-# longer queue would only make every answer later, not more of them.
+# The part of a deadline that the expected delay may take; the rest covers variation, so that nearly
+# all admitted requests are answered in time. A longer queue would only make every answer later, and
+# not give more answers.
 MARGIN = 0.5
-# Admitted while nothing has been measured yet.
+# Images that are admitted while no rate has been measured yet.
 UNMEASURED = 64
-# With work to do and without an answer for so long, the model is stuck and not just busy.
+# A model with work to do and without an answer for so long is stuck and not just busy.
 STUCK_SECONDS = 3.0
 
 
@@ -43,7 +44,7 @@ class Admission:
         return Ticket(self.load, client, images)
 
     def check(self, images: int, seconds: float, client: str = "") -> None:
-        """Raise what `enter` would raise now: `TooBusy`, or `ModelNotReady` if nothing moves.
+        """Raise what `enter` would raise now: `TooBusy`, or `ModelNotReady` if the model is stuck.
 
         A lone request is always admitted: there is nothing to wait for.
         """

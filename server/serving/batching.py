@@ -1,11 +1,11 @@
 """Images that wait for the same model go to the engine together.
 
 In: one image at a time. Out: its probabilities. Triton's dynamic batcher joins requests anyway;
-joining them here first costs one call instead of many, and a call costs more than a small model.
-Nothing waits for company: an image goes at once unless every instance of the model has a batch to
-work on. Then one more batch goes ahead, so that an instance finds it when it is done, as soon as it
-is as large as those; and what has gathered otherwise goes as soon as one returns. Among those that
-wait the order is fair (server/serving/fairness.py).
+joining them here first costs one call instead of many, and a call costs more than a small model. No
+image waits only to make a batch larger: an image is sent at once unless every instance of the model
+has a batch to work on. Then one more batch is sent (prefetch) as soon as it is as large as the
+batches under way, so that an instance finds it when it becomes free. Images that wait otherwise are
+sent as soon as a call returns. The order of waiting images is fair (server/serving/fairness.py).
 """
 
 import asyncio
@@ -56,9 +56,9 @@ class Batcher:
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.push(client, 1, (image, extras, future, copy_context()))
         if self.admission.waiting == 1:
-            self._send()  # no other could join
+            self._send()  # no other image could join
         elif not self._will_send:
-            # Not at once: what else is ready in this turn of the event loop joins.
+            # Not at once: other images that get ready in this turn of the event loop can join.
             self._will_send = True
             loop.call_soon(self._send)
         try:
@@ -82,7 +82,7 @@ class Batcher:
             self._waiting.rest()
 
     def _enough(self, most: int) -> float:
-        """How many images have to wait for a call to be made now."""
+        """The number of waiting images from which on a call is made now."""
         calls = len(self._under_way)
         if calls < self._engine.instances(self.model):
             return 1
@@ -94,14 +94,14 @@ class Batcher:
     async def _run(self, batch: list[Waiting]) -> None:
         try:
             images = [image for image, _, _, _ in batch]
-            # The batch is computed once, for all that any of its images wants.
+            # The batch is computed once, with all outputs that any of its images wants.
             extras = _together(batch)
             with tracing.call(self.model.name, len(images)):
                 rows, version = await self._engine.infer(self.model, images, self._seconds, extras)
         except Exception as error:
             if isinstance(error, Problem):
                 error.forget()
-            # Whatever it is, it is the answer of each request in the batch.
+            # Any error is the answer to each request in the batch.
             for _, _, future, _ in batch:
                 if not future.done():
                     future.set_exception(error)
@@ -118,7 +118,7 @@ class Batcher:
 
 
 def _together(batch: list[Waiting]) -> tuple[str, ...]:
-    """The outputs that any of a batch wants beside the probabilities, in one order."""
+    """The outputs that any image of a batch wants beside the probabilities, in one order."""
     if not any(wanted for _, wanted, _, _ in batch):
         return ()
     return tuple(sorted({name for _, wanted, _, _ in batch for name in wanted}))
@@ -127,6 +127,6 @@ def _together(batch: list[Waiting]) -> tuple[str, ...]:
 def _columns(
     model: Model, row: Probabilities, computed: tuple[str, ...], wanted: tuple[str, ...]
 ) -> Probabilities:
-    """Of a row with all that was computed what one image wants."""
+    """The part that one image wants of a row with all computed outputs."""
     parts = model.split(row, computed)
     return np.concatenate([parts[PROBABILITIES], *(parts[name] for name in wanted)])

@@ -1,9 +1,9 @@
 """The bytes of request bodies that are held in memory, counted over all requests.
 
 In: the bytes of one body as they arrive. Out: `BodyTooLarge` or `TooBusy` where a limit is passed.
-A request that was given up goes on counting as long as a thread still works on its image. One
-client may hold as much as is left free, and no more: so there is always room for another (dynamic
-thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998).
+A request that was given up still counts as long as a thread works on its image. One client may hold
+at most as much as is left free, so there is always room for another client (dynamic thresholds:
+Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998).
 """
 
 from collections import Counter
@@ -25,13 +25,13 @@ class Buffers:
         self.by_client: Counter[str] = Counter()
 
     def hold(self, client: str = "") -> "Hold":
-        """For one body, which is read and held inside it, and as long as somebody else keeps it."""
+        """A context for one body: the body counts inside it, and longer if `keep` was called."""
         return Hold(self, client)
 
 
 @dataclass
 class Hold:
-    """The share of one request in what is held: until each that keeps it has released it."""
+    """The bytes of one request, which count until it and every `keep` have released them."""
 
     buffers: Buffers
     client: str = ""
@@ -45,11 +45,11 @@ class Hold:
         self.release()
 
     def keep(self) -> None:
-        """Hold it beyond the end of the request, until one more `release`."""
+        """Hold the bytes beyond the end of the request, until one more `release`."""
         self.keepers += 1
 
     def release(self) -> None:
-        """Let go of what the request, or a `keep`, has held."""
+        """End the hold of the request, or of one `keep`."""
         self.keepers -= 1
         if self.keepers == 0:
             self._add(-self.size)
@@ -65,7 +65,7 @@ class Hold:
             )
         if buffers.held > buffers.max_held:
             raise TooBusy("the requests under way fill the memory that they may take; try again")
-        # A lone request may take all of it.
+        # A lone request may take all bytes.
         mine = buffers.by_client[self.client]
         if mine > max(self.size, buffers.max_held - buffers.held):
             raise TooBusy(

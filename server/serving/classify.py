@@ -1,9 +1,9 @@
 """From the bytes of images to predictions: the way every request to /classify takes.
 
-In: images, a `Model`, the client and the seconds they may take. Out: probabilities. What cannot
-be done in time is refused before anything is done for it. Each image has a price, told from
-its header; decoding happens in bounded places (server/serving/decoding.py); the rest waits in the
-event loop, where images for the same model meet.
+In: images, a `Model`, the client and the seconds they may take. Out: probabilities. A request that
+cannot be answered in time is refused before any work is done for it. Each image has a price,
+computed from its header; decoding happens in bounded places (server/serving/decoding.py);
+everything else happens in the event loop, where images for the same model join a batch.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ INLINE_BYTES = 16 * 2**10
 INLINE_PIXELS = 128 * 128
 INLINE_SCANS = 20  # of a JPEG: others have about 10
 START_OF_SCAN = b"\xff\xda"
-# Telling the price of so many bytes takes a tenth of a millisecond, of the worst 3; of more, a
-# thread does it. The parts of other formats are gone through one by one.
+# Up to this size the event loop computes the price: it takes a tenth of a millisecond, 3 for the
+# worst file; above this size a thread does it. In other formats the parts are read one by one.
 PRICED_INLINE_BYTES = {"JPEG": 256 * 2**10, "PNG": 64 * 2**10}
 PRICED_INLINE_BYTES_OF_OTHERS = 16 * 2**10
 
@@ -73,9 +73,9 @@ class Classifier:
     async def one(self, data: Image, terms: Terms) -> Answer:
         """The probabilities for one image, and the version that answered.
 
-        Given up, it keeps its `hold` until a thread that has begun to decode the image is done.
-        Raises the `Problem` of whatever fails: `TooBusy` at once when the seconds will not do,
-        `DeadlinePassed` when they did not.
+        If the call is given up, `hold` is kept until a thread that has begun to decode the image is
+        done. Raises the `Problem` of whatever fails: `TooBusy` at once if the seconds will not be
+        enough, `DeadlinePassed` if they were not.
         """
         with self._admit(1, terms) as ticket:
             try:
@@ -89,7 +89,7 @@ class Classifier:
     ) -> tuple[list[Probabilities | Problem], str]:
         """For each image its probabilities or its own problem, and the version that answered.
 
-        Raises the `Problem` of what concerns them all. Keeps its `hold` as `one` does.
+        Raises a `Problem` that concerns all images. Keeps `hold` as `one` does.
         """
         version = terms.model.version
 
@@ -112,7 +112,7 @@ class Classifier:
             except TimeoutError:
                 raise _late(terms) from None
             except ExceptionGroup as failures:
-                # All wait for the same engine: one reason speaks for all.
+                # All images wait for the same engine: the first failure stands for all.
                 raise failures.exceptions[0] from None
         return [task.result() for task in tasks], version
 
@@ -177,7 +177,7 @@ class Classifier:
         return decoded.pixels
 
     async def _price(self, data: bytes, terms: Terms) -> Price:
-        """Raises `UnsupportedType`, `UnreadableImage`, or `TooManyPixels` if it is too much."""
+        """The image's price. Raises `UnsupportedType`, `UnreadableImage`, or `TooManyPixels`."""
         rule, kind = terms.model.rule, kind_of(data)
         if len(data) <= PRICED_INLINE_BYTES.get(kind, PRICED_INLINE_BYTES_OF_OTHERS):
             price = cost.price(kind, data, rule)
@@ -188,7 +188,7 @@ class Classifier:
 
 
 def _may_be_inline(data: bytes) -> bool:
-    """Whether decoding takes less than a millisecond if the image is small as well."""
+    """Whether decoding takes less than a millisecond, provided that the image has few pixels."""
     small = len(data) <= INLINE_BYTES and data.count(START_OF_SCAN) <= INLINE_SCANS
     return small and is_quick(data)
 

@@ -1,7 +1,8 @@
-"""A process of images/worker.py as the gateway holds it: one image at a time, ended at will.
+"""The gateway's side of a process of images/worker.py: one image at a time, killed at any time.
 
-In: the bytes of an image and what decoding it may take. Out: pixels, or the `Problem` of the image.
-Where nobody waits for the answer any more, the process is killed, so that its core is free at once.
+In: the bytes of an image and the limits for decoding it. Out: pixels, or the `Problem` of the
+image. Where nobody waits for the answer any more, the process is killed, so that its core is free
+at once.
 """
 
 import asyncio
@@ -28,10 +29,10 @@ logger = logging.getLogger(__name__)
 CHECKOUT = Path(__file__).resolve().parents[2]
 # It imports Pillow and numpy, and decodes a few images; a loaded machine takes its time.
 START_SECONDS = 30.0
-STARTING_NICENESS = 10  # as threads that decode have; at work it has more
-# Neither progress nor a wish for a core for so long: it is stopped, or stuck.
+STARTING_NICENESS = 10  # as threads that decode have; higher while it decodes
+# A process that neither progresses nor waits for a core for so long is stopped or stuck.
 STUCK_SECONDS = 2.0
-CPU_TICK = 0.01  # what Linux tells of the CPU of another process is in hundredths of a second
+CPU_TICK = 0.01  # Linux gives the CPU of another process in hundredths of a second
 PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in CLASSES}
 
 
@@ -40,13 +41,13 @@ class DecoderProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self.speed = 1.0  # how many times as long as where the prices were measured
+        self.speed = 1.0  # time relative to the machine where prices were measured
         self._busy = False
-        self._progress = self._since = 0.0  # the CPU it had when it last got on, and when that was
+        self._progress = self._since = 0.0  # CPU time and clock at the last progress
 
     @classmethod
     async def start(cls) -> "DecoderProcess":
-        """A process that is ready for a first image. Raises `DecodingStuck` if none comes up."""
+        """A process that is ready for an image. Raises `DecodingStuck` if it does not start."""
         path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "server.serving.images.worker"),
@@ -56,7 +57,7 @@ class DecoderProcess:
         )
         decoder = cls(process)
         with contextlib.suppress(ProcessLookupError):
-            # From its first moment on: what it imports takes half a second of a core.
+            # At once after the start: the imports take half a second of a core.
             os.setpriority(os.PRIO_PROCESS, process.pid, STARTING_NICENESS)
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -76,10 +77,10 @@ class DecoderProcess:
         return self._process.returncode is None
 
     async def decode(self, job: Job, data: bytes) -> tuple[Result, Pixels | None]:
-        """The pixels of an image, or what is wrong with it. Given up, the process is killed.
+        """The pixels of an image, or its problem. If the call is given up, the process is killed.
 
-        Raises `UnreadableImage` if the process ended over it or it took more than `job.seconds` of
-        CPU, `DecodingStuck` if it got nowhere.
+        Raises `UnreadableImage` if the process died of the image or took more than `job.seconds` of
+        CPU, `DecodingStuck` if it made no progress.
         """
         try:
             self._send({**dataclasses.asdict(job)}, data)
@@ -91,13 +92,13 @@ class DecoderProcess:
             raise
 
     async def kill(self) -> None:
-        """End it, whatever it does, and wait for that."""
+        """Kill the process, whatever it does, and wait for its end."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await asyncio.shield(self._process.wait())
 
     async def close(self) -> None:
-        """Let it end by itself; it has nothing to do."""
+        """Let the process, which has nothing to do, end by itself."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -114,7 +115,7 @@ class DecoderProcess:
 
     @property
     def stalled(self) -> float:
-        """Seconds for which it has got nowhere with the image that it holds; 0 without one."""
+        """Seconds without progress on its current image; 0 if it has none."""
         if self._busy:
             self._look()
         return time.monotonic() - self._since if self._busy else 0.0
@@ -128,7 +129,7 @@ class DecoderProcess:
             while not (await asyncio.wait([waiting], timeout=pause))[0]:
                 if self._look() - began > job.seconds:
                     raise _too_long(job)
-                # By one thread it cannot take the rest of its CPU any sooner.
+                # With one thread the process cannot use the rest of its CPU any sooner.
                 pause = min(STUCK_SECONDS / 4, began + job.seconds - self._progress + CPU_TICK)
                 if time.monotonic() - self._since > STUCK_SECONDS and self.alive:
                     logger.error("the process %d that decodes images is stuck", self._process.pid)
@@ -146,14 +147,14 @@ class DecoderProcess:
         return result, np.frombuffer(payload, np.uint8).reshape(result.shape)
 
     def _look(self) -> float:
-        """See whether it gets on. Seconds of CPU that it has had."""
+        """Check for progress; returns the seconds of CPU that the process has had."""
         now = self._cpu()
         if now != self._progress or self._runnable():
             self._progress, self._since = now, time.monotonic()
         return now
 
     def _cpu(self) -> float:
-        """Seconds of CPU that the process has had; its own are told in hundredths."""
+        """Seconds of CPU that the process has had; -1 if it has ended."""
         try:
             times = psutil.Process(self._process.pid).cpu_times()
         except psutil.Error:
@@ -161,7 +162,7 @@ class DecoderProcess:
         return float(times.user + times.system)
 
     def _runnable(self) -> bool:
-        """Whether it waits for nothing but a core: where others are busy, it goes last."""
+        """Whether it computes, or waits only for a core: while others are busy, it runs last."""
         try:
             return bool(psutil.Process(self._process.pid).status() == psutil.STATUS_RUNNING)
         except psutil.Error:
@@ -175,7 +176,7 @@ class DecoderProcess:
         return header, await source.readexactly(payload)
 
     async def _reason(self, job: Job) -> Problem:
-        """Why it ended over an image."""
+        """The problem of an image over which the process ended."""
         status = await self._process.wait()
         if status == -signal.SIGXCPU:
             return _too_long(job)

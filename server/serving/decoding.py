@@ -1,14 +1,14 @@
 """Decoding in bounded places: small work in threads, large work in processes that can be ended.
 
 In: the bytes of an image, its `Price`, its client and the seconds that it may take. Out: pixels.
-What waits is taken in fair order (server/serving/fairness.py), in each of the two lanes by itself,
-so that small work never stands behind large work. Both lanes together take no more memory than
-their budget: an image waits until what it will need is free. An image whose turn would come too
-late is refused at once.
+Waiting images are taken in fair order (server/serving/fairness.py), in each of the two lanes
+separately, so that small work never waits behind large work. Both lanes together take no more
+memory than their budget: an image waits until the memory that it will need is free. An image whose
+turn would come too late is refused at once.
 
-A thread costs an image nothing, but cannot be ended; so it gets only what is over soon. A process
-costs a copy of the image and of its pixels, and is killed soon after its deadline passes or its
-client goes (docs/serving.md).
+A thread adds no cost, but cannot be ended; so threads get only short work. A process costs a copy
+of the image and of its pixels, and is killed soon after the image's deadline passes or its client
+goes (docs/serving.md).
 """
 
 import asyncio
@@ -37,24 +37,26 @@ from server.serving.images.decoding import decode, open_header
 from server.serving.images.worker import OWN_BYTES, SLACK_BYTES, Job
 from server.serving.lanes import Decoded, Lane, Work
 
-# In honest progressive JPEGs of --max-pixels: past it an image costs more than any may.
+# The CPU that a process may use for an image, in honest progressive JPEGs of --max-pixels; no image
+# may cost more.
 MOST_CPU = 3.0
-# Of the budget, what the images in threads may take at most.
+# Images in threads may take at most this fraction (1/4) of the budget.
 THREADS_SHARE = 4
-# What a process may take beside its image, and what part of the budget all may take on top of it.
+# What a process may take beside its image; all processes together may take this fraction (1/3) of
+# the budget for that.
 PROCESS_BYTES = OWN_BYTES + SLACK_BYTES
 PROCESSES_SHARE = 3
-# A probe that has not been decoded within so long tells that nothing is; so does a process that has
-# got nowhere for so long. With a verdict that is good for 1 s, 503 comes within 3 s.
+# If a probe is not decoded within PROBE_SECONDS, decoding is stuck; so it is if a process makes no
+# progress for STALLED_SECONDS. Since a verdict is good for 1 s, 503 comes within 3 s.
 PROBE_SECONDS = 1.75
 STALLED_SECONDS = 1.0
 PROBE_CLIENT, SHADOW_CLIENT = " probe", " shadow"  # no client has these names
 PROBE_RULE = ResizeRule(32, 32)
-# An image that nobody waits for any more may be finished within so long: a process that is killed
-# has to be started again, which takes as much of a core.
+# An image that nobody waits for any more may still be finished within this time: a process that is
+# killed has to be started again, which takes as much of a core.
 GRACE_SECONDS = 0.5
-MEASURE_SECONDS = 1.0  # between two looks at what is waiting
-# For each thread so many images lie ready, so that it goes on without waiting for the event loop.
+MEASURE_SECONDS = 1.0  # between two measurements of the queues
+# So many images are ready for each thread, so that it goes on without waiting for the event loop.
 READY = 1
 
 
@@ -64,13 +66,13 @@ class Decoding:
     def __init__(self, threads: int, memory: int, max_pixels: int) -> None:
         """`threads` is how many images each lane decodes at once; `memory` is in bytes.
 
-        Where that is little, there are fewer processes than threads.
+        With little memory there are fewer processes than threads.
         """
         self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(
             threads, thread_name_prefix="decode", initializer=lower_priority
         )
-        # A thread may always begin: what all of them may take is set aside.
+        # A thread may always begin: the memory that all threads may take is reserved.
         self._thread_bytes = min(cost.THREAD_BYTES, memory // (THREADS_SHARE * threads))
         self.memory = memory - threads * self._thread_bytes
         self.held = 0  # bytes that the images in processes may take now
@@ -80,11 +82,11 @@ class Decoding:
         self._idle: deque[DecoderProcess] = deque()
         self._starting: set[asyncio.Task[DecoderProcess]] = set()
         self._probe = _probe_image()
-        self._failed: DecodingStuck | None = None  # why the last process was of no use
+        self._failed: DecodingStuck | None = None  # why the last process failed
         self._closed = False
 
     async def close(self) -> None:
-        """Give up what waits; end the threads after their images, and the processes at once."""
+        """Give up waiting images; end the threads after their images, and the processes at once."""
         self._closed = True
         running = [work.task for work in self._large.running if work.task is not None]
         tasks = (*running, *self._starting)
@@ -104,10 +106,10 @@ class Decoding:
         seconds: float,
         hold: Hold,
     ) -> Decoded:
-        """The pixels. Given up, a thread that has begun keeps `hold` until it is done.
+        """The pixels. If this is given up, a thread that has begun keeps `hold` until its end.
 
-        Raises `TooBusy` at once when `seconds` will not do, `TooManyPixels` if the budget is less
-        than the image needs, `UnreadableImage`, or `DecodingStuck`.
+        Raises `TooBusy` at once if `seconds` will not be enough, `TooManyPixels` if the budget is
+        less than the image needs, `UnreadableImage`, or `DecodingStuck`.
         """
         lane = self._lane(price)
         lane.check(price, client, seconds)
@@ -119,10 +121,10 @@ class Decoding:
         return len(self._small.queue) + len(self._large.queue)
 
     async def probe(self) -> Problem | None:
-        """What is wrong, found by decoding an image the way that a client's goes.
+        """The problem, if any, found by decoding an image in the same way as a client's.
 
-        The processes are probed where one is idle, or the last was of no use: most gateways need
-        none. Of the others it is enough that they get on with what they hold.
+        Processes are probed only if one is idle or the last one failed: most gateways need no
+        process. For busy processes it is enough that they make progress on their images.
         """
         for work in self._large.running:
             if work.process is not None and work.process.stalled > STALLED_SECONDS:
@@ -155,7 +157,7 @@ class Decoding:
         return None
 
     async def watch(self) -> None:
-        """Tell the metrics what waits, until it is cancelled."""
+        """Report the waiting images to the metrics, until it is cancelled."""
         while True:
             lanes = (self._small, self._large)
             metrics.decode_oldest.set(self.oldest)
@@ -167,7 +169,7 @@ class Decoding:
 
     async def _in(self, lane: Lane, work: Work) -> Decoded:
         client, price = work.client, work.price
-        if lane is self._large and client != PROBE_CLIENT:  # what a probe needs is always there
+        if lane is self._large and client != PROBE_CLIENT:  # the memory for a probe is always there
             work.memory = price.memory
         lane.load.admit(client, price.seconds)
         lane.queue.push(client, price.seconds, work)
@@ -219,14 +221,14 @@ class Decoding:
             lane.load.end(work.client, work.price.seconds, begun=False)
 
     def _begin(self, lane: Lane) -> None:
-        """Give free places to those whose turn it is."""
+        """Give free places to the images whose turn it is."""
         while lane.queue and len(lane.running) < lane.turns and not self._closed:
             work = lane.queue.peek()
             if work.answer.done():
                 lane.queue.pop()
                 continue
             if self.held + work.memory > self.memory and lane.running:
-                return  # until what it needs is free
+                return  # until the memory that it needs is free
             lane.queue.pop()
             lane.running.add(work)
             self.held += work.memory
@@ -262,8 +264,8 @@ class Decoding:
         return Decoded(pixels, began - work.submitted, time.perf_counter() - began)
 
     def _thread_ended(self, work: Work, job: "Future[Decoded]") -> None:
-        # The job holds its callback, which holds the work: the pixels would stay until the garbage
-        # collector comes.
+        # The job holds its callback, which holds the work: the pixels would stay until the next
+        # garbage collection.
         work.job = None
         if job.cancelled():  # given up before it began, by its request or by `close`
             self._end(self._small, work, 0.0)
@@ -279,7 +281,7 @@ class Decoding:
             work.answer.set_result(job.result())
 
     async def _process(self) -> DecoderProcess:
-        """An idle one, or a new one. One that is being started when it is given up is kept."""
+        """An idle or a new process. If this is given up during a start, the process is kept."""
         if self._idle:
             return self._idle.popleft()
         starting = asyncio.create_task(DecoderProcess.start())
@@ -300,14 +302,14 @@ class Decoding:
         done = 0.0
         try:
             process = work.process = await self._process()
-            work.begin(self._large)  # only now: a process that starts says nothing of the rate
+            work.begin(self._large)  # only now: a process that starts tells nothing about the rate
             seconds = MOST_CPU * cost.honest(self._max_pixels, work.rule) * process.speed
             job = Job(work.rule, self._max_pixels, seconds, work.price.memory)
             result, pixels = await process.decode(job, work.data)
             self._idle.append(process)
             self._failed = None
             done = work.price.seconds
-            # What it took beyond its price counts against the client's next image.
+            # CPU that it took beyond its price counts against the client's next image.
             self._large.queue.charge(work.client, max(0.0, result.cpu / process.speed - done))
             _count(work, result.pixels)
             if pixels is None:
@@ -332,7 +334,7 @@ class Decoding:
 
 
 def _count(work: Work, pixels: int) -> None:
-    """Count an image whose header has been read; a probe is none of a client's."""
+    """Count an image whose header has been read, unless it is a probe or a copy."""
     if pixels and work.client not in {PROBE_CLIENT, SHADOW_CLIENT}:
         metrics.image_pixels.observe(pixels)
 
@@ -342,7 +344,7 @@ def _settle(
     decoded: Decoded | None = None,
     error: Exception | None = None,
 ) -> None:
-    """Give it to whoever waits, if anybody does."""
+    """Give the result to the waiting request, if it still waits."""
     if answer.done():
         return
     if error is not None:

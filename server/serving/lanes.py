@@ -1,7 +1,7 @@
 """The places where images are decoded, and the work that waits for one.
 
-In: work with its price and its client. Out: whether it would come in time, and what is next, in
-fair order (server/serving/fairness.py).
+In: work with its price and its client. Out: whether new work would be done in time, and the next
+work, in fair order (server/serving/fairness.py).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Decoded:
 
 @dataclass(eq=False)
 class Work:
-    """One image that waits for its turn, or has it."""
+    """One image that waits for a place, or has one."""
 
     data: bytes  # emptied when it is given up: a queue may still hold the work
     rule: ResizeRule
@@ -52,13 +52,13 @@ class Work:
     begun: bool = False
 
     def begin(self, lane: "Lane") -> None:
-        """A thread or a process takes it."""
+        """Note that a thread or a process begins the work."""
         self.begun = True
         lane.load.begin(self.price.seconds)
 
 
 class Lane:
-    """Places of one kind, and the work that waits for one; `ready` more have had their turn."""
+    """Places of one kind, and the waiting work; `ready` more images may leave the queue."""
 
     def __init__(self, name: str, places: int, ready: int = 0) -> None:
         self.name = name
@@ -74,10 +74,10 @@ class Lane:
         return min(self.places, len(self.running))
 
     def check(self, price: Price, client: str, seconds: float) -> None:
-        """Raise `TooBusy` if so much more of this client would come too late."""
+        """Raise `TooBusy` if one more image of this client and price would be done too late."""
         if not self.load.waiting:
             return
-        # The rate of the last seconds; what it has never done it may yet do.
+        # The rate of the last seconds; it is never taken as 0.
         rate = max(self.load.rate, 1e-3)
         excess = self.load.ahead(client, price.seconds) / rate - MARGIN * seconds
         if excess > 0:

@@ -1,9 +1,9 @@
-"""How much work is under way, for whom, and how fast it gets done: for one stage of the way.
+"""How much work is under way, for which client, and how fast it gets done, in one stage.
 
 In: pieces of work that are admitted, begun, done or given up. Out: the seconds after which a
 client's next piece would be done. The rate is measured, never configured: work done per second in
-which there was something to do, with the last seconds counting most. What is refused or given up is
-no work done, and the time in which nothing was begun is no time to do it in.
+which there was something to do, with the last seconds counting most. Work that was refused or given
+up does not count as done, and time in which no work was begun does not count as busy.
 """
 
 import math
@@ -18,15 +18,15 @@ class Load:
     """The work of one stage, in a unit of its own: images, or seconds of CPU."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, rate: float = 0.0) -> None:
-        """`rate` is what is believed before any work was done; 0 if nothing is."""
+        """`rate` is the assumed rate before any work was done; 0 if none is assumed."""
         self.waiting = 0.0  # admitted, and neither done nor given up
         self._clock = clock
         self._rate = rate
         self._by_client: dict[str, float] = {}
-        self._begun = 0.0  # of what waits
+        self._begun = 0.0  # the part of `waiting` that was begun
         self._done = 0.0
         self._busy = 0.0
-        self._since = 0.0  # the last work done, or when there was something to do again
+        self._since = 0.0  # when the last work was done, or when an idle time ended
 
     @property
     def rate(self) -> float:
@@ -39,28 +39,28 @@ class Load:
         return self._clock() - self._since if self._begun > 0 else 0.0
 
     def ahead(self, client: str, amount: float) -> float:
-        """The work that is done by the time that so much more of this client is.
+        """The work that will be done when `amount` more work of this client is done.
 
         Queues are fair (server/serving/fairness.py): before the client's last piece is done, every
-        other client gets as much as it does, or all that it asks for.
+        other client gets as much as this client, or all that the other client asks for.
         """
         own = self._by_client.get(client, 0.0) + amount
         clients = len(self._by_client) + (client not in self._by_client)
         return min(self.waiting + amount, own * clients)
 
     def admit(self, client: str, amount: float) -> None:
-        """So much work has been accepted."""
+        """Note that so much work has been accepted."""
         self.waiting += amount
         self._by_client[client] = self._by_client.get(client, 0.0) + amount
 
     def begin(self, amount: float) -> None:
-        """So much of it is being done, or waits for nothing but this stage."""
+        """Note that so much work is being done, or waits only for this stage."""
         if self._begun <= 0:
             self._since = self._clock()
         self._begun += amount
 
     def end(self, client: str, amount: float, *, begun: bool, done: float = 0.0) -> None:
-        """So much of it is over; `done` is how much work that was, 0 if it was given up."""
+        """Note the end of so much work; `done` is how much of it was done, 0 if it was given up."""
         self.waiting = max(0.0, self.waiting - amount)
         left = self._by_client.get(client, 0.0) - amount
         if left > 1e-9:  # sums of fractions are rounded

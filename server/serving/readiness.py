@@ -14,8 +14,8 @@ from server.engines.model import Model
 from server.problems import ModelNotReady, Problem, UnknownModel
 from server.serving.decoding import Decoding
 
-# A dead backend must be told within 5 s: by a verdict that is not older than this, after a probe
-# that took no longer than 3 s (`PROBE_TIMEOUT` of a replica).
+# A dead backend must be detected within 5 s: a verdict is not older than this, and its probe took
+# no longer than 3 s (`PROBE_TIMEOUT` of a replica).
 VERDICT_SECONDS = 1.0
 
 
@@ -25,7 +25,7 @@ class Readiness:
     def __init__(
         self, engine: Engine, decoding: Decoding, spared: Callable[[], str | None] = lambda: None
     ) -> None:
-        """`spared` tells a model without which the gateway is ready all the same."""
+        """`spared` returns the model that the gateway does not need in order to be ready."""
         self._engine = engine
         self._decoding = decoding
         self._spared = spared

@@ -1,11 +1,11 @@
 """A second model that answers copies of requests, to be compared with the one that users get.
 
-In: what users have been answered, after the answer has left. Out: how often both models agree, how
-far they are apart and what both take, as metrics; the ids of the last requests on which they
-disagree. Nobody waits for a copy: there is one at a time, begun only while no user's image waits
-for a place, in a queue with bounds beyond which copies are dropped and counted. A copy is in memory
-until it has been compared, and nowhere else. Whatever becomes of the second model, users get their
-answers.
+In: requests and answers of users, after the answer has left. Out: how often both models agree, how
+far their answers differ and how long both take, as metrics; the ids of the last requests on which
+they disagree. No user waits for a copy: copies are compared one at a time, and only while no user's
+image waits for a place. Their queue has bounds; copies beyond the bounds are dropped and counted. A
+copy is kept only in memory, and only until it has been compared. Whatever happens to the second
+model, users get their answers.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 MOST_COPIES = 256
 MOST_BYTES = 64 * 2**20
 PATIENCE = 5.0  # seconds for which a copy waits until no user's image does
-LOOK_SECONDS = 0.005  # between two looks whether that is so
+LOOK_SECONDS = 0.005  # between two checks whether that is so
 LEAST_PAUSE, MOST_PAUSE = 1.0, 60.0  # seconds without copies after a failure
 MOST_EXAMPLES = 20
 
@@ -42,7 +42,7 @@ MOST_EXAMPLES = 20
 class Aim:
     """The second model, and the share of requests, 0 to 1, that it gets copies of.
 
-    While it is the default itself, `former` gets them.
+    While that model is the default itself, `former` gets the copies.
     """
 
     candidate: str
@@ -52,7 +52,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class Copy:
-    """An image that a user got an answer for: float32[K], `seconds` after it was pixels."""
+    """An image, and the answer that its user got: float32[K], `seconds` after it was decoded."""
 
     image: Image
     model: Model
@@ -62,7 +62,7 @@ class Copy:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return len(self.image) if isinstance(self.image, bytes) else self.image.nbytes
 
 
@@ -97,8 +97,8 @@ class Shadow:
         seconds: float,
         disagreed: Callable[[list[Example]], None] = lambda _: None,
     ) -> None:
-        """A copy may take `seconds`. `disagreed` gets the last examples, in a thread, whenever
-        there is another."""
+        """A copy may take `seconds`. `disagreed` is called with the last examples, in a thread,
+        whenever there is a new one."""
         self.candidate, self.share = aim.candidate, aim.share
         self.examples: deque[Example] = deque(maxlen=MOST_EXAMPLES)
         self._classifier = classifier
@@ -115,17 +115,17 @@ class Shadow:
 
     @property
     def other(self) -> str:
-        """The model that gets copies: the candidate, or once that is the default the one before."""
+        """The model that gets copies: the candidate, or, if it is the default, the former one."""
         return self._former if self._engine.default == self.candidate else self.candidate
 
     def wants(self, model: Model) -> bool:
-        """Whether a request that this model has answered is one of the share."""
+        """Whether a request that this model has answered belongs to the share to copy."""
         default = self._engine.default
         sampled = random.random() < self.share  # noqa: S311 - nothing is secret about it
         return model.name == default != self.other and sampled
 
     def offer(self, copy: Copy) -> None:
-        """Take a copy, whose answer has left, unless there is no room for it."""
+        """Queue a copy, whose answer has left, unless there is no room for it."""
         now = time.monotonic()
         if now < self._resume:
             self._count(copy, "paused")
@@ -151,7 +151,7 @@ class Shadow:
                 else:
                     self._count(copy, "busy")
             except Exception:
-                # A comparison is worth less than the next.
+                # A failed comparison must not prevent the next one.
                 logger.exception("a copy for model %s could not be compared", self.other)
                 self._count(copy, "failed")
             finally:
@@ -206,7 +206,7 @@ class Shadow:
             return
         example = Example(copy.request_id, *names, one, two, round(divergence, 6), time.time())
         self.examples.append(example)
-        with contextlib.suppress(OSError):  # a full disk costs an example
+        with contextlib.suppress(OSError):  # on a full disk only the examples are lost
             await asyncio.to_thread(self._disagreed, list(self.examples))
 
     def _count(self, copy: Copy, outcome: str) -> None:

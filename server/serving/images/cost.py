@@ -1,9 +1,9 @@
-"""What decoding an image will cost, told before any work from its header alone.
+"""The cost of decoding an image, computed from its header alone before any work.
 
 In: the bytes of an encoded image and the model's `ResizeRule`. Out: a `Price` in seconds of CPU and
 bytes of memory, or the `Problem` of an image that would cost too much: more than `CEILING` honest
 progressive JPEGs of --max-pixels, or more memory than `BYTES_PER_PIXEL` times --max-pixels. Formats
-that cannot keep these at the full size get a lower one by that.
+that cannot keep these limits at the full size thereby get a lower limit of pixels.
 
 The factors are nanoseconds on one core of an AMD EPYC (Zen 4) with Pillow 13.0, from the files of
 tests/server/serving/images/bombs/ (`python -m tests.server.serving.images.measure`), rounded up.
@@ -26,12 +26,12 @@ from server.serving.images.headers import Header
 from server.serving.images.jpeg_scans import Structure
 
 # The most that an image may cost, in honest progressive JPEGs of --max-pixels. No image that is
-# decoded takes more than 3; the rest is for what another machine does otherwise.
+# decoded takes more than 3; the rest is for the differences of another machine.
 CEILING = 2.3
 BYTES_PER_PIXEL = 16
-# On top of both: what the smallest image may take.
+# Added to both limits: what the smallest image may take.
 ALLOWED_SECONDS, ALLOWED_BYTES = 0.005, 32 * 2**20
-# A thread cannot be ended, so it gets nothing that could keep it longer, or take more memory.
+# A thread cannot be ended, so it gets no image that could take longer, or more memory.
 THREAD_SECONDS = 0.1
 THREAD_BYTES = 64 * 2**20
 
@@ -39,10 +39,10 @@ THREAD_BYTES = 64 * 2**20
 # bytes for each pixel), decoded at 1/1, 1/2, 1/4 and 1/8 of its size.
 HONEST_NS = {1: 15.0, 2: 11.0, 4: 9.0, 8: 8.0}
 
-# Of every format: a row of pixels has a pointer (Pillow's `image` table), and rows and columns have
-# coefficients of the resize that may be as many.
+# For every format: a row of pixels has a pointer (Pillow's `image` table), and the resize may have
+# as many coefficients as there are rows and columns.
 ROW_NS, COLUMN_NS, EDGE_BYTES = 55.0, 30.0, 48
-# An image that is turned as its EXIF, or a property of its own, says: another image of RGB.
+# An image that is turned, as its EXIF or a property of its own says, takes another image of RGB.
 TURN_NS, TURN_BYTES = 6.5, 1.0
 # Output of the resize: it may be larger than the image.
 TARGET_NS, TARGET_BYTES = 30.0, 24
@@ -59,7 +59,7 @@ JPEG_BYTE_NS = 13.0
 # PNG (zlib-ng), for each byte of a row: inflating and unfiltering; the worst stream inflates more
 # slowly, or has a new table for every few bytes of the file.
 PNG_ROW_NS, PNG_WORST_ROW_NS, PNG_BYTE_NS, PNG_WORST_BYTE_NS = 2.9, 8.0, 5.0, 120.0
-# What becomes of the pixels in RGB, and of those that are laid over white.
+# Making RGB of the pixels: opaque ones, those laid over white, interlaced ones, those of 16 bits.
 OPAQUE_NS, TRANSPARENT_NS, INTERLACED_NS, DEEP_NS = 9.5, 15.5, 3.0, 4.5
 # A transparent colour of 16 bits is compared with all of them.
 DEEP_KEY_NS = 60.0
@@ -68,7 +68,7 @@ OPAQUE_BYTES, TRANSPARENT_BYTES = 8.0, 14.0
 WEBP_NS, WEBP_TRANSPARENT_NS, WEBP_ROW_NS, WEBP_BYTE_NS, WEBP_BYTES = 17.5, 24.0, 2600.0, 36.0, 17.5
 GIF_NS, GIF_TRANSPARENT_NS, GIF_BYTE_NS, GIF_BYTES = 18.0, 21.0, 5.0, 12.0
 BMP_NS, BMP_BYTES = 7.0, 6.0
-# Of a run-length coded BMP each byte and pixel goes through Python.
+# Each byte and each pixel of a run-length coded BMP goes through Python.
 BMP_RUN_NS = 120.0
 BMP_RUNS = {1, 2}
 # TIFF (libtiff): for each strip or tile, which is read in Python as well.
@@ -96,17 +96,16 @@ TIFF_JPEG_PIECE_NS = 1500.0  # on top, since each piece is a JPEG of its own
 TIFF_JPEGS = 4096
 # AVIF and HEIC (dav1d, libde265): 8 bits; more take as much again.
 AVIF_NS, AVIF_ALPHA_NS, AVIF_BYTE_NS, AVIF_BYTES = 19.0, 3.0, 100.0, 13.0
-# For each item, as the tiles of a grid are: a phone's photograph has 50.
+# For each item, for example each tile of a grid: a phone's photograph has 50.
 AVIF_PIECE_NS, HEIC_PIECE_NS = 20e3, 250e3
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What decoding takes, on the machine that the factors are from.
+    """What decoding takes on the machine where the factors were measured.
 
-    `seconds` is for any file that an encoder writes. `bound` is for any file at all, unless its
-    decoder has a fault. `memory` is in bytes, beside the encoded image
-    itself.
+    `seconds` holds for any file that an encoder writes. `bound` holds for any file at all, unless
+    the decoder has a fault. `memory` is in bytes, without the encoded image itself.
     """
 
     kind: str
@@ -118,12 +117,12 @@ class Price:
 
     @property
     def killable(self) -> bool:
-        """Whether it has to be decoded where it can be ended."""
+        """Whether the image has to be decoded in a process, which can be killed."""
         return self.bound > THREAD_SECONDS or self.memory > THREAD_BYTES
 
 
 def price(kind: str, data: bytes, rule: ResizeRule) -> Price:
-    """The price of an image whose format `sniff` has told.
+    """The price of an image; `kind` is its format by `sniff`.
 
     Raises `UnreadableImage`, or another problem of the image, if its header cannot be read.
     """
@@ -132,8 +131,9 @@ def price(kind: str, data: bytes, rule: ResizeRule) -> Price:
     else:
         header = headers.read(kind, data)
         if header is None:
-            # Raises the reason, if the decoder has a better one. Not even a decoder takes memory
-            # for an image without a size, and what is read of it is bounded (contracts/images).
+            # Raises the decoder's own reason, if it has a better one. Even a decoder takes no
+            # memory for an image without a size, and it reads only a bounded part
+            # (contracts/images).
             open_header(data, sys.maxsize)
             raise UnreadableImage(f"the {kind} header cannot be read: it is cut off or broken")
         found = FORMULAS[kind](header, data, rule)
@@ -177,9 +177,9 @@ def check(price: Price, max_pixels: int, rule: ResizeRule) -> None:
 def _price(
     kind: str, header: Header, rule: ResizeRule, times: tuple[float, float], bytes_per_pixel: float
 ) -> Price:
-    """With what every format costs: rows, columns and the resize.
+    """The price with the costs of every format: rows, columns and the resize.
 
-    `times` are the nanoseconds of what an encoder writes, and of the worst file.
+    `times` are the nanoseconds for a file that an encoder writes, and for the worst file.
     """
     expected, worst = times
     target = rule.width * rule.height

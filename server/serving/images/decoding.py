@@ -34,7 +34,7 @@ def kind_of(data: bytes) -> str:
 
 
 def is_quick(data: bytes) -> bool:
-    """Whether reading and decoding take no longer than the bytes and the pixels tell.
+    """Whether the time for reading and decoding is bounded by the number of bytes and pixels.
 
     Raises `UnsupportedType`.
     """
@@ -56,9 +56,9 @@ def open_header(data: bytes, max_pixels: int) -> EncodedImage:
 
 
 def decode(image: EncodedImage, rule: ResizeRule) -> Pixels:
-    """The pixels of an opened image as the model takes them: contiguous uint8[H, W, 3], RGB.
+    """The model's input for an opened image: contiguous uint8[H, W, 3], RGB.
 
-    The image is used up: what it holds is freed early, although the caller still has it.
+    The image is used up: its memory is freed early, although the caller still has the object.
     Raises `UnreadableImage` if it is truncated or corrupt.
     """
     try:

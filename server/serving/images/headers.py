@@ -1,9 +1,9 @@
-"""What the first bytes of an image promise, read without a decoder and before anything is decoded.
+"""The facts that an image's first bytes state, read without a decoder and before any decoding.
 
 In: the bytes of an encoded image and its format. Out: a `Header` with all that its price depends
 on. Only a bounded number of fields is read, so that it takes microseconds whatever the file claims.
-A header that cannot be read gives None: then the decoder, which reads it too, tells what is wrong.
-A JPEG has a module of its own, `jpeg_scans`.
+A header that cannot be read gives None: then the decoder, which reads the header, too, says what is
+wrong. A JPEG has a module of its own, `jpeg_scans`.
 
 Sources: PNG (W3C, third edition, 5.3 and 11.2.1); WebP (RFC 9649, 2.3 to 2.8); GIF89a, 18 to 20;
 TIFF 6.0, sections 2, 8 and 15, and BigTIFF; BITMAPINFOHEADER; AVIF (ISO/IEC 23008-12, 6.5).
@@ -26,9 +26,10 @@ TILE_WIDTH, TILE_LENGTH, TILES, TILE_SIZES, EXTRA, OLD_JPEG = 322, 323, 324, 325
 # The bytes of each of TIFF's types; those of a number as `struct` calls it.
 TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
 TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
-# Where the boxes that describe an image are looked for: they lie before its pixels.
+# The boxes that describe an image are searched in so many bytes: they lie before the pixels.
 MAX_BOXES = 2**20
-# Chunks of a PNG or blocks of a GIF before the pixels; what has more is taken to have everything.
+# Chunks of a PNG or blocks of a GIF before the pixels; a file with more is assumed to have
+# everything.
 MAX_PARTS = 1000
 
 
@@ -56,7 +57,7 @@ class Header:
 
     @property
     def pixels(self) -> int:
-        """How many are decoded."""
+        """How many pixels are decoded."""
         return max(self.width * self.height, self.decoded)
 
 
@@ -166,7 +167,7 @@ def _tiff(data: bytes) -> Header:
 
 @dataclass(frozen=True)
 class TiffEntry:
-    """One tag of a TIFF: its first number (0 if it is none), and where all of them lie."""
+    """One tag of a TIFF: its first number (0 if it has none), and where all its numbers lie."""
 
     tag: int
     first: int
@@ -197,9 +198,9 @@ def tiff_entries(data: bytes) -> Iterator[TiffEntry]:
 
 
 def tiff_pieces(data: bytes, most: int) -> list[tuple[int, int, int]]:
-    """Where each strip or tile begins, its bytes, and how many are the same.
+    """Each place where a strip or tile begins, its bytes, and how many begin there.
 
-    Raises `UnreadableImage` if more than `most` differ.
+    Raises `UnreadableImage` if there are more than `most` places.
     """
     entries = {entry.tag: entry for entry in tiff_entries(data)}
     if OLD_JPEG in entries:
@@ -256,8 +257,8 @@ def _boxes(data: bytes) -> Header:
 
 
 def _derived(front: bytes) -> int:
-    """How many images other images are made of, as a grid of its tiles; each may be there twice."""
-    # ISO/IEC 14496-12, 8.11.12: the item, of 2 or 4 bytes as the version has it; how many.
+    """How many images other images are made of, as a grid is of tiles; an image may count twice."""
+    # ISO/IEC 14496-12, 8.11.12: the item's id, of 2 or 4 bytes by the version; then how many.
     references = front.find(b"iref")
     skip = 8 if references >= 0 and front[references + 4] else 6
     count, at = 0, front.find(b"dimg")

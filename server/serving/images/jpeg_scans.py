@@ -1,4 +1,4 @@
-"""The scans of a JPEG: how often which component's coefficients are gone through.
+"""The scans of a JPEG: how often the coefficients of each component are processed.
 
 In: the bytes of a JPEG, or of the JPEG in a strip of a TIFF. Out: a `Structure`. Nothing is
 decoded: in entropy-coded data FF is always followed by 00 or a restart marker (ITU-T T.81,
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-# T.81, table B.1: what has a length after it, so that its bytes are skipped, and the end.
+# T.81, table B.1: the markers that a length follows, so that their bytes are skipped, and the end.
 LENGTHY = (*range(0xC0, 0xD0), *range(0xD9, 0xF0), 0xFE)
 IS_MARKER = np.isin(np.arange(256), LENGTHY)
 MARKED = {bytes([code]) for code in LENGTHY}
@@ -24,7 +24,7 @@ END = b"\xff\xd9"
 # Real files have some dozens of segments, profiles up to 255, and 10 scans with their tables; more
 # than 1,000 before the pixels are refused (contracts/images/limits.py).
 MAX_SEGMENTS = 1500
-# Bytes that are searched at once; what numpy needs for it is eight times as much.
+# Bytes that are searched at once; numpy needs eight times as much memory for that.
 FIRST_BLOCK, LAST_BLOCK = 4 * 2**10, 2**20
 
 
@@ -53,7 +53,7 @@ class Structure:
 
     @property
     def endless(self) -> bool:
-        """Whether it has so many segments that not all of them have been looked at."""
+        """Whether it has so many segments that not all of them have been read."""
         return self.segments >= MAX_SEGMENTS
 
 
@@ -88,14 +88,15 @@ def structure(data: bytes) -> Structure:
 def _markers(data: bytes) -> Callable[[int], int]:
     """A function that gives where the first marker from a position on is, or -1.
 
-    Positions are asked for in rising order. What is searched at once begins small, and doubles.
+    Positions are asked for in rising order. The part that is searched at once begins small, and
+    doubles.
     """
     end, size, places = 0, FIRST_BLOCK, np.empty(0, np.intp)
 
     def look_up(at: int) -> int:
         nonlocal end, size, places
         if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] in MARKED:
-            return at  # as wherever segments follow one another
+            return at  # as always when one segment follows another
         while (found := int(np.searchsorted(places, at))) == len(places):
             begin = max(at, end)
             if begin >= len(data) - 1:

@@ -1,13 +1,13 @@
-"""A process that decodes one image after another, and that may be ended at any moment.
+"""A process that decodes one image after another, and that may be killed at any moment.
 
 `python -m server.serving.images.worker`, started by serving/decoder_process.py. In, on standard
 input: a job and the bytes of its image. Out, on standard output: the pixels, or what is wrong with
 the image. Ends by itself where standard input ends.
 
-The gateway ends it where an image takes more CPU than is allowed. In case the gateway is gone, so
-does the kernel within two seconds of CPU more (RLIMIT_CPU, which counts whole seconds). The kernel
-gives it no more memory than the image may take (RLIMIT_AS). It goes last where cores are scarce,
-and first where memory is.
+The gateway kills it if an image takes more CPU than is allowed. If the gateway is gone, the kernel
+kills it within two seconds of CPU more (RLIMIT_CPU, which counts whole seconds). The kernel gives
+it no more memory than the image may take (RLIMIT_AS). When cores are scarce, it runs last; when
+memory is scarce, it is killed first.
 """
 
 import contextlib
@@ -35,19 +35,19 @@ from server.problems import Problem, UnreadableImage
 from server.serving.images.cost import honest
 from server.serving.images.decoding import decode, open_header
 
-LENGTH = struct.Struct("<II")  # of the JSON, and of what follows it
-# Beside what an image takes: stacks, tables, what the allocator rounds up.
+LENGTH = struct.Struct("<II")  # of the JSON, and of the payload after it
+# Memory beside that of an image: stacks, tables, what the allocator rounds up.
 SLACK_BYTES = 96 * 2**20
-# What images of up to so much leave is kept for the next, within the slack: the kernel takes longer
-# to clear pages for one of 12 megapixels than to read its file.
+# Freed memory of images up to this size is kept for the next image, within the slack: for an image
+# of 12 megapixels the kernel takes longer to clear pages than to read the file.
 KEPT_BYTES = 32 * 2**20
 # What the process takes without an image: the interpreter, Pillow and numpy.
 OWN_BYTES = 50 * 2**20
-# Below that of the threads that decode, which is below that of the event loop.
+# The priority is below that of the threads that decode, which is below that of the event loop.
 NICENESS = 19
 # A progressive JPEG of a megapixel, whose time tells how fast this machine is.
 CALIBRATION_SIDE = 1024
-FASTEST = 0.1  # what is less is a clock of coarse steps, and not a machine
+FASTEST = 0.1  # a lower value comes from a coarse clock, not from the machine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def work(job: Job, data: bytes) -> tuple[Result, bytes]:
-    """Decode within the limits; past that of CPU the process ends."""
+    """Decode within the limits; beyond the limit of CPU the process ends."""
     began, area = time.process_time(), 0
     try:
         with _limited(job):
@@ -108,7 +108,7 @@ def work(job: Job, data: bytes) -> tuple[Result, bytes]:
 
 
 def send(sink: BinaryIO, header: object, payload: bytes = b"") -> None:
-    """One message."""
+    """Send one message."""
     text = json.dumps(header).encode()
     sink.write(LENGTH.pack(len(text), len(payload)) + text)
     sink.write(payload)
@@ -125,7 +125,7 @@ def receive(source: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
 
 
 def speed() -> float:
-    """How many times as long as on the machine of the factors decoding takes here, now."""
+    """The time of decoding here and now, relative to the machine of cost.py's factors."""
     random, side = np.random.default_rng(0), CALIBRATION_SIDE
     waves = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8)).resize((side, side))
     grain = random.integers(-9, 10, (side, side, 3), np.int8)
@@ -166,7 +166,8 @@ def _mapped() -> int | None:
 
 def _lower_priority() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which closes the pipe
-    # Ignored or blocked, as a program that starts the gateway may leave it, it would end nothing.
+    # A program that starts the gateway may leave the signal ignored or blocked; then it would end
+    # nothing.
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGXCPU})
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
@@ -175,7 +176,7 @@ def _lower_priority() -> None:
 
 
 def _give_back() -> None:
-    """Free pages go back to the system: the next image may be a small one."""
+    """Give free pages back to the system: the next image may be a small one."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
