@@ -19,7 +19,7 @@ from server.host.container import memory_limit
 
 PREFIX = "MIXER_"
 CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py
-# How both commands read their flags.
+# How the commands read their flags.
 CLI = SettingsConfigDict(cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True)
 # An IPv6 address is written in brackets.
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
@@ -35,7 +35,7 @@ class SettingsError(ValueError):
 
 def cores() -> int:
     """Cores that this process may use."""
-    # macOS and Windows bind no process to some of the cores.
+    # macOS and Windows do not bind a process to some of the cores.
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
@@ -216,13 +216,13 @@ class Settings(BaseSettings):
 
     @property
     def shadow_aim(self) -> tuple[str, float] | None:
-        """The model that gets copies, and of which share of requests, 0 to 1."""
+        """The model that gets copies of requests, and the share of requests to copy, 0 to 1."""
         found = SHADOW.fullmatch(self.shadow)
         return (found[1], float(found[2]) / 100) if found else None
 
     @property
     def grace(self) -> float:
-        """Seconds after SIGTERM in which every request under way has ended."""
+        """Seconds after SIGTERM within which every request under way has ended."""
         return self.drain_seconds + self.read_timeout + self.longest_request + 5
 
     @field_validator("repository", "keys_file", "default_model_file", "tls_cert", "tls_key")

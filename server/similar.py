@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         results = [*each]
     found = [result for result in results if "error" not in result]
     widths = {len(result["embedding"]) for result in found}
-    if len(widths) > 1:  # the model was exchanged meanwhile
+    if len(widths) > 1:  # the model was replaced meanwhile
         print(f"embeddings of {widths} dimensions came; ask again", file=sys.stderr)
         return 1
     if found:

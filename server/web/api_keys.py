@@ -1,9 +1,9 @@
-"""API keys: who may ask, told by a file of hashed keys that is read again when it changes.
+"""API keys: a file of hashed keys decides who may ask; it is read again when it changes.
 
 In: the key that a request carries, as `Authorization: Bearer KEY` (RFC 6750) or `X-API-Key: KEY`.
 Out: the name of the key, or `Unauthorized`. The file has a line `NAME SHA256` for each key, the
-hash in hexadecimal; `python -m server key NAME` makes one. A key has 256 random bits, so that a
-plain hash cannot be searched for it, and a slow one would only slow the gateway.
+hash in hexadecimal; `python -m server key NAME` makes one. A key has 256 random bits, so nobody can
+find it from its hash by trying; a slower hash would only slow the gateway.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._@-]{0,63})\s+([0-9a-f]{64})")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-# How often the file is looked at: a key that is taken away stops working within this time.
+# How often the file is checked: a key that was removed stops working within this time.
 LOOK_SECONDS = 1.0
 MAX_FILE_BYTES = 16 * 2**20
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # not on Windows, which has no FIFOs among its files
-# What works without a key: probes, metrics, the page (it asks for the key), the descriptions.
+# Paths that work without a key: probes, metrics, the page (it asks for the key), the descriptions.
 OPEN_PATHS = frozenset(
     {
         *("/", "/livez", "/readyz", "/healthz", "/metrics"),
@@ -83,8 +83,9 @@ class KeyFile:
         try:
             self._keys = read(self.path)
         except KeyFileError as error:
-            # A slip of the pen must not lock everybody out, nor keep in who was taken out. Read
-            # again at the next look, whatever the stamp: who may read a file is not part of that.
+            # A typing error must not lock everybody out, and a removed key must not stay. The stamp
+            # is not updated, so the next check reads the file again: a change of permissions does
+            # not change the stamp.
             if error.text is not None:
                 known = self._keys.items()
                 lines = "\n".join(map(_content, error.text.splitlines()))
@@ -147,7 +148,7 @@ def presented(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
 def read(path: Path) -> dict[str, bytes]:
     """The SHA-256 of each key, in hexadecimal, by its name. Raises `KeyFileError`."""
     try:
-        # Without waiting: a FIFO would, for whoever writes into it.
+        # Without waiting: opening a FIFO would wait for a process that writes into it.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | NO_WAIT)) as file:
             kind = os.fstat(file.fileno())
             if not stat.S_ISREG(kind.st_mode):

@@ -1,4 +1,4 @@
-"""The app: what the gateway is made of, and what stands around its endpoints.
+"""The app: the parts of the gateway, and the middleware around its endpoints.
 
 In: `Settings` and the addresses of Triton. Out: an ASGI app that classifies images, with its
 OpenAPI document at /openapi.json and a page to try it at /docs.
@@ -48,7 +48,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         tracing.start(__version__)
         models = _engine(settings, triton_url)
         if default is not None:
-            with contextlib.suppress(DefaultModelError):  # `watch` tells of it
+            with contextlib.suppress(DefaultModelError):  # `watch` logs it
                 models.default = default.name()
         state.models = models
         state.classifier = Classifier(settings, models)
@@ -87,8 +87,8 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        redirect_slashes=False,  # it would redirect to whatever Host says
-        # server/web/pages.py has these.
+        redirect_slashes=False,  # a redirect would go to whatever Host says
+        # server/web/pages.py serves these.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -113,7 +113,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, dialects: list[Dialect]) -> None:
-    """From the inside to the outside."""
+    """Add the middleware, the innermost first."""
     state = state_of(app)
     settings = state.settings
     if state.keys is not None:
@@ -143,7 +143,7 @@ def _add_middleware(app: FastAPI, dialects: list[Dialect]) -> None:
 
 def _engine(settings: Settings, triton_url: str) -> Engine:
     if settings.engine == "onnxruntime":
-        # Its package is there only where this engine was asked for.
+        # Its package is installed only if this engine is wanted.
         from server.engines.onnxruntime.engine import OnnxRuntime  # noqa: PLC0415 - see above
 
         return OnnxRuntime(settings.repository, settings.default_model)

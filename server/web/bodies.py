@@ -36,20 +36,20 @@ HOW = (
     "send the image as the body with Content-Type image/* or application/octet-stream, "
     f"or as the field {FIELD!r} of multipart/form-data"
 )
-# What curl --data-binary, urllib and axios declare for bytes unless told otherwise.
+# The type that curl --data-binary, urllib and axios declare for bytes by default.
 WEB_FORM = b"application/x-www-form-urlencoded"
 BYTES = {b"application/octet-stream", WEB_FORM}
 # A form is parsed on the event loop: whatever costs more than finding and copying bytes is bounded.
 MAX_PARTS = 1024
-# Of the headers of all parts together: two of some 100 bytes each for every part.
+# Bytes in the headers of all parts together: two headers of some 100 bytes each for every part.
 MAX_HEADER_BYTES = 256 * 2**10
-MAX_HEADER_SEMICOLONS = 16 * 2**10  # as many take 15 ms
-# Of a header with parameters. The file name, 255 characters at most, may contain some ";", and does
-# for each character outside a page's charset (HTML, 4.10.21.8: "&#26085;").
+MAX_HEADER_SEMICOLONS = 16 * 2**10  # this many take 15 ms
+# Semicolons in a header with parameters. The file name, 255 characters at most, may contain ";",
+# and has one for each character outside a page's charset (HTML, 4.10.21.8: "&#26085;").
 MAX_SEMICOLONS = 300
 MAX_PARAMETER_BYTES = 4096
 QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
-# RFC 8187, 3.2.1: charset, language, percent-encoded bytes; of charsets those that it knows.
+# RFC 8187, 3.2.1: charset, language, percent-encoded bytes; only these two charsets.
 EXTENDED_FILENAME = re.compile(
     rb";[ \t]*filename\*[ \t]*=[ \t]*(utf-8|iso-8859-1)'[\w-]*'([^;\s]*)", re.IGNORECASE
 )
@@ -141,7 +141,7 @@ async def read_one_or_many(request: Request, hold: Hold) -> list[Upload]:
 
 
 def check_encoding(request: Request) -> None:
-    """Raise `UnsupportedEncoding` unless the body is as it is (RFC 9110, 8.4)."""
+    """Raise `UnsupportedEncoding` if the body has a content coding (RFC 9110, 8.4)."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.strip().lower() not in {"", "identity"}:
         raise UnsupportedEncoding(
@@ -195,7 +195,7 @@ def _content_type(request: Request, otherwise: str) -> tuple[str, bytes, dict[by
 
 
 def _is_modest(header: bytes) -> bool:
-    """Whether its parameters are parsed in no time: that takes their number times its length."""
+    """Whether its parameters are parsed fast: the time grows with their number times its length."""
     return len(header) <= MAX_PARAMETER_BYTES and header.count(b";") <= MAX_SEMICOLONS
 
 
@@ -224,14 +224,14 @@ def parse_form(body: bytes, boundary: bytes) -> list[Upload]:
             f"its Content-Type names a boundary of {len(boundary)} bytes, "
             f"1 to {MAX_BOUNDARY} are expected"
         )
-    # No line of a part begins with it, whatever follows on that line (RFC 2046, section 5.1.1).
+    # No line of a part begins with the delimiter, whatever follows (RFC 2046, section 5.1.1).
     delimiter = b"\r\n--" + boundary
     uploads: list[Upload] = []
     room, semicolons = MAX_HEADER_BYTES, 0
     start = len(body[:MAX_PADDING]) - len(body[:MAX_PADDING].lstrip(b"\r\n"))
     if start and body.startswith(delimiter[2:], start):
         body = body[start:]
-    # The first may be without its CRLF: as if that stood before the body.
+    # The first delimiter may lack its CRLF: then the search assumes CRLF before the body.
     found = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)
     while found != -1:
         after = found + len(delimiter)
@@ -285,7 +285,7 @@ def _upload(headers: bytes, data: bytes) -> Upload:
 
 
 def _extended_filename(disposition: bytes) -> str | None:
-    """What `filename*` says (RFC 8187), which some clients send against RFC 7578, 4.2."""
+    """The value of `filename*` (RFC 8187), which some clients send against RFC 7578, 4.2."""
     found = EXTENDED_FILENAME.search(QUOTED.sub(b'""', disposition))
     if found is None:
         return None

@@ -1,8 +1,8 @@
-"""Which of the served models were changed after their export: GET /models tells.
+"""Which of the served models were changed after their export, for GET /models.
 
 In: settings that allow such models, and a model that is served from --repository. Out: whether its
-graph still has the digest that its export wrote. A Triton elsewhere has its own repository, of
-which nothing is known here; it serves no changed model unless it was started so.
+graph still has the digest that its export wrote. A Triton elsewhere has its own repository, which
+is not known here; it serves a changed model only if it was started with permission to do so.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from server.settings import Settings
 
 
 async def is_changed(settings: Settings, model: Model) -> bool:
-    """Reads the graph, in a thread, when it is asked for the first time or is another one."""
+    """Whether the model was changed; reads the graph, in a thread, if the graph is new here."""
     here = settings.with_triton or settings.engine == "onnxruntime"
     expected = model.parameters.get(GRAPH_DIGEST)
     if not settings.allow_changed_models or not here or not expected:
@@ -33,7 +33,7 @@ def _differs(folder: Path, model: Model, expected: str) -> bool:
             return False
         return _digest(graph, status.st_mtime_ns, status.st_size) != expected
     except (ConfigError, OSError):
-        return False  # it is being exchanged
+        return False  # the model is being replaced
 
 
 @functools.lru_cache(maxsize=256)

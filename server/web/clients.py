@@ -1,8 +1,9 @@
 """Which client a request is from, so that each client gets its share.
 
 In: the ASGI scope. Out: the client's name: that of its API key, else its address. The address is
-the connection's, unless that is a trusted proxy's: then the last one in `X-Forwarded-For` that is
-no trusted proxy's. Of IPv6 the network of 64 bits counts, which one customer has (RFC 6177).
+the connection's, unless that is a trusted proxy's: then it is the last address in `X-Forwarded-For`
+that is no trusted proxy's. For IPv6 the network of 64 bits counts, since one customer has all of it
+(RFC 6177).
 """
 
 import functools
@@ -21,7 +22,7 @@ class Clients:
     """Tells clients apart; `trusted` are addresses and networks with commas between them."""
 
     def __init__(self, trusted: str) -> None:
-        """Raises `ValueError` for what is neither."""
+        """Raises `ValueError` for anything else."""
         self._trusted = networks(trusted)
 
     def name(self, scope: Scope) -> str:
@@ -36,7 +37,7 @@ class Clients:
         return _network(address)
 
     def _forwarded(self, scope: Scope, peer: str) -> str:
-        """The nearest address that no trusted proxy has; the peer's if there is none."""
+        """The nearest address that is not a trusted proxy's; the peer's if there is none."""
         values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         for each in reversed(b",".join(values).decode("latin-1").split(",")):
             address = _without_port(each.strip())
@@ -46,18 +47,18 @@ class Clients:
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Addresses and networks, as 10.0.0.0/8,::1. Raises `ValueError` for what is neither."""
+    """Addresses and networks, as 10.0.0.0/8,::1. Raises `ValueError` for anything else."""
     return tuple(ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip())
 
 
 def _without_port(text: str) -> str:
-    """Some proxies add the port, which would make each connection a client of its own."""
+    """Remove the port that some proxies add: else each connection would be another client."""
     found = WITH_PORT.fullmatch(text)
     return found[1] or found[2] if found else text
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An IPv4 address within IPv6 is that address. Raises `ValueError`."""
+    """The parsed address; an IPv4 address within IPv6 becomes IPv4. Raises `ValueError`."""
     found = ipaddress.ip_address(text)
     return getattr(found, "ipv4_mapped", None) or found
 
@@ -73,7 +74,7 @@ def _within(address: str, trusted: tuple[Network, ...]) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _network(address: str) -> str:
-    """IPv4 as it is, of IPv6 the first 64 bits."""
+    """An IPv4 address as it is, or the first 64 bits of an IPv6 address."""
     try:
         found = _address(address)
     except ValueError:

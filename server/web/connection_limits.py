@@ -1,29 +1,29 @@
-"""What all connections of this process may take together: their number, and unfinished heads; and
-how many requests each of them may bring.
+"""Limits on all connections of this process: their number, the bytes of unfinished heads, and the
+requests of each.
 
 In: each connection as it opens, waits, holds bytes of a head, begins a request, closes. Out: where
-a limit is passed, the one that has waited longest for its client makes room. A connection with a
-request under way never has to.
+a limit is passed, the connection that has waited longest for its client is closed. A connection
+with a request under way is never closed.
 """
 
 from typing import Protocol
 
-# 256 heads of the largest size, or 65,000 of a usual one that are cut after some of their bytes.
+# 256 heads of the largest size, or 65,000 heads of a usual size of which only some bytes have come.
 MAX_BYTES_OF_HEADS = 16 * 2**20
 
 
 class Waiting(Protocol):
-    """A connection, as far as it concerns the limits."""
+    """The part of a connection that the limits use."""
 
     def make_room(self) -> None:
-        """End it."""
+        """Close the connection."""
 
 
 class ConnectionLimits:
-    """The connections that are `open`; at most `most` are.
+    """The connections that are open, at most `most`.
 
-    Each is closed after `requests` of them (0: never), so that a client opens another one and a
-    balancer of connections chooses anew.
+    Each connection is closed after `requests` requests (0: never), so that its client opens another
+    one and a load balancer chooses again.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ConnectionLimits:
         self._heads: dict[Waiting, int] = {}
 
     def opens(self, connection: Waiting) -> bool:
-        """Whether there is room for one more, perhaps that of another."""
+        """Whether there is room for one more connection, if need be after another one is closed."""
         if len(self.open) >= self.most:
             longest = next(iter(self.waiting), None)
             if longest is None:
@@ -51,17 +51,17 @@ class ConnectionLimits:
         return True
 
     def closes(self, connection: Waiting) -> None:
-        """It takes nothing any more."""
+        """The connection no longer counts."""
         self.open.discard(connection)
         self.begins(connection)
 
     def waits(self, connection: Waiting) -> None:
-        """It has answered, and waits for the next request."""
+        """The connection has answered, and waits for the next request."""
         if connection in self.open:
             self.waiting[connection] = None
 
     def holds(self, connection: Waiting, count: int) -> bool:
-        """It holds `count` bytes of a head; whether they are the first."""
+        """The connection holds `count` bytes of a head; returns whether they are the first."""
         before = self._heads.get(connection, 0)
         self._heads[connection] = count
         self._bytes_of_heads += count - before
@@ -72,7 +72,7 @@ class ConnectionLimits:
         return before == 0
 
     def begins(self, connection: Waiting) -> None:
-        """It waits no more for a head."""
+        """The connection no longer waits for a head."""
         self.waiting.pop(connection, None)
         if self._heads:
             self._bytes_of_heads -= self._heads.pop(connection, 0)

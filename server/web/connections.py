@@ -2,8 +2,8 @@
 
 In: bytes of a client. Out: one request after the other for uvicorn's own protocol, each head whole.
 A client that sends a head too slowly or without end, or does not take its answer, is disconnected;
-what is no HTTP gets a problem document. Nothing of uvicorn is used but what each protocol of
-asyncio has (server/process/uvicorn_parts.py).
+input that is not HTTP gets a problem document. Of uvicorn only those methods are used that every
+asyncio protocol has (server/process/uvicorn_parts.py).
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from server.web.transport import ClientTransport
 
 # The most of an unwanted body that is read and discarded to keep the connection.
 SMALL_BODY = 2**20
-# How long what still comes is thrown away after the last answer (lingering close). Closing at once
-# would reset the connection, and the client would never see the answer.
+# How long input is still read and thrown away after the last answer (lingering close). Closing at
+# once would reset the connection, and the client would never see the answer.
 LINGER_SECONDS = 2.0
 # Longer than load balancers keep an idle connection (60 s is common), so that it is never closed
 # while one of them sends a request on it.
 KEEP_ALIVE_SECONDS = 75.0
-# How soon, and then how seldom, is looked whether a half-closed connection is wholly closed.
+# The first and the longest pause between checks whether a half-closed connection is wholly closed.
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.01, 0.1
 STATE = "connection"  # under this name the state of a request has its `ClientConnection`
 
@@ -36,8 +36,8 @@ class ClientConnection(asyncio.Protocol):
     """Stands between asyncio and `server`, which parses a request and lets the app answer it.
 
     `framing` knows the head of the request under way, `request_id` is its id once it has one.
-    `lost` is called when the client goes away while there is one. `problem` tells why a request was
-    cut off, if not by its client.
+    `lost` is called when the client goes away during a request. `problem` says why a request was
+    cut off, unless its client did that.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class ClientConnection(asyncio.Protocol):
         *,
         log_refusals: bool,
     ) -> None:
-        """`make_server` gets what the state of each request is to have: `app_state`, and this.
+        """`make_server` gets the first state of each request: `app_state`, and this object.
 
-        `read_timeout` is in seconds: for a head, and for an answer to be taken. With `log_refusals`
-        what is no whole request gets its line of log.
+        `read_timeout` is in seconds: for a head to come, and for an answer to be taken by the
+        client. With `log_refusals` an incomplete request gets a line of log, too.
         """
         self.request_id = ""
         self.lost: Callable[[], None] | None = None
@@ -64,7 +64,7 @@ class ClientConnection(asyncio.Protocol):
         self._log_refusals = log_refusals
         self._loop = asyncio.get_running_loop()
         self.framing = Framing()
-        self._ahead, self._ahead_at = b"", 0  # what came behind the request under way
+        self._ahead, self._ahead_at = b"", 0  # bytes that came behind the request under way
         self._first = True  # no request has come yet
         self._busy = False  # a request is under way
         self._requests = 0  # that have begun
@@ -79,9 +79,10 @@ class ClientConnection(asyncio.Protocol):
     def keeps(self, *, refused: bool) -> bool:
         """Whether the connection can stay open after an answer that is sent now.
 
-        What is still to come of the body is thrown away. After a refusal that must be known to be
-        little. And a client that asked before it sends it, and was answered, may send it now or
-        not: nobody could tell. Neither can it after as many requests as a connection may bring.
+        The rest of the body is read and thrown away. After a refusal the rest must be known to be
+        small. The connection cannot stay open if the client asked whether to send the body
+        (`Expect`): the client may now send it or not, and the server could not tell which. Nor can
+        it stay open after as many requests as a connection may bring.
         """
         if self._requests == self._limits.requests > 0:
             return False
@@ -93,7 +94,7 @@ class ClientConnection(asyncio.Protocol):
         return not refused or (framing.length is not None and framing.length <= SMALL_BODY)
 
     def headers(self, *, close: bool) -> list[tuple[bytes, bytes]]:
-        """What an answer says of the connection."""
+        """The headers of an answer that are about the connection."""
         if close:
             return [(b"connection", b"close")]
         if self.framing.old and self.framing.keep_alive:
@@ -105,19 +106,19 @@ class ClientConnection(asyncio.Protocol):
         return self._way.get_write_buffer_size()
 
     def answered(self) -> None:
-        """The app has done with the request."""
+        """The app has finished the request."""
         self._busy = False
         self.lost = None
         if self._over:
             return
         self._limits.waits(self)
         if not self.framing.whole:
-            # Nobody reads the rest of this request, so nobody else looks at the clock.
+            # The app no longer reads the rest of this request, so the time limit is kept here.
             self._wait(self._read_timeout)
             return
         self._way.answering = False
         if self._ahead or self._half_closed:
-            # When the server has done with it, too.
+            # After the server has finished the request, too.
             self._loop.call_soon(self._after_answer)
         else:
             self._wait(KEEP_ALIVE_SECONDS)
@@ -132,7 +133,7 @@ class ClientConnection(asyncio.Protocol):
         if self._limits.opens(self):
             self._wait(self._read_timeout)
         else:
-            # Without the patience of `_refuse`, which would hold what there are too many of.
+            # Not by `_refuse`, which would keep open the connections that there are too many of.
             most = self._limits.most
             self._end_with(TooBusy(f"{most} connections are open, which is the limit"))
             self._way.finish()
@@ -146,7 +147,7 @@ class ClientConnection(asyncio.Protocol):
         self._limits.closes(self)
         self.framing.close()
         self._leave_server(exc)
-        self._state.clear()  # it has this object
+        self._state.clear()  # the state holds this object
 
     def data_received(self, data: bytes) -> None:
         """Hand on what belongs to the request under way, or begin the next."""
@@ -154,7 +155,7 @@ class ClientConnection(asyncio.Protocol):
             self._go_on(self._ahead[self._ahead_at :] + data if self._ahead else data)
 
     def eof_received(self) -> bool:
-        """Answer what has come whole: a client may close its sending side when it has sent."""
+        """Answer whole requests: a client may close its sending side after its last request."""
         self._half_closed = True
         if not self._way.closes_by_half:
             self._way.finish()  # what was written is sent; then asyncio closes the connection
@@ -163,7 +164,8 @@ class ClientConnection(asyncio.Protocol):
             self._way.finish()  # the last answer may wait for the end of this turn of the loop
             return False
         if self.framing.whole:
-            # It may as well have closed both sides. Only what is sent to it can tell.
+            # The client may have closed both sides. Only sending something to the client can show
+            # that.
             self._way.begin_early()
             self._look_for_reset(FIRST_LOOK_SECONDS)
             return True
@@ -179,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
             self._write_timer = self._loop.call_later(self._read_timeout, self._way.abort)
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The client takes data again."""
         if self._server is not None:
             self._server.resume_writing()
         if self._write_timer is not None:
@@ -197,12 +199,12 @@ class ClientConnection(asyncio.Protocol):
             self._way.finish()
 
     def _go_on(self, data: bytes, at: int = 0) -> None:
-        """Take what there is in `data` from `at` on, until a request under way keeps it waiting."""
+        """Handle `data` from `at` on, until the rest has to wait for the request under way."""
         framing = self.framing
         self._ahead = b""
         while at < len(data) and not self._over:
             if framing.whole:
-                if data[at] in b"\r\n":  # before a request it means nothing (RFC 9112, 2.2)
+                if data[at] in b"\r\n":  # ignored before a request (RFC 9112, 2.2)
                     at += 1
                     continue
                 if self._busy:
@@ -284,7 +286,7 @@ class ClientConnection(asyncio.Protocol):
         self._over = True
         self._limits.begins(self)
         self._way.cut()
-        # A client that went away within its own request is no problem of ours.
+        # If the client went away within its own request, that is not a problem to report.
         self.problem = None if self._half_closed else problem
         self._leave_server(None)
         if not self._way.answering:
@@ -294,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
                 telemetry.no_request(problem, request_id, log=self._log_refusals)
 
     def _leave_server(self, error: Exception | None) -> None:
-        """For the server and the app the connection is lost."""
+        """Tell the server and the app that the connection is lost."""
         server, self._server = self._server, None
         if server is not None:
             server.connection_lost(error)
@@ -304,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
             lost()
 
     def _wait(self, seconds: float) -> None:
-        """Wait so long for what the client is to do next; one timer is set as seldom as can be."""
+        """Give the client so long for its next action; the timer is set as seldom as possible."""
         self._deadline = self._loop.time() + seconds
         if self._timer is not None and self._timer.when() > self._deadline:
             self._timer.cancel()

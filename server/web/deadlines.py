@@ -14,7 +14,7 @@ from server.web.connections import connection_of
 
 
 def seconds_for(asked: float | None, settings: Settings) -> float:
-    """Seconds from the last byte of a request to its answer, of what `X-Request-Timeout` asks."""
+    """Seconds from the last byte of a request to its answer, for `asked` in `X-Request-Timeout`."""
     if asked is None:
         return settings.request_timeout
     return min(asked, settings.max_request_timeout)
@@ -22,9 +22,9 @@ def seconds_for(asked: float | None, settings: Settings) -> float:
 
 @contextlib.contextmanager
 def while_connected(request: Request) -> Iterator[None]:
-    """Give up what happens inside when the client goes away; the body must have been read.
+    """Give up the work inside when the client goes away; the body must have been read.
 
-    Raises `ClientDisconnect` then. The connection (server/web/connections.py) tells it.
+    Raises `ClientDisconnect` then. The connection (server/web/connections.py) reports that.
     """
     task = asyncio.current_task()
     gone = False

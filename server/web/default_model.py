@@ -1,10 +1,10 @@
-"""The default model, told by a file that is read again when it changes, and the command for it.
+"""The default model, named in a file that is read again on changes, and the command to set it.
 
 In: a file whose first line is the model's name; the second, if there is one, is the name before.
 Out: every worker of every gateway that reads the file uses that model for requests that name none,
-within a second and without a restart, but never one that is not served. `python -m server default
-NAME` writes the file, whole or not at all, and `--back` exchanges its two lines. Whoever may write
-the file may decide, as with the file of API keys.
+within a second and without a restart, but never a model that is not served. `python -m server
+default NAME` writes the file, whole or not at all, and `--back` exchanges its two lines. Whoever
+may write the file may decide, as with the file of API keys.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class DefaultModelError(ValueError):
 
 
 class DefaultModel:
-    """Follows one file; never later than `LOOK_SECONDS`, while `watch` runs."""
+    """Follows the changes of one file within `LOOK_SECONDS`, while `watch` runs."""
 
     def __init__(self, path: Path, otherwise: str) -> None:
         """`otherwise` is the default model while the file is empty or not there."""
@@ -103,7 +103,7 @@ def write(path: Path, names: Sequence[str]) -> None:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         partial.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        # Whoever could read it may read it: the gateway may run as another user.
+        # Everybody who could read the file may still read it: the gateway may run as another user.
         partial.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
         partial.replace(path)
     except OSError as error:
@@ -113,7 +113,7 @@ def write(path: Path, names: Sequence[str]) -> None:
 
 
 def reversed_names(path: Path, names: list[str]) -> list[str]:
-    """The one from before first. Raises `DefaultModelError` if there is none."""
+    """The names with the former one first. Raises `DefaultModelError` if there is none."""
     if len(names) < 2:
         raise DefaultModelError(f"{path} names no model from before")
     return names[::-1]

@@ -1,8 +1,8 @@
-"""The ASGI app that the HTTP server calls: what comes first of all, and last of all.
+"""The outermost ASGI app, which the HTTP server calls: the first and the last step of a request.
 
-In: any ASGI request, nothing yet of its body read. Out: a refusal where the work already accepted
+In: any ASGI request whose body has not been read. Out: a refusal where the work already accepted
 cannot be done in time (load shedding), else whatever the app answers, by the fast path where there
-is one. At the end the connection is told, so that it hands on the next request.
+is one. At the end the app tells the connection, which then hands on the next request.
 """
 
 from fastapi import FastAPI

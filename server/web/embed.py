@@ -1,8 +1,8 @@
-"""POST /embed: what a model makes of an image before it decides on a class.
+"""POST /embed: the vector that a model makes of an image before it decides on a class.
 
 In: one image, or several. Out: a vector for each, in JSON or as bytes: the output `embedding` of
-the model, which lies close for images that the model takes for alike. Models without that output
-are refused by name.
+the model. Images that the model takes for alike have close vectors. Models without that output are
+refused by name.
 """
 
 from typing import Annotated

@@ -1,8 +1,9 @@
 """Where each HTTP/1.1 request of a connection begins and ends, told by httptools' parser.
 
 In: the bytes of a client as they arrive. Out: pieces of bytes that each belong to one request, its
-head whole in the first of them, for a server that speaks plain HTTP/1.1. What is left out of a head
-there: a wish for another protocol (RFC 9110, 7.8), and of HTTP/1.0 what that version does not know.
+head whole in the first of them, for a server that speaks plain HTTP/1.1. Such a head has no wish
+for another protocol (RFC 9110, 7.8), and in HTTP/1.0 it has nothing that this version does not
+know.
 """
 
 import re
@@ -20,13 +21,13 @@ from server.problems import (
 
 # Browsers send a few kilobytes; gateways commonly accept 8 to 64.
 MAX_HEAD_BYTES = 64 * 2**10
-# Of the lines between chunks and behind them there may be MAX_HEAD_BYTES, and an eighth of the
-# body: each of them costs as much as a small head.
+# Lines between chunks and trailers may have MAX_HEAD_BYTES and an eighth of the body's bytes: each
+# line costs as much as a small head.
 BYTES_PER_LINE_BYTE = 8
 HEAD_END = b"\r\n\r\n"
-HTTP2 = b"PRI * HTTP/2.0\r\n"  # how that begins (RFC 9113, 3.4)
-TLS = b"\x16\x03"  # and that (RFC 8446, 5.1)
-# What goes with a wish for another protocol (RFC 7540, 3.2, and RFC 6455, 4.1).
+HTTP2 = b"PRI * HTTP/2.0\r\n"  # how HTTP/2 begins (RFC 9113, 3.4)
+TLS = b"\x16\x03"  # how TLS begins (RFC 8446, 5.1)
+# Headers of a wish for another protocol (RFC 7540, 3.2, and RFC 6455, 4.1).
 UPGRADING = {b"upgrade", b"http2-settings"}
 KEPT_TOKENS = {b"close", b"keep-alive"}  # of `Connection`
 # Host is a name or an address, and a port (RFC 3986, 3.2.2); empty where the target has none.
@@ -64,9 +65,9 @@ class Framing:
         return len(self._head)
 
     def take(self, data: bytes, at: int) -> tuple[bytes, int]:
-        """What of `data` from `at` on belongs to the request, and where what is behind it begins.
+        """The part of `data` from `at` on that belongs to the request, and where the rest begins.
 
-        The first is empty as long as a head has not ended, and of the head all at once then. Raises
+        The part is empty until a head has ended; then the whole head comes at once. Raises
         `MalformedRequest`, `HeadTooLarge`, `UnsupportedVersion` or `UnsupportedTransferCoding`.
         """
         if self.whole:
@@ -87,7 +88,7 @@ class Framing:
         return data[at:stop], stop
 
     def close(self) -> None:
-        """Let go of the parser, which holds this object."""
+        """Release the parser, which holds this object."""
         del self._parser
 
     def _new_parser(self) -> None:
@@ -162,7 +163,7 @@ class Framing:
         return end
 
     def _ready(self, head: bytes) -> bytes:
-        """Check a whole head and get ready for its body; the head as the server is to see it."""
+        """Check a whole head and get ready for its body; returns the head that the server gets."""
         version = self._parser.get_http_version()
         if version not in {"1.0", "1.1"}:
             raise UnsupportedVersion(f"the request is of HTTP/{version}, expected is HTTP/1.1")
@@ -188,7 +189,7 @@ class Framing:
             elif name == b"upgrade":
                 upgrading = True
             elif name == b"expect":
-                self.asks = not self.old  # which knows no 100 (RFC 9110, 10.1.1)
+                self.asks = not self.old  # HTTP/1.0 knows no 100 (RFC 9110, 10.1.1)
         if hosts != 1 and not (self.old and not hosts):
             raise MalformedRequest(f"the request has {hosts} headers Host, one is expected")
         self._check_codings(codings)

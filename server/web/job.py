@@ -57,7 +57,7 @@ class Job:
     async def many(
         self, read: Callable[[Hold], Awaitable[list[Image]]]
     ) -> tuple[list[Probabilities | Problem], str]:
-        """Read several and classify them: of each its probabilities, or what is wrong with it."""
+        """Read several images and classify them: for each its probabilities or its problem."""
         with self._state.buffers.hold(self._client) as hold:
             began = time.perf_counter()
             images = await read(hold)
@@ -79,7 +79,7 @@ class Job:
         return answers, version
 
     def _copy(self, image: Image, row: Probabilities) -> None:
-        """Let the second model have a copy, if there is one, once the answer has left."""
+        """Offer a copy to the second model, if there is one, once the answer has left."""
         shadow = self._state.shadow
         if shadow is None or not shadow.wants(self.model):
             return
@@ -91,7 +91,7 @@ class Job:
         self._request.scope["state"].setdefault("copies", []).append(copy)
 
     async def all(self, read: Callable[[Hold], Awaitable[list[Image]]]) -> "Rows":
-        """As `many`, but one bad image is the answer to all: its `Problem` is raised."""
+        """As `many`, but raises the `Problem` of one bad image for the whole request."""
         answers, version = await self.many(read)
         rows = []
         for answer in answers:

@@ -1,8 +1,8 @@
 """JSON bodies, and images in them as base64.
 
 In: the bytes of a body. Out: a JSON object, the bytes of an image; or `BadBody` with what is wrong.
-JSON is parsed on the event loop, with the interpreter's lock held, so that how much there is to
-parse is bounded: not in bytes, since a long text costs nothing, but in values.
+JSON is parsed on the event loop, with the interpreter's lock held, so the amount to parse is
+bounded: not in bytes, since a long text costs nothing, but in values.
 """
 
 import base64

@@ -1,9 +1,9 @@
-"""Load shedding: what the app would refuse as too busy is refused before it gets that far.
+"""Load shedding: requests that the app would refuse as too busy are refused before they reach it.
 
 In: the ASGI scope of a request whose head has come, and nothing yet of its body. Out: the messages
-that answer it, or None: then the app asks the same admission again. Under overload most
-requests end here, and what they cost is taken from those that are answered. So only the plain case
-is known here, and whatever is out of the ordinary is left to the app.
+that answer it, or None: then the app asks the same admission again. Under overload most requests
+end here, and their cost is lost for the requests that are answered. So this module handles only the
+plain case, and leaves everything unusual to the app.
 """
 
 import logging
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class LoadShedding:
-    """Stands before the app that has this state."""
+    """Runs before the app that has this state."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -45,7 +45,7 @@ class LoadShedding:
         try:
             return self._refusal(scope, connection)
         except Exception:
-            # The app has an answer to everything, this too.
+            # The app has an answer to every request, also to this one.
             logger.exception("%s %s: refusing failed", scope["method"], quote(scope["path"]))
             return None
 

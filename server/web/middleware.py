@@ -74,13 +74,14 @@ class Envelope:
                 for copy in scope["state"].get("copies", ()):
                     state.shadow.offer(copy)
         except ClientDisconnect:
-            if connection.problem is not None:  # which has been answered
+            if connection.problem is not None:  # the connection has answered
                 scope["state"]["problem"] = connection.problem
         except Problem as raised:
             raised.forget()
             problem = raised
         except Exception:
-            # The last line: whatever it is, the client gets an answer and the log the cause.
+            # The last resort: whatever the error is, the client gets an answer and the log gets the
+            # cause.
             logger.exception("%s %s failed", scope["method"], quote(scope["path"]))
             if started:
                 raise
@@ -96,7 +97,7 @@ def request_id_of(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and SANE_ID.fullmatch(value):
             return bytes(value)
-    # Not `uuid4`, a system call: the id must be other than all others, not secret.
+    # Not `uuid4`, a system call: the id must be unique, not secret.
     return b"%032x" % random.getrandbits(128)
 
 

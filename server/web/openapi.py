@@ -95,7 +95,7 @@ SECURITY_SCHEMES: Fragment = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-# The empty one: a server without --keys-file asks for no key.
+# The empty entry: a server without --keys-file asks for no key.
 SECURITY: Fragment = {"security": [{"bearer": []}, {"header": []}, {}]}
 
 PROMETHEUS: Fragment = {
@@ -175,7 +175,7 @@ def document(app: FastAPI) -> Fragment:
     components = made["components"]
     components["schemas"] |= {"Problem": problem["$defs"]["ProblemDocument"]}
     components["securitySchemes"] = SECURITY_SCHEMES
-    # FastAPI expects that a parameter may be refused in its own words. Nothing is.
+    # FastAPI documents errors in a form of its own for refused parameters. No answer has that form.
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     for path in made["paths"].values():

@@ -31,7 +31,7 @@ TYPES = {SCRIPT: "text/javascript", STYLE: "text/css"}
 def policy(page: bytes, *own: str) -> str:
     """The Content-Security-Policy (W3C CSP 3) that allows exactly the parts inside `page`.
 
-    And of this server's files those that `own` names, as in "script-src".
+    It also allows this server's own files for the directives in `own`, for example "script-src".
     """
 
     def sources(kind: str, element: bytes) -> str:
@@ -67,7 +67,7 @@ def _headers(page: bytes, *own: str) -> dict[str, str]:
     }
 
 
-# Where /docs is elsewhere or nowhere.
+# The page for a server whose /docs has another address or none.
 PAGE_WITHOUT_DOCS = re.sub(b"<footer>.*?</footer>", b"", PAGE)
 PAGE_HEADERS = _headers(PAGE)
 DOCS_HEADERS = _headers(DOCS, "script-src", "style-src")

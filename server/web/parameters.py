@@ -1,8 +1,8 @@
 """What a request asks for in its query and its headers: one pydantic model for each.
 
 In: a query string, a header. Out: `Asked`, seconds; or `BadParameter` that says what is wrong and
-what is right. FastAPI reads the same models for the OpenAPI document, and for requests that take
-the way through it.
+what is right. FastAPI reads the same models for the OpenAPI document, and for requests that do not
+take the fast path.
 """
 
 import functools
@@ -35,7 +35,7 @@ TIMEOUT = "X-Request-Timeout"
 
 
 def whole_number(given: object) -> int:
-    """A whole number from its digits; which are too many or too few, the model knows."""
+    """A whole number from its digits; the pydantic model checks the range."""
     text = str(given)
     if not WHOLE_NUMBER.fullmatch(text):
         raise ValueError(f"is {text[:20]!r}, expected a whole number from 1")
@@ -61,7 +61,7 @@ def probability(given: object) -> float:
 
 
 def _number(given: object) -> float:
-    """NaN where it is none."""
+    """The number of a text; NaN if it is none."""
     try:
         return float(str(given))
     except ValueError:
@@ -150,7 +150,7 @@ class Asked(BaseModel):
         return (LOGITS,)
 
     def verdict(self, model: Model, row: Probabilities) -> bool | None:
-        """Whether the model is unsure of the image with this answer; None where it is not asked."""
+        """Whether the model is unsure of the image with this answer; None if that is not asked."""
         if not self.unsure or model.unsure_below is None:
             return None
         return bool(model.split(row, (LOGITS,))[LOGITS].max() < model.unsure_below)
@@ -162,7 +162,7 @@ class Asked(BaseModel):
         return model, model.classes if every else model.top_k(self.top_k)
 
     def wanted(self, predictions: list[Prediction]) -> list[Prediction]:
-        """Those that are probable enough."""
+        """The predictions that are probable enough."""
         least = self.threshold
         if least is None:
             return predictions

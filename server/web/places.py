@@ -1,7 +1,7 @@
-"""What has an address of its own, or none: /metrics, and /docs with /openapi.json.
+"""Paths that may have an address of their own, or none: /metrics, and /docs with /openapi.json.
 
-In: any ASGI request, with the port that it came to. Out: `NotFound` where that is not the place of
-its path, else the app's answer.
+In: any ASGI request, with the port that it came to. Out: `NotFound` if its path is not served at
+that port, else the app's answer.
 """
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,7 +17,7 @@ def moved(settings: Settings) -> bool:
 
 
 def group(path: str) -> str:
-    """The setting that tells where a path is served; none for all that is always here."""
+    """The setting that says where a path is served; "" for a path at the main address."""
     if path == "/metrics":
         return "metrics"
     return "docs" if path == "/openapi.json" or (path + "/").startswith("/docs/") else ""

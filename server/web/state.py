@@ -1,6 +1,6 @@
 """What the app of one gateway process holds, typed; Starlette's own `app.state` has no types.
 
-In: the settings, and from the start of serving on the engine. Out: one object for every request.
+In: the settings, and the engine once serving has started. Out: one object for every request.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from server.web.paced import Paced
 
 @dataclass
 class State:
-    """What requests share. What the engine needs is there while the app serves."""
+    """Objects that requests share. Those that need the engine exist while the app serves."""
 
     settings: Settings
     buffers: Buffers
@@ -50,12 +50,12 @@ class State:
 
 
 def put_state(app: Starlette, state: State) -> None:
-    """Give it to the app."""
+    """Give the state to the app."""
     app.state.gateway = state
 
 
 def state_of(source: Starlette | Request) -> State:
-    """That of an app, or of the app that a request has come to."""
+    """The state of an app, or of the app that a request has come to."""
     app = source.app if isinstance(source, Request) else source
     state: State = app.state.gateway
     return state

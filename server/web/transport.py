@@ -1,7 +1,7 @@
-"""The way to one client: asyncio's transport, with care for how an answer goes out and ends.
+"""The transport to one client: asyncio's, with control over how an answer is sent and ends.
 
 In: what a server writes. Out: the same bytes, the head of an answer and its body in one piece. The
-server may close it whenever it likes: what that means is decided by the connection that made it.
+server may close the transport at any time: the connection that made it decides what that means.
 """
 
 import asyncio
@@ -16,11 +16,12 @@ TCP_CLOSE = 7  # a state of Linux' struct tcp_info, whose first byte is the stat
 
 
 class ClientTransport(asyncio.Transport):
-    """Stands before the transport that it is made of.
+    """Wraps a transport of asyncio.
 
     uvicorn writes head and body one after the other. Each would be a system call and a segment of
-    its own, and wake the client twice: a tenth of the work for a small image. They go at the end of
-    a turn of the event loop, so that clients ask again together and their images share a batch.
+    its own, and the client would wake twice: a tenth of the work for a small image. So both are
+    sent together at the end of a turn of the event loop; then clients also ask again together, and
+    their images share a batch.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class ClientTransport(asyncio.Transport):
         patience: float,
         close: Callable[[], None],
     ) -> None:
-        """`close` is called when the server closes; it ends with `finish`, sooner or later.
+        """`close` is called when the server closes; it has to call `finish`, sooner or later.
 
         `patience` is how many seconds a client may take to take what was written before the end.
         """
@@ -49,7 +50,7 @@ class ClientTransport(asyncio.Transport):
     # What the server calls.
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send it, a head together with what follows before the event loop goes on."""
+        """Send data; a head is sent together with the data that follows in the same turn."""
         if self._closing:
             return
         data = bytes(data)
@@ -86,11 +87,11 @@ class ClientTransport(asyncio.Transport):
         self.hold("server")
 
     def resume_reading(self) -> None:
-        """Go on."""
+        """Read from the client again."""
         self.let_go("server")
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        """As the transport behind."""
+        """As the wrapped transport."""
         return self._transport.get_extra_info(name, default)
 
     def get_write_buffer_size(self) -> int:
@@ -111,22 +112,22 @@ class ClientTransport(asyncio.Transport):
         self._held.add(who)
 
     def let_go(self, who: str) -> None:
-        """Go on, if nobody else holds it."""
+        """Take data again, if nobody else holds it."""
         if who in self._held:
             self._held.discard(who)
             if not self._held and not self._transport.is_closing():
                 self._transport.resume_reading()
 
     def begin_early(self) -> None:
-        """Send what every answer begins with, so that a client that is gone shows it."""
+        """Send the first bytes of every answer: a client that is gone resets the connection."""
         if not (self._began_early or self._parts or self.answering or self._closing):
             self._began_early = True
             self._transport.write(BEGINNING)
 
     def is_reset(self) -> bool:
-        """Whether the client has refused what it was sent, although nothing is read from it.
+        """Whether the client has reset the connection, even while nothing is read from it.
 
-        Linux alone tells; elsewhere such a client is noticed by its answer.
+        Only Linux tells; elsewhere such a client is noticed when its answer is sent.
         """
         line = self._transport.get_extra_info("socket")
         tells = sys.platform == "linux" and line is not None
@@ -143,7 +144,7 @@ class ClientTransport(asyncio.Transport):
         self._transport.write(data)
 
     def end(self) -> None:
-        """Close the sending side; what comes is still received, whoever held it."""
+        """Close the sending side; input is received again, whoever held it."""
         self._closing = True
         self._flush()
         if self._held:

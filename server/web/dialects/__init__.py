@@ -20,7 +20,7 @@ ALL: dict[str, Dialect] = {
 
 
 def chosen(names: str) -> list[Dialect]:
-    """Those that a setting names, with commas between; `none` for none of them."""
+    """The dialects that a setting names, with commas between; `none` for none of them."""
     return [] if names == "none" else [ALL[name] for name in names.split(",")]
 
 

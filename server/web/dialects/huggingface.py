@@ -48,7 +48,7 @@ def _sigmoid(logits: Probabilities) -> Probabilities:
     return shares.astype(np.float32)
 
 
-# What makes scores of logits, as in the pipeline of transformers.
+# The functions that make scores of logits, as in the pipeline of transformers.
 FUNCTIONS: dict[str, Callable[[Probabilities], Probabilities]] = {
     "softmax": _softmax,
     "sigmoid": _sigmoid,
@@ -126,13 +126,13 @@ def _asked(parameters: object, model: Model) -> tuple[int | None, str | None]:
         raise BadBody(f"{APPLY} is {str(apply)[:40]!r}, expected {', '.join(FUNCTIONS)}")
     function = None if apply is None else apply.lower()
     if function == model.parameters.get("activation", "softmax"):
-        function = None  # the probabilities are made so
+        function = None  # the model's probabilities are made in this way
     if function is not None and LOGITS not in model.extras:
         raise BadBody(
             f"{APPLY} is {apply!r}, and model {model.name!r} gives no logits to apply it to"
         )
     given = parameters.get("top_k")
-    # More than there are is all, as in transformers.
+    # More classes than the model has means all of them, as in transformers.
     return None if given is None else min(whole(given, "top_k", 2**31), model.classes), function
 
 

@@ -78,7 +78,7 @@ def pixels_of(given: list[Any], model: Model, shape: tuple[int, ...]) -> Pixels:
         raise BadBody(
             f"pixels for {model.name!r} have the shape {list(shape)}, not {list(numbers.shape)}"
         )
-    with np.errstate(invalid="ignore"):  # not a number is none of these
+    with np.errstate(invalid="ignore"):  # NaN is none of these numbers
         whole = numbers.astype(np.uint8, casting="unsafe")
     if not (numbers == whole).all() or any(
         type(each) is bool for each in np.array(given, object).ravel()

@@ -184,9 +184,9 @@ def _output(given: Json, binary: bool, model: Model) -> Output:
 def answer(
     model: Model, version: str, rows: list[Probabilities], wanted: Wanted
 ) -> tuple[bytes, int | None]:
-    """The body of the answer, and how much of it is JSON where there is more.
+    """The body of the answer, and the length of its JSON if binary tensors follow.
 
-    A row has the probabilities, and behind them what else is wanted.
+    A row has the probabilities, and behind them the other outputs that are wanted.
     """
     parts = [model.split(row, wanted.extras) for row in rows]
     outputs, tails = [], []

@@ -67,7 +67,7 @@ async def _predict(
     row, _ = await job.one(read)
     answer: dict[str, float] = {}
     for each in best(model, row, job.top_k):
-        answer.setdefault(each.label, each.probability)  # of two classes of one label the better
+        answer.setdefault(each.label, each.probability)  # the better of two classes with one label
     return json_response(answer, indent=2)
 
 
