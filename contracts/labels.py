@@ -24,7 +24,7 @@ class LabelsError(ValueError):
 
 
 def read_labels(path: Path, num_classes: int | None = None) -> list[str]:
-    """The labels of a file in UTF-8; with `num_classes`, exactly so many.
+    """The labels of a file in UTF-8; with `num_classes`, exactly that many labels.
 
     Blank lines at the end are ignored, one in the middle is an error. Raises LabelsError, which
     names the file, the line and what is wrong with it.

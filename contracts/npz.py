@@ -92,7 +92,7 @@ class NpzArrays:
 
 
 class PublishedArrays:
-    """Arrays under the one spelling of their names that is in `contracts.published`."""
+    """Arrays under the spelling of their names that `contracts.published` uses."""
 
     def __init__(self, file: Arrays) -> None:
         self._file = file

@@ -20,7 +20,7 @@ with environment("serve", "server"):
 
 
 def main() -> int:
-    """Run the chosen program to its end; the exit status."""
+    """Run the chosen program to its end; returns the exit status."""
     if sys.argv[1:2] == ["serve"]:  # as SageMaker starts a container
         del sys.argv[1]
     command = command_of(sys.argv[1]) if len(sys.argv) > 1 else None

@@ -81,7 +81,7 @@ Options = TypeVar("Options", bound=Ask)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; the exit status."""
+    """Run the command; returns the exit status."""
     options = options_of(Classify, arguments)
     files = [] if options is None else files_of(options)
     if options is None or not files:

@@ -1,1 +1,1 @@
-"""From an encoded image to RGB and to a model's input: one set of pixels for every room."""
+"""From an encoded image to RGB and to a model's input, with the same pixels for every room."""

@@ -61,7 +61,7 @@ def check_scans(count: int) -> None:
 
 
 def check_segments(segments: int, tables: int, gap: int) -> None:
-    """Refuse a JPEG whose head takes far more time or memory than its size tells.
+    """Refuse a JPEG whose head takes far more time or memory than its size suggests.
 
     The arguments count what precedes the first scan: all segments, the segments with tables or
     frame headers, and the bytes in no segment.

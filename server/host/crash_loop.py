@@ -19,7 +19,7 @@ class CrashLoop:
     deaths: int = 0  # quick ones in a row
 
     def died(self, lived_s: float) -> bool:
-        """Note a death after so many seconds; whether it was a quick one."""
+        """Note a death after so many seconds; returns whether it was a quick one."""
         quick = lived_s < self.quick_s
         self.deaths = self.deaths + 1 if quick else 0
         return quick

@@ -20,7 +20,7 @@ logger = logging.getLogger("server.triton_alone")
 
 
 def main() -> int:
-    """Run until told to stop; the exit status."""
+    """Run until told to stop; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m server.triton_alone",
         description="Serve a model repository with the wheel's Triton, without a gateway.",

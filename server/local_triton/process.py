@@ -126,7 +126,7 @@ class TritonProcess:
         await self._reader
 
     async def _died_before(self, other: Coroutine[Any, Any, object]) -> bool:
-        """Wait until tritonserver dies or `other` is done; whether it died first."""
+        """Wait until tritonserver dies or `other` is done; returns whether it died first."""
         died = asyncio.Event()
         # `wait` of the process is not used: it ends only when no process has the output open any
         # more, and a stub may wait without end for a lock that tritonserver held when it was

@@ -1,7 +1,7 @@
 """One gateway process: uvicorn on a socket that is already listening, until told to stop.
 
-In: `Settings`, a listening socket, Triton's address. Out: answers. Told to stop, it stops
-accepting, finishes what it has begun and returns.
+In: `Settings`, a listening socket, Triton's address. Out: answers. When told to stop, the process
+accepts no more connections, finishes the requests that it has begun and returns.
 """
 
 import asyncio

@@ -27,7 +27,7 @@ logger = logging.getLogger("server")
 
 
 def run(settings: Settings) -> int:
-    """Serve until told to stop; the exit status."""
+    """Serve until told to stop; returns the exit status."""
     try:
         if settings.keys_file is not None:
             keys.read(settings.keys_file)
@@ -64,7 +64,7 @@ def warn_if_open(settings: Settings, host: str, port: int) -> None:
 
 
 async def serve(settings: Settings, listeners: Listeners) -> int:
-    """Serve on `listeners` until a signal; the exit status."""
+    """Serve on `listeners` until a signal; returns the exit status."""
     if settings.allow_changed_models:
         os.environ["MIXER_ALLOW_CHANGED_MODELS"] = "1"  # as the backend reads it
     triton = LocalTriton(settings.repository) if settings.with_triton else None

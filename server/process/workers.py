@@ -1,8 +1,8 @@
 """Several gateway processes on one port: started, replaced when one dies, stopped.
 
-In: `Settings` and listening sockets, which all workers share; the kernel gives each connection to
-one that waits. Out: `serve_on` returns when told to stop and all have finished. The metrics of the
-workers meet in a temporary folder (server/observability/metrics.py).
+In: `Settings` and listening sockets, which all workers share; the kernel gives each connection to a
+worker that waits. Out: `serve_on` returns after `stop`, when all workers have finished. All workers
+write their metrics into a temporary folder (server/observability/metrics.py).
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The gateway's side of a process of images/worker.py: one image at a time, killed at any time.
 
 In: the bytes of an image and the limits for decoding it. Out: pixels, or the `Problem` of the
-image. Where nobody waits for the answer any more, the process is killed, so that its core is free
+image. If no request waits for the answer any more, the process is killed, so that its core is free
 at once.
 """
 

@@ -52,8 +52,8 @@ PROBE_SECONDS = 1.75
 STALLED_SECONDS = 1.0
 PROBE_CLIENT, SHADOW_CLIENT = " probe", " shadow"  # no client has these names
 PROBE_RULE = ResizeRule(32, 32)
-# An image that nobody waits for any more may still be finished within this time: a process that is
-# killed has to be started again, which takes as much of a core.
+# An image for which no request waits any more may still be finished within this time: a process
+# that is killed has to be started again, which takes as much of a core.
 GRACE_SECONDS = 0.5
 MEASURE_SECONDS = 1.0  # between two measurements of the queues
 # So many images are ready for each thread, so that it goes on without waiting for the event loop.

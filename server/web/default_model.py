@@ -3,8 +3,8 @@
 In: a file whose first line is the model's name; the second, if there is one, is the name before.
 Out: every worker of every gateway that reads the file uses that model for requests that name none,
 within a second and without a restart, but never a model that is not served. `python -m server
-default NAME` writes the file, whole or not at all, and `--back` exchanges its two lines. Whoever
-may write the file may decide, as with the file of API keys.
+default NAME` writes the file, whole or not at all, and `--back` exchanges its two lines. Everybody
+who may write the file can change the model, as with the file of API keys.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def reversed_names(path: Path, names: list[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m server default [NAME | --back] [--file FILE]`; the exit status."""
+    """`python -m server default [NAME | --back] [--file FILE]`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m server default",
         description="Let running gateways use another default model, without a restart; without "

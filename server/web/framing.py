@@ -1,4 +1,4 @@
-"""Where each HTTP/1.1 request of a connection begins and ends, told by httptools' parser.
+"""Where each HTTP/1.1 request of a connection begins and ends, found by httptools' parser.
 
 In: the bytes of a client as they arrive. Out: pieces of bytes that each belong to one request, its
 head whole in the first of them, for a server that speaks plain HTTP/1.1. Such a head has no wish

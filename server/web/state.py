@@ -32,7 +32,7 @@ class State:
     keys: KeyFile | None
     clients: Clients
     draining: bool = False
-    ports: dict[str, int] = field(default_factory=dict)  # of what has an address of its own
+    ports: dict[str, int] = field(default_factory=dict)  # of paths with an address of their own
     models: Engine = field(init=False)
     readiness: Readiness = field(init=False)
     classifier: Classifier = field(init=False)

@@ -127,7 +127,7 @@ class ClientTransport(asyncio.Transport):
     def is_reset(self) -> bool:
         """Whether the client has reset the connection, even while nothing is read from it.
 
-        Only Linux tells; elsewhere such a client is noticed when its answer is sent.
+        Only Linux reports that; elsewhere such a client is noticed when its answer is sent.
         """
         line = self._transport.get_extra_info("socket")
         tells = sys.platform == "linux" and line is not None
@@ -172,5 +172,5 @@ class ClientTransport(asyncio.Transport):
     def _flush(self) -> None:
         if self._parts:
             parts, self._parts = self._parts, []
-            if not self._transport.is_closing():  # else nobody is there to read it
+            if not self._transport.is_closing():  # else the client has gone
                 self._transport.write(b"".join(parts))

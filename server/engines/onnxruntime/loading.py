@@ -84,7 +84,7 @@ def load(folder: Path) -> Loaded:
     if reason := _why_not(name, config, version):
         raise LoadError(reason)
     instances = instances_of(config)
-    # The threads of a session have the priority of the one that opens it.
+    # The threads of a session have the priority of the thread that opens it.
     threads = ThreadPoolExecutor(instances, f"{name}", initializer=lower_priority)
     try:
         session = threads.submit(_open, config, folder, str(version)).result()

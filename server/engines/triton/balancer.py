@@ -118,7 +118,7 @@ class Balancer(Engine):
     async def probe(self, spared: str | None = None) -> list[Problem]:
         """As `Engine.probe`: one Triton that answers for all of its models is enough.
 
-        Returns as soon as one is healthy; the others are probed all the same.
+        Returns as soon as one is healthy; the probes of the others go on.
         """
         fewest: list[Problem] = []
         probes = [

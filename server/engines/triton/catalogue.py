@@ -213,7 +213,7 @@ class Catalogue:
         )
 
     async def _count_batches(self) -> None:
-        """Average batch of each model since the last look at which it had worked."""
+        """Average batch of each model up to the last check that found new work of the model."""
         try:
             counts = await self.client.statistics(QUESTION_TIMEOUT)
         except Problem as problem:

@@ -19,7 +19,7 @@ OTHER_TRITON = 1
 
 
 class Kind(StrEnum):
-    """Why and where a call was repeated, as `mixer_triton_retries_total` tells."""
+    """Why and where a call was repeated: the kinds in `mixer_triton_retries_total`."""
 
     SAME_ADDRESS = "same-address"  # dropped or not taken; sent to the same address
     AWAY = "away"  # the connection or the Triton is gone; sent to another Triton

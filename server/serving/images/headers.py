@@ -26,7 +26,7 @@ TILE_WIDTH, TILE_LENGTH, TILES, TILE_SIZES, EXTRA, OLD_JPEG = 322, 323, 324, 325
 # The bytes of each of TIFF's types; those of a number as `struct` calls it.
 TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
 TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
-# The boxes that describe an image are searched in so many bytes: they lie before the pixels.
+# The boxes that describe an image are searched in this many bytes: they lie before the pixels.
 MAX_BOXES = 2**20
 # Chunks of a PNG or blocks of a GIF before the pixels; a file with more is assumed to have
 # everything.

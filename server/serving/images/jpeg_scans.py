@@ -37,7 +37,7 @@ class Structure:
     frame: int = 0
     samples: dict[int, int] = field(default_factory=dict)
     scans: int = 0
-    scanned: int = 0  # samples gone through by all scans together
+    scanned: int = 0  # samples that all scans together process
     segments: int = 0
     ended: bool = False  # by its own marker
 
