@@ -1,6 +1,7 @@
 """Load tests: what this server and its models can do on this machine, and the pages that say so.
 
-In: addresses, images, the programs of the other rooms. Out: results as JSON, and pages of them.
+In: addresses, images, and the programs of the other folders. Out: results as JSON, and pages that
+show these results.
 """
 
 from pathlib import Path

@@ -41,7 +41,7 @@ def main() -> int:
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
         app.command(name=name)(command)
-    # As Ctrl-C, so that servers that were started here are ended too.
+    # SIGTERM acts as Ctrl-C does, so that the servers that this program started end too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return int(

@@ -1,6 +1,7 @@
 """Bare models, without any server: those of `export` in PyTorch and those of `reference` in JAX.
 
-In: variants. Out: a result with what both programs say, each run by its command line.
+In: variants. Out: a result with the figures of both programs. Each program is run by its command
+line.
 """
 
 import json
@@ -31,7 +32,8 @@ def run(
     out: Path | None,
     frameworks: Sequence[str] = tuple(ROOMS),
 ) -> Path:
-    """Measure all of it; the result file, named for the precision if `out` is None.
+    """Measure all models; returns the result file, which is named for the precision if `out` is
+    None.
 
     Raises StackError.
     """
@@ -49,8 +51,8 @@ def run(
     }
     with bar() as progress:
         task = progress.add_task("", total=len(frameworks) * len(models))
-        # Model by model, so that a run that is stopped leaves what it had, and in turns, so that a
-        # machine that grows slower favours no framework.
+        # Model by model, so that a stopped run keeps the results it has. The frameworks take turns,
+        # so that a machine that becomes slower favours none of them.
         for model in models:
             for framework in frameworks:
                 room = ROOMS[framework]

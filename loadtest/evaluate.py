@@ -1,7 +1,8 @@
-"""Accuracy of a served model, over HTTP: what users get, decoding and resizing with it.
+"""Accuracy of a served model over HTTP, as users get it: decoding and resizing are part of it.
 
-In: labelled images and a running gateway. Out: a result with top-1 and top-5 accuracy and what is
-confused with what. Forms of many images, several under way at once, keep the server busy.
+In: labelled images and a running gateway. Out: a result with top-1 and top-5 accuracy and the pairs
+of classes that are confused most often. Requests of many images each, several of them under way at
+once, keep the server busy.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ HIT = {True: "1", False: "0", None: "-"}
 
 
 class Evaluation:
-    """Counts while answers come."""
+    """Counts right and wrong answers while they come."""
 
     def __init__(self, url: str, model: str, out: Path, settings: dict[str, Any]) -> None:
         self._http = Http(url)
@@ -50,7 +51,7 @@ class Evaluation:
         }
 
     async def about(self) -> dict[str, Any]:
-        """What the gateway says about the model, its labels among it; raises TargetError."""
+        """The gateway's description of the model, with its labels; raises TargetError."""
         found: dict[str, Any] = await self._http.json(self._http.request(f"/models/{self._model}"))
         self._labels = found["labels"]
         provenance = found["provenance"]
@@ -59,7 +60,7 @@ class Evaluation:
         return found
 
     async def run(self, sample_images: Sequence[Labelled], batch: int, parallel: int) -> None:
-        """Ask for all of them; the result is written every few seconds, and at the end.
+        """Classify all images; the result is written every few seconds, and at the end.
 
         Raises ImagesError when the model lacks a class.
         """
@@ -126,7 +127,7 @@ class Evaluation:
                 self._confused[self._labels[each.classes[0]], self._labels[said[0]]] += 1
 
     async def _patiently(self, request: bytes) -> Any:  # noqa: ANN401 - JSON
-        """The answer; a model that is slower than its gateway allows is waited for."""
+        """The answer; sends the request again for a while as long as the gateway sheds it (429)."""
         give_up = time.monotonic() + BUSY_SECONDS
         while True:
             try:

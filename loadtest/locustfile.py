@@ -3,10 +3,10 @@
     locust -f loadtest/locustfile.py --host http://127.0.0.1:8000
 
 In: a running gateway; the options below beside locust's own. Out: locust's statistics, and at the
-end percentiles of our own samples, since locust rounds its to two digits, and the phases of
-`Server-Timing`. What is sent is prepared before locust's clock starts. With --arrival-rate requests
-leave when they are due, and are timed from then. A failed request, a wrong answer or no request at
-all makes the exit status 1.
+end the phases of `Server-Timing` and percentiles of our own samples, since locust rounds its
+percentiles to two digits. The requests are prepared before locust's clock starts. With
+--arrival-rate a request is sent when it is due, and is timed from that moment. The exit status is 1
+after a failed request, after a wrong answer, and when no request was sent at all.
 """
 
 import json
@@ -36,7 +36,7 @@ MOST_UNDER_WAY = 1000  # of one user, at a fixed rate
 
 
 class Plan:
-    """What is sent and what must come back; made when a test starts, the same for all users."""
+    """The requests and their right answers; made when a test starts, the same for all users."""
 
     def __init__(self, options: Namespace, host: str, worker: int) -> None:
         folder = Path(options.images) if options.images else None
@@ -44,7 +44,7 @@ class Plan:
         self.headers = {"X-API-Key": options.api_key} if options.api_key else {}
         self.batch = options.batch
         self.host = host
-        # Another one in each process, and the same in each run.
+        # A different sequence in each process, and the same sequences in each run.
         self.random = np.random.default_rng([options.picture_seed, worker])
         with httpx.Client(base_url=host, headers=self.headers, trust_env=False) as client:
             self.model = options.model or _get(client, "/models")["default"]
@@ -60,7 +60,7 @@ class Plan:
             ]
         top_k = self.right[0].top_k
         self.path = f"/classify{'/batch' if self.batch else ''}?model={self.model}&top_k={top_k}"
-        # One form from each image on, made once: making it costs more than sending it.
+        # One form for each first image, made once: making a form costs more than sending it.
         count = len(self.sample_images)
         self.groups = [[(n + i) % count for i in range(max(1, self.batch))] for n in range(count)]
         self.bodies: list[Any] = [  # locust takes bytes, but does not say so
@@ -144,7 +144,7 @@ def _prepare(environment: Environment) -> None:
 
 
 def _init(environment: Environment, **_: object) -> None:
-    """Before locust's clock starts, where the host is known by then."""
+    """Make the plan before locust's clock starts, if the host is known by then."""
     options = environment.parsed_options
     if (
         options is not None
@@ -163,7 +163,7 @@ def _start(environment: Environment, **_: object) -> None:
             before = _plan
             _prepare(environment)
             if _plan is not before:
-                environment.stats.reset_all()  # what the plan took is no part of the test
+                environment.stats.reset_all()  # the making of the plan is no part of the test
 
 
 def _note(request_type: str, response_time: float, exception: object, **_: object) -> None:
@@ -194,7 +194,7 @@ class ImageUser(FastHttpUser):
     concurrency = MOST_UNDER_WAY  # connections of one user
 
     def on_start(self) -> None:
-        """Begin somewhere else than the other users."""
+        """Begin at another image than the other users."""
         if _plan is None:
             raise StopUser
         self._plan = _plan
@@ -203,13 +203,14 @@ class ImageUser(FastHttpUser):
         self._due = time.monotonic()
 
     def on_stop(self) -> None:
-        """Wait for what is under way."""
+        """Wait for the requests that are under way."""
         self._under_way.join(timeout=60)
 
     def wait_time(self) -> float:
-        """Until the next request is due: nothing, or what the rate says.
+        """Seconds until the next request is due: 0 without a rate.
 
-        A user that has fallen behind sends what was due meanwhile at once, and its time counts.
+        A user that has fallen behind sends the overdue requests at once; each is timed from the
+        moment at which it was due.
         """
         options = self.environment.parsed_options
         if not options.arrival_rate:
@@ -220,7 +221,7 @@ class ImageUser(FastHttpUser):
 
     @task
     def classify(self) -> None:
-        """One request; at a rate nobody waits for its answer."""
+        """Send one request; at a fixed rate the user does not wait for the answer."""
         self._next = (self._next + 1) % len(self._plan.bodies)
         if self.environment.parsed_options.arrival_rate:
             self._under_way.add(gevent.spawn(self._ask, self._next, self._due))
@@ -238,7 +239,7 @@ class ImageUser(FastHttpUser):
             name=plan.path.partition("?")[0],
             catch_response=True,
         ) as response:
-            # locust counts from when it was sent.
+            # locust itself counts from the moment at which the request was sent.
             response.request_meta["response_time"] = 1e3 * (time.monotonic() - due)
             if response.status_code != 200:
                 response.failure(f"status {response.status_code}: {(response.text or '')[:200]}")

@@ -1,6 +1,6 @@
-"""Progress on the terminal: a bar that fills; nothing of it in a file.
+"""Progress on the terminal: a bar, which is not shown when the output goes to a file.
 
-stderr, so that stdout holds results alone.
+The bar goes to stderr, so that stdout has nothing but results.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from loadtest.report.page import Table
 
-WIDEST = 10_000  # letters; a table is measured as if a line had so many
-NARROW = 12  # letters of a title's lines where the table does not fit otherwise
+WIDEST = 10_000  # characters of a line, for measuring the full width of a table
+NARROW = 12  # characters to which titles are wrapped where a table does not fit otherwise
 
 console = Console(stderr=True, highlight=False)
 
 
 def bar() -> Progress:
-    """A bar with what is under way, how much is done and how long the rest takes."""
+    """A bar with the current work, the share that is done and the remaining time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -36,18 +36,18 @@ def bar() -> Progress:
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
-    """A spinner on the terminal while something runs that cannot say how far it is."""
+    """A spinner on the terminal while work runs that does not report its progress."""
     with console.status(title):
         yield
 
 
 def show(table: Table) -> None:
-    """A table, on stdout; each row as lines of their own where the terminal is too narrow."""
+    """Print a table on stdout; on a terminal that is too narrow, each row becomes several lines."""
     out = Console(highlight=False)
     if not out.is_terminal:
         out = Console(width=180, highlight=False)
     narrow = [textwrap.fill(title, NARROW, break_long_words=False) for title in table.head]
-    # rich would cut what does not fit, `mod…`, which nobody can read.
+    # rich would cut the text that does not fit (`mod…`), which is not readable.
     for head in (table.head, narrow):
         shown = rich.table.Table(highlight=False)
         for column, title in enumerate(head):
@@ -63,5 +63,5 @@ def show(table: Table) -> None:
 
 
 def note(message: str) -> None:
-    """A line that stays."""
+    """Print a line that stays above the bar."""
     console.print(message, markup=False, soft_wrap=True)

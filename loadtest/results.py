@@ -1,7 +1,7 @@
 """Results as files: JSON, written whole under another name and then renamed.
 
-In: plain data of one of KINDS. Out: files that `report` reads. A run that was stopped has left a
-file, with `complete` false.
+In: plain data of one of KINDS. Out: files that `report` reads. The file of a stopped run has
+`complete` false.
 """
 
 import json
@@ -16,7 +16,7 @@ FORMAT = 2
 KINDS = ("compare", "bare", "sweep", "evaluate", "tune", "rulers")
 NUMBERS = re.compile(r"\[\s+((?:(?:-?[\d.e+-]+|null),?\s+)+)\]")
 Result = dict[str, Any]
-written: set[Path] = set()  # by this process, so that a command that is stopped can name its file
+written: set[Path] = set()  # files of this process: a stopped command names its file
 
 
 class ResultsError(ValueError):
@@ -24,7 +24,7 @@ class ResultsError(ValueError):
 
 
 def file_name(kind: str, *about: str) -> str:
-    """The conditions as a file's name: what, when, on which device, of which models."""
+    """A file's name from the conditions: kind, time, device, models."""
     return "_".join((kind, conditions.now(), conditions.device_slug(), *about)) + ".json"
 
 
@@ -41,7 +41,7 @@ def write(path: Path, result: Result) -> None:
 
 
 def text_of(result: Result) -> str:
-    """As JSON, with each list of numbers on one line."""
+    """A result as JSON, with each list of numbers on one line."""
     text = json.dumps(result, indent=1, ensure_ascii=False)
     return NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
@@ -59,9 +59,9 @@ def read(path: Path) -> Result:
 
 
 def read_all(paths: tuple[Path, ...]) -> list[Result]:
-    """The results in files and folders; other JSON files of a folder are passed over.
+    """The results in files and folders; JSON files of a folder that are no results are skipped.
 
-    Raises ResultsError for a file that is named and is none, and when there is none at all.
+    Raises ResultsError for a named file that is no result, and when there is no result at all.
     """
     found = []
     for path in paths:

@@ -1,12 +1,12 @@
 """Throughput at growing resolution: how the time of a model grows with the number of patches.
 
 In: image sizes. Out: a result with the time per image at each size, fitted exponents with
-intervals, and beside them those of the arithmetic. Mixers are written as checkpoints in the
-published format, with random numbers, in two kinds: `mixer_s16` has the hidden width of its
-token-mixing MLP whatever the number of patches, as the paper has it where it calls the cost linear;
-`mixer_s16_enlarged` is what fine-tuning at a higher resolution makes of one (appendix C of the
+intervals, and beside them the exponents of the arithmetic. Mixers are written as checkpoints in the
+published format, with random numbers, in two kinds. In `mixer_s16` the hidden width of the
+token-mixing MLP is the same for every number of patches; the paper calls this case linear.
+`mixer_s16_enlarged` is the network that fine-tuning at a higher resolution makes (appendix C of the
 paper: the MLP becomes block-diagonal, so its hidden width grows with the number of patches).
-Everything is served: export, Triton, one image per request.
+Every model takes the whole path: export, Triton, one image per request.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from loadtest.stats.growth import fits
 
 PATCH = 16
 CLASSES = 1000
-TRAINED_AT = 224  # pixels per side, for which the hidden widths of the table are meant
+TRAINED_AT = 224  # pixels per side, for which the table states the hidden widths
 ENLARGED = "_enlarged"
 REPEATS = 2  # of a window that was disturbed
 
@@ -54,7 +54,7 @@ MIXERS = {"mixer_s16": Mixer(512, 8, 256, 2048), "mixer_b16": Mixer(768, 12, 384
 
 
 def sizes_of(model: str, image_size: int) -> Mixer | None:
-    """The sizes of a Mixer for images of that size; None of another family."""
+    """The sizes of a Mixer for images of that size; None for a model of another family."""
     sizes = MIXERS.get(model.removesuffix(ENLARGED))
     if sizes is None or not model.endswith(ENLARGED):
         return sizes
@@ -63,7 +63,7 @@ def sizes_of(model: str, image_size: int) -> Mixer | None:
 
 
 def write_mixer(path: Path, sizes: Mixer, image_size: int) -> None:
-    """A checkpoint with random numbers for images of that size."""
+    """Write a checkpoint with random numbers for images of that size."""
     random = np.random.default_rng(0)
     tokens, width = (image_size // PATCH) ** 2, sizes.hidden_dim
     arrays: dict[str, npt.NDArray[np.float32]] = {}
@@ -93,7 +93,7 @@ def write_mixer(path: Path, sizes: Mixer, image_size: int) -> None:
 
 
 def publish(repository: Path, model: str, image_size: int) -> Path:
-    """Publish the model at that image size, if it is not there; its folder."""
+    """Publish the model at that image size, unless it is published already; returns its folder."""
     name = f"{model}_at_{image_size}"
     if (repository / name / CONFIG_NAME).is_file():
         return repository / name
@@ -115,7 +115,7 @@ Key = tuple[str, int]  # model, pixels per side
 
 
 class Sweep:
-    """One run."""
+    """One measurement of all models at all sizes."""
 
     def __init__(
         self, models: Sequence[str], sizes: Sequence[int], repository: Path, out: Path
@@ -145,7 +145,7 @@ class Sweep:
         rounds: int,
         foreign_limit: float = FOREIGN_LIMIT,
     ) -> None:
-        """Measure all of it; raises StackError, TargetError."""
+        """Measure all models at all sizes; raises StackError, TargetError."""
         self._foreign_limit = foreign_limit
         self.result["settings"] |= {
             "seconds_per_window": seconds, "rounds": rounds, "foreign_limit": foreign_limit,
@@ -176,7 +176,8 @@ class Sweep:
             with bar() as progress:
                 task = progress.add_task("", total=rounds * len(self._keys))
                 for number in range(rounds):
-                    # There and back, so that a machine that grows slower favours no size.
+                    # Every second round goes in the opposite order, so that a machine that becomes
+                    # slower favours no size.
                     for key in self._keys[:: 1 if number % 2 == 0 else -1]:
                         progress.update(task, description=f"{key[0]}, {key[1]} pixels")
                         for _ in range(1 + REPEATS):
@@ -225,7 +226,7 @@ class Sweep:
 
 
 def flops_per_image(folder: Path) -> float | None:
-    """As the export counted them; a multiply-add is two."""
+    """The FLOPs per image that the export counted; a multiply-add counts as two."""
     stated = parameters(read_config(folder / CONFIG_NAME)).get("flops_per_image")
     return float(stated) if stated else None
 

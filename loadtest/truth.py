@@ -1,7 +1,7 @@
-"""Which class each image shows: a folder tree, or ImageNet's validation set with its files.
+"""The right classes of each image: from a folder tree, or from ImageNet's validation set.
 
-In: folders and files. Out: images with the numbers of the classes that count as right. An image
-may have several (ReaL labels), or none, which leaves it out.
+In: folders and files. Out: images with the numbers of the classes that count as right. An image may
+have several right classes (ReaL labels). An image without one is left out.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from loadtest.progress import console
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """An image and what it shows: places in the model's list of classes."""
+    """An image and its right classes, as indices in the model's list of classes."""
 
     file: Path
     classes: tuple[int, ...]
@@ -25,10 +25,10 @@ class Labelled:
 def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     """Images of FOLDER/<class>/. Raises ImagesError.
 
-    Folders that are named as the model's classes are taken by their names; otherwise there must be
-    one for each class, in the order of their names.
+    If the folders have the names of the model's classes, they are assigned by name. Otherwise there
+    must be one folder for each class, and their sorted order is the order of the classes.
     """
-    test = folder / "test"  # as `python -m reference evaluate` has it
+    test = folder / "test"  # the layout of `python -m reference evaluate`
     hint = f"; did you mean {test}?" if test.is_dir() else ""
     if not folder.is_dir():
         raise ImagesError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg")

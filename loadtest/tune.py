@@ -1,11 +1,11 @@
 """Searches the batching and threading of a served model for the most images per second in time.
 
-In: a model of a repository and the 99th percentile of the latency that is allowed. Out: a result
-with every trial, and the winner written into the model's `config.pbtxt`. One knob is turned at a
-time, from the settings that are there; each trial serves a copy of the model, through the whole
-path, under more and more requests at once, for as long as the answers come in time. Last, the
-winner and the settings that were there take turns in fresh trials, and only a gain that is beyond
-their noise is written.
+In: a model of a repository and the allowed 99th percentile of the latency. Out: a result with every
+trial, and the best settings written into the model's `config.pbtxt`. The search starts from the
+present settings and changes one setting at a time. Each trial serves a copy of the model through
+the whole path, under more and more requests at once, until the answers no longer come in time.
+Last, the best and the present settings take turns in new trials. The best settings are written only
+if the gain is larger than the noise of these trials.
 """
 
 import dataclasses
@@ -40,12 +40,12 @@ from loadtest.stats.ratios import LEAST_PAIRS, Ratio, paired
 
 NOTE = "Tuned by `python -m loadtest tune`: "
 THREADS = "intra_op_thread_count"  # the parameter that both ONNX Runtime backends read
-MUCH = 1.02  # a change must gain so much, so that noise does not choose
+MUCH = 1.02  # the least gain of a change, so that noise does not decide
 
 
 @dataclasses.dataclass(frozen=True)
 class Knobs:
-    """What is tuned."""
+    """The settings that are tuned."""
 
     max_queue_delay_microseconds: int
     max_batch_size: int
@@ -54,7 +54,7 @@ class Knobs:
 
     @classmethod
     def read(cls, config: ModelConfig) -> "Knobs":
-        """As a configuration has them. Raises StackError for one that has no batches to tune."""
+        """Read the settings of a configuration; raises StackError if it does no batching."""
         scheduling = config.WhichOneof("scheduling_choice")
         if scheduling not in (None, "dynamic_batching"):
             raise StackError(f"config.pbtxt has {scheduling}, whose batches cannot be tuned")
@@ -66,17 +66,17 @@ class Knobs:
         return cls(
             config.dynamic_batching.max_queue_delay_microseconds,
             config.max_batch_size,
-            # A group that does not say how many has one.
+            # A group that states no count has one instance.
             max(groups[0].count, 1) if groups else 1,
             int(threads),
         )
 
     def effective(self, cores: int) -> "Knobs":
-        """What these come to on so many cores: no threads are the cores, shared out."""
+        """The settings in effect on so many cores: 0 threads means cores ÷ instances."""
         return dataclasses.replace(self, threads=self.threads or max(1, cores // self.instances))
 
     def write(self, config: ModelConfig) -> None:
-        """Give `config` these values; what differs in nothing is left as it is."""
+        """Write these values into `config`; a field that has its value already is not touched."""
         before = Knobs.read(config)
         if self.max_queue_delay_microseconds != before.max_queue_delay_microseconds:
             batching = config.dynamic_batching
@@ -91,9 +91,9 @@ class Knobs:
 
 
 def candidates(knobs: Knobs, cores: int, smallest_batch: int = 1) -> dict[str, list[int]]:
-    """What each knob is tried at, in this order; counts beyond the cores only cost.
+    """The values to try for each setting, in this order; counts above the cores bring no gain.
 
-    `smallest_batch` is the least maximum that the rest of the configuration allows.
+    `smallest_batch` is the least `max_batch_size` that the rest of the configuration allows.
     """
     counts = sorted({1, 2, cores} & set(range(1, cores + 1)))
     batches = {1, 8, 32, knobs.max_batch_size}
@@ -113,9 +113,10 @@ def smallest_batch(config: ModelConfig) -> int:
 
 
 def nearest_p99(milliseconds: list[float]) -> float | None:
-    """The 99th percentile of these very samples, however few; None of none.
+    """The 99th percentile of exactly these samples, however few; None without samples.
 
-    A trial is too short for one that would hold for others too: what is published was measured.
+    A trial is too short for an estimate that also holds for later requests, so the result states
+    the measured value.
     """
     return float(np.percentile(milliseconds, 99)) if milliseconds else None
 
@@ -162,7 +163,7 @@ class Tuning:
         }
 
     def run(self) -> Knobs | None:
-        """Search; the winner, or None when no setting answers in time. Raises StackError."""
+        """Search; returns the best settings, or None if none answer in time. Raises StackError."""
         path = self._folder / CONFIG_NAME
         if not path.is_file():
             raise StackError(f"{path}: no such file; export the model first")
@@ -198,9 +199,9 @@ class Tuning:
         return best if served else None
 
     def _confirmed(self, before: Knobs, best: Knobs) -> bool:
-        """Whether `best` gains, beyond noise, in fresh trials in which the two take turns."""
+        """Whether `best` gains, beyond noise, in new trials in which both settings take turns."""
         if self._trial(before) == 0:
-            return True  # what was there does not answer in time at all
+            return True  # the present settings do not answer in time at all
         pairs = []
         for turn in range(LEAST_PAIRS):
             order = (before, best) if turn % 2 else (best, before)
@@ -211,14 +212,14 @@ class Tuning:
         return gains(ratio)
 
     def _trial(self, knobs: Knobs) -> float:
-        """Images per second within the allowed latency; 0 when none are. Nothing is tried twice."""
+        """Images per second within the allowed latency, 0 if none; nothing is measured twice."""
         key = knobs.effective(conditions.cores())
         if key not in self._tried:
             self._tried[key] = self._serve(knobs)
         return self._tried[key]
 
     def _serve(self, knobs: Knobs, about: str = "") -> float:
-        """As `_trial`, once more; settings with which nothing starts have lost."""
+        """Do a new trial, also of settings that were tried; 0 if the servers do not start."""
         try:
             rate, p99, note = self._measured(knobs)
         except StackError as error:
@@ -272,14 +273,14 @@ class Tuning:
         return best
 
     def _config(self) -> ModelConfig:
-        """The model's own configuration as it lies there now; raises StackError."""
+        """The model's own configuration, read from its file now; raises StackError."""
         try:
             return read_config(self._folder / CONFIG_NAME)
         except ConfigError as error:
             raise StackError(str(error)) from None
 
     def _publish(self, best: Knobs, before: Knobs) -> None:
-        """Write the winner, and what was measured, into the model's own configuration."""
+        """Write the best settings and their measurement into the model's own configuration."""
         path = self._folder / CONFIG_NAME
         config, kept = self._config(), comments(path.read_text(encoding="utf-8"))
         best.write(config)

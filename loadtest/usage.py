@@ -1,6 +1,6 @@
-"""What the commands share: mistakes on the command line, and where files go by default.
+"""Shared parts of the commands: mistakes on the command line, and default folders for files.
 
-Files go outside the checkout, into the folders that the XDG specification has for a user's data:
+Files go outside the checkout, into the folders of the XDG specification for a user's data:
 https://specifications.freedesktop.org/basedir-spec/latest/
 """
 
@@ -15,28 +15,28 @@ from loadtest.rulers.programs import RulerError
 from loadtest.servers.launch import StackError
 
 NAME = "mixer-serving"
-DISTURBED = 3  # exit status: other programs used this machine, so that nothing was learnt
+DISTURBED = 3  # exit status: other programs used this machine too much for a measurement
 
 
 def results_folder() -> Path:
-    """Where results go that have no --out."""
+    """The folder for results of commands without --out."""
     return _folder("XDG_DATA_HOME", ".local/share") / "results"
 
 
 def models_folder() -> Path:
-    """Where models go that are made for a measurement."""
+    """The folder for models that are made for a measurement."""
     return _folder("XDG_CACHE_HOME", ".cache") / "models"
 
 
 def _folder(variable: str, default: str) -> Path:
     stated = os.environ.get(variable, "")
-    # The specification has relative paths passed over.
+    # The specification says that relative paths are to be ignored.
     base = Path(stated) if Path(stated).is_absolute() else Path.home() / default
     return base / NAME
 
 
 class UsageError(ValueError):
-    """The command line asks for something that cannot be; the message is one sentence."""
+    """The command line asks for something impossible; the message is one sentence."""
 
 
 USER_MISTAKES = (UsageError, ResultsError, ImagesError, StackError, TargetError, RulerError)

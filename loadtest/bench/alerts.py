@@ -1,7 +1,7 @@
 """The project's alerts, evaluated by a real Prometheus during a measurement.
 
-In: ports with metrics. Out: the alerts that fire. The rules are those of deploy/observability, but
-that no alert waits before it fires: a measurement has no five minutes.
+In: ports with metrics. Out: the alerts that fire. The rules are those of deploy/observability, with
+one change: no alert waits before it fires, because a measurement does not last five minutes.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ def prometheus(folder: Path, ports: list[int]) -> Iterator[str]:
 
 
 async def firing(url: str, expected: set[str]) -> set[str]:
-    """The alerts that fire, as soon as all of `expected` do, or after a while."""
+    """The alerts that fire; returns when all of `expected` fire, or when the waiting time ends."""
     deadline = time.monotonic() + FIRING_SECONDS
     while True:
         _, text = await asyncio.to_thread(get, f"{url}/api/v1/alerts")

@@ -41,7 +41,7 @@ from loadtest.usage import UsageError
 IN_TIME = 0.95
 ATTACKER, USER = "127.0.0.1", "127.0.0.2"
 HANG_UP_SECONDS = 0.1
-# Of the budget for decoding: what the gateway may take beyond its parts.
+# The share of the decoding budget that the gateway may take beyond the sum of its parts.
 MEMORY_SLACK = 0.1
 BASE_BYTES = 400 * 2**20  # the interpreter, gRPC, a process for large images for each core
 LOOK_SECONDS = 0.05
@@ -115,7 +115,7 @@ def header(key: str) -> str:
 
 
 class Attack:
-    """The clients of one gateway, and what they have seen."""
+    """The clients of one gateway, and the answers and the memory that they have seen."""
 
     def __init__(
         self, server: Server, headers: Sequence[str], user_header: str, user_address: str
@@ -173,7 +173,7 @@ class Attack:
         http.close()
 
     async def _watch_memory(self) -> None:
-        """The highest sum of what the processes of the gateway have for themselves and share."""
+        """Record the peak of the gateway's memory: private pages and the share of common ones."""
         while True:
             held = 0
             for process in tree(self._server.pid):
@@ -185,7 +185,7 @@ class Attack:
 
 
 def verdict(samples: Sequence[Sample], attack: Attack, deadline: float, budget: int) -> bool:
-    """Print what was found; whether the promises were kept."""
+    """Print the findings; returns whether the promises were kept."""
     answered = [sample for sample in good(samples) if sample.seconds <= deadline]
     share = len(answered) / len(samples)
     statuses = dict(Counter(sample.answered.status for sample in samples))

@@ -1,7 +1,8 @@
 """HAProxy in front of gateways, if this machine has it.
 
-In: running gateways. Out: the ports that requests are to be sent to in turn: that of HAProxy, which
-sends each to the next gateway whose /readyz is 200, or without one the ports of the gateways.
+In: running gateways. Out: the ports to which requests are to be sent in turn. With HAProxy this is
+its one port; HAProxy sends each request to the next gateway whose /readyz answers 200. Without
+HAProxy these are the ports of the gateways.
 """
 
 import contextlib
@@ -32,13 +33,13 @@ backend gateways
 
 
 def find_haproxy() -> str | None:
-    """The program; Debian puts it where the PATH of a user does not look."""
+    """The path of HAProxy; Debian installs it in a folder that is not on a user's PATH."""
     return shutil.which("haproxy", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
 
 
 @contextlib.contextmanager
 def balanced(gateways: Sequence[Server]) -> Iterator[list[int]]:
-    """The ports to send to: that of an HAProxy before the gateways, or else theirs."""
+    """The ports to send to: the port of an HAProxy before the gateways, or the gateways' ports."""
     program = find_haproxy()
     if program is None:
         yield [gateway.port for gateway in gateways]

@@ -1,7 +1,8 @@
-"""The address of a pod in a Service: open while the pod is ready, closed from when it leaves.
+"""A port that stands for a pod's address in a Service: open while the pod is ready, then closed.
 
-In: a port of this machine, and that of the server behind it. Out: connections are passed on as long
-as the door is open; those that are there when it closes stay until either side ends them.
+In: a port of this machine, and the port of the server behind it. Out: new connections are passed on
+to the server while the port is open. Connections that exist when the port closes stay until either
+side ends them.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ CHUNK = 2**18
 
 
 class Door:
-    """A port that leads to another, or nowhere."""
+    """A port that passes connections on to another port, or refuses them."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -19,7 +20,7 @@ class Door:
         self._behind = 0
 
     async def open(self, port: int) -> None:
-        """Let connections to it reach `port`."""
+        """Pass connections on to `port` from now on."""
         self._behind = port
         self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self.port)
 
@@ -35,7 +36,7 @@ class Door:
         except OSError:
             writer.close()
             return
-        # At the end of the program, with the event loop.
+        # The task is cancelled when the program ends, together with the event loop.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(_copy(reader, back), _copy(there, writer))
 

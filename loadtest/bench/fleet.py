@@ -1,7 +1,8 @@
 """Several Tritons and several gateways on one machine, started for a measurement.
 
-In: a model repository, a model, how many of each. Out: the servers, with what a measurement asks of
-them: the pid of a tritonserver, how many images it has classified, which Tritons a gateway uses.
+In: a model repository, a model, the numbers of Tritons and gateways. Out: the servers, with the
+facts that a measurement asks for: the pid of a tritonserver, the number of images that it has
+classified, whether a gateway uses a given number of Tritons.
 """
 
 import re
@@ -15,7 +16,7 @@ from loadtest.servers.processes import TRITONSERVER, named
 
 
 class Triton(Server):
-    """A supervised Triton of its own; what ends by itself is started again on the same port."""
+    """A Triton with a supervisor, which starts it again on the same port when it ends by itself."""
 
     def __init__(self, repository: Path, model: str) -> None:
         self.model = model
@@ -29,12 +30,12 @@ class Triton(Server):
 
     @property
     def server_pid(self) -> int:
-        """Of tritonserver itself; 0 while there is none."""
+        """The process id of tritonserver itself; 0 while there is no such process."""
         found = named(self.pid, TRITONSERVER)
         return found[0].pid if found else 0
 
     def images(self) -> int:
-        """How many it has classified since it started."""
+        """The number of images that this Triton has classified since it started."""
         _, text = get(f"http://127.0.0.1:{self._metrics}/metrics")
         pattern = rf'^nv_inference_count{{model="{self.model}",version="\d+"}} (\d+)'
         return sum(map(int, re.findall(pattern.encode(), text, re.MULTILINE)))
@@ -48,13 +49,13 @@ def gateway_before(tritons: list[Triton]) -> Server:
 
 
 def uses(server: Server, count: int) -> bool:
-    """Whether a gateway uses so many Tritons now."""
+    """Whether a gateway uses exactly `count` Tritons now."""
     _, text = get(f"{server.url}/metrics")
     return f"\nmixer_triton_replicas {count}.0\n".encode() in text
 
 
 def share_cores(repository: Path, model: str, tritons: int, folder: Path) -> Path:
-    """A repository in `folder` whose model takes its share of the cores in each of the Tritons."""
+    """Copy the model into `folder` with as many threads as one Triton's share of the cores."""
     shutil.copytree(repository / model, folder / model)
     config = folder / model / "config.pbtxt"
     threads = max(1, cores() // tritons)

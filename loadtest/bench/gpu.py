@@ -27,9 +27,9 @@ from loadtest.report.page import Table, Text
 from loadtest.servers.launch import StackError
 from loadtest.usage import check_positive, results_folder
 
-FIRST_SECONDS = 15.0  # what the first model is expected to take
-BETWEEN_SECONDS = 1.0  # two looks at the GPU
-# Of the paper's table 2, those of like cost together.
+FIRST_SECONDS = 15.0  # the expected time of the first model
+BETWEEN_SECONDS = 1.0  # between two readings of the GPU
+# Models of the paper's table 2; models of similar cost stand together.
 MODELS = ("mixer_b16", "vit_b16", "bit_r50x1", "mixer_s16", "vit_s16", "mixer_l16", "vit_l16")
 # JAX always compiles, so that it is measured once.
 WAYS = {"eager": ("pytorch",), "compiled": ("pytorch",), "jax": ("jax",)}
@@ -98,7 +98,7 @@ def main(
 
 @contextlib.contextmanager
 def watched() -> Iterator[list[dict[str, str]]]:
-    """What the first GPU does each second while the block runs; nothing without a driver."""
+    """Readings of the first GPU, one each second while the block runs; none without a driver."""
     states: list[dict[str, str]] = []
     over = threading.Event()
 

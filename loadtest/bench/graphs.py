@@ -76,7 +76,7 @@ def main(
 
 
 def open_model(folder: Path, batch: int, threads: int) -> tuple[Callable[[], object], float]:
-    """What runs one batch of the model, and its FLOPs per image as counted by the export."""
+    """A function that runs one batch of the model; the FLOPs per image that the export counted."""
     flops = parameters(read_config(folder / "config.pbtxt")).get("flops_per_image")
     if flops is None:
         raise UsageError(
@@ -89,7 +89,7 @@ def open_model(folder: Path, batch: int, threads: int) -> tuple[Callable[[], obj
 
 
 def matrix_product(threads: int) -> Callable[[], object]:
-    """What multiplies two FP32 matrices of SIDE × SIDE in ONNX Runtime."""
+    """A function that multiplies two FP32 matrices of SIDE × SIDE in ONNX Runtime."""
     values = np.random.default_rng(0).standard_normal((SIDE, SIDE)).astype(np.float32)
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -105,7 +105,7 @@ def matrix_product(threads: int) -> Callable[[], object]:
 
 
 def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on this many cores."""
+    """An ONNX Runtime session on so many threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

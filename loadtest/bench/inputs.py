@@ -1,8 +1,9 @@
-"""What the serving benchmark feeds: models and images, made once and kept.
+"""The inputs of the serving benchmark: models and images, made once and kept.
 
-In: a folder. Out: in it a model repository with `tiny` (a small Mixer on 32 × 32), `empty` (takes
-224 × 224 pixels and hardly looks at them) and real models with random weights; and JPEGs like
-photographs, from 32 × 32 to 12 megapixels.
+In: a folder. Out: a model repository in this folder and JPEGs beside it. The repository has `tiny`
+(a small Mixer for 32 × 32 pixels), `empty` (a model that takes 224 × 224 pixels and does almost no
+work) and real models with random weights. The JPEGs are similar to photographs, from 32 × 32 pixels
+to 12 megapixels.
 """
 
 import subprocess
@@ -18,7 +19,8 @@ from PIL import Image
 from contracts.model_config import ModelConfig, config_text, read_config
 
 SIDE, CLASSES, STRIDE = 224, 10, 16
-# Name: width, height, quality. 1, 25, 94, 270 KB and 4 MB; ImageNet's have 110 KB on average.
+# Name: width, height, quality. The files have 1, 25, 94, 270 KB and 4 MB; an image of ImageNet has
+# 110 KB on average.
 IMAGES = {
     "32px": (32, 32, 75),
     "224px": (224, 224, 92),
@@ -29,7 +31,7 @@ IMAGES = {
 
 
 def prepare(folder: Path, real: Sequence[str]) -> None:
-    """Make what is missing; `real` names variants of `python -m export --list`."""
+    """Make the missing inputs; `real` names variants of `python -m export --list`."""
     models = folder / "models"
     for name, variant in {"tiny": "mixer_testing", **{name: name for name in real}}.items():
         if not (models / name).exists():
@@ -43,7 +45,7 @@ def prepare(folder: Path, real: Sequence[str]) -> None:
 
 
 def image(width: int, height: int) -> Image.Image:
-    """Smooth colours, an edge and grain: as much work for a JPEG decoder as a photograph."""
+    """Smooth colours, an edge and grain; a JPEG of it takes a decoder as long as a photograph."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
     waves = [np.sin(a * x + b * y + c) for a, b, c in random.uniform(1, 40, (3, 3))]

@@ -37,7 +37,10 @@ SLACK_SECONDS = 0.25
 
 
 class Network:
-    """Between a gateway and Triton; what it swallowed once stays dead, as real connections do."""
+    """A network between a gateway and Triton that can drop every packet.
+
+    A connection that was cut off stays dead afterwards, as a real one does.
+    """
 
     def __init__(self) -> None:
         self.swallows = False
@@ -46,7 +49,7 @@ class Network:
 
     @contextlib.asynccontextmanager
     async def before(self, target: str) -> AsyncIterator[str]:
-        """Its address, in front of `target`."""
+        """The address of this network, which leads to `target`."""
         host, _, port = target.rpartition(":")
 
         async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,7 +80,7 @@ class Network:
 
     @contextlib.contextmanager
     def cut_off(self) -> Iterator[None]:
-        """Swallow everything, also afterwards on the connections there are now."""
+        """Drop all data; on the connections that exist now, data are dropped afterwards too."""
         self._dead |= self._open
         self.swallows = True
         try:
@@ -87,15 +90,15 @@ class Network:
 
 
 class Outages:
-    """What is broken, and the load under which it is."""
+    """The outages, and the load during which they happen."""
 
     def __init__(self, image: bytes, rate: float, deadline: float) -> None:
         self._image, self._rate, self._deadline = image, rate, deadline
 
     async def one(self, name: str, server: Server, begin: Callable[[], object]) -> bool:
-        """One outage under load; whether every promise was kept.
+        """Cause one outage under load; returns whether every promise was kept.
 
-        What `begin` returns is the end of the outage, if it is a context.
+        `begin` starts the outage. If `begin` returns a context manager, its exit ends the outage.
         """
         target = status_target(server.url, self._image, deadline=self._deadline)
         async with arriving(target, poisson(self._rate, 0)) as samples:
@@ -109,7 +112,7 @@ class Outages:
                 since = time.monotonic()
             await until(server, "/readyz", 200, PATIENCE_SECONDS)
             well = time.monotonic() - since
-            after = time.perf_counter() + 1  # those that came meanwhile have been answered then
+            after = time.perf_counter() + 1  # earlier requests have their answers by then
             await asyncio.sleep(2)
         target.close()
         statuses = Counter(sample.answered.status for sample in samples)

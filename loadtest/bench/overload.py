@@ -30,7 +30,7 @@ from loadtest.stats.samples import good, latencies
 
 GOODPUT = 0.9  # of the peak
 REFUSED_SECONDS = 0.05
-# Beyond it the latencies are this program's own.
+# If this program sends later than this, the latencies are caused by itself.
 LATE_SECONDS = 0.01
 
 
@@ -80,7 +80,8 @@ async def measure(
     arrivals: str,
 ) -> int:
     """Measure and print; 1 if a promise is broken."""
-    # As if it had a machine of its own: it goes first where it may, and does not look for garbage.
+    # The load generator must be as undisturbed as on a machine of its own: it takes a high priority
+    # where the system allows this, and does not collect garbage.
     gc.disable()
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
@@ -93,14 +94,14 @@ async def measure(
         return len(found) / for_seconds
 
     await unloaded(min(3.0, seconds))  # a warm-up
-    # Half of the peak is measured after the overload, since a machine's speed drifts.
+    # The peak is measured half before and half after the overload, since a machine's speed drifts.
     before = await unloaded(seconds / 2)
     target = status_target(url, image, deadline=deadline)
     own = time.process_time()
     over = await at_rate(target, ARRIVALS[arrivals](times * before, 0), seconds)
     own = (time.process_time() - own) / seconds / cores()
     target.close()
-    await asyncio.sleep(2 * deadline)  # what got 504 may still be worked on
+    await asyncio.sleep(2 * deadline)  # Triton may still compute requests that got 504
     best = (before + await unloaded(seconds / 2)) / 2
     answered = good(over)
     refused = [s for s in over if s.answered.status == 429]

@@ -33,8 +33,8 @@ from loadtest.stats.samples import good
 from loadtest.usage import UsageError
 
 CONCURRENCY = 32
-# Parts of the gateway, by the innermost frame of a sample that one of the patterns fits; they fit
-# older checkouts too, whose server is one folder.
+# Parts of the gateway and their patterns. The innermost frame of a sample that fits a pattern
+# decides the part. The patterns fit older checkouts too, in which the server is one folder.
 PARTS = {
     "decode and resize": r"\(PIL/|\(contracts/|\(server/(images|resizing)\b",
     "gRPC": r"\(grpc/|\(server/(engines/)?triton\b|\(server/(serving/)?batching\.py|^Thread\.run ",
@@ -100,7 +100,7 @@ async def profiled(server: Server, image: bytes, seconds: float, profiler: str) 
     watched = Watched({GATEWAY: server.pid})
     async with under_way(target, CONCURRENCY) as samples:
         await asyncio.sleep(1)
-        # First without the profiler: it slows what it looks at.
+        # The first measurement is without the profiler, which slows the gateway.
         begin, before = time.perf_counter(), watched.cpu_seconds()
         await asyncio.sleep(seconds)
         end, after = time.perf_counter(), watched.cpu_seconds()
@@ -117,7 +117,7 @@ async def profiled(server: Server, image: bytes, seconds: float, profiler: str) 
     target.close()
     requests = len(good([sample for sample in samples if begin < sample.done <= end]))
     spent = {role: 1e6 * (after[role] - before[role]) / requests for role in after}
-    del spent[EVENT_LOOP]  # it is part of the gateway
+    del spent[EVENT_LOOP]  # this time is in the gateway's time already
     gateway_spent = spent.pop(GATEWAY)
     return {part: share * gateway_spent for part, share in shares.items()} | {
         TRITON_PARTS[role]: value for role, value in spent.items()
@@ -125,7 +125,10 @@ async def profiled(server: Server, image: bytes, seconds: float, profiler: str) 
 
 
 def parts(stacks: str) -> dict[str, float]:
-    """The share of each part in the samples; a line has frames, outermost first, and a count."""
+    """The share of each part in the samples.
+
+    A line of `stacks` has the frames of a sample, outermost first, and a count.
+    """
     counts: Counter[str] = Counter()
     for line in stacks.splitlines():
         frames, _, count = line.rpartition(" ")
@@ -143,7 +146,7 @@ def part_of(frames: list[str]) -> str:
 
 
 def draw(bars: dict[str, dict[str, float]]) -> str:
-    """An SVG with one bar for each of `bars`, the parts in their order, in microseconds."""
+    """An SVG with one bar for each of `bars`; the parts stand in their order, in microseconds."""
     left, width, height, gap = 80, 760, 46, 26
     scale = width / max(sum(bar.values()) for bar in bars.values())
     rows, y = [], 20

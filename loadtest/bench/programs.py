@@ -1,7 +1,7 @@
 """`python -m loadtest bench`: the list of the long measurements, and how one of them is started.
 
-A program is a module of this folder whose `main` has the command line as its parameters. None is
-imported before it is asked for: some need packages that the others do not.
+A program is a module of this folder. The parameters of its `main` are its command line. A module is
+imported only when it is asked for, since some programs need packages that other programs do not.
 """
 
 import ast
@@ -24,7 +24,7 @@ INDENT = max(map(len, NAMES))
 
 
 def bench(arguments: Sequence[str]) -> int:
-    """Run the program that `arguments` begins with, or list all; the exit status."""
+    """Run the program that the first argument names, or list all; returns the exit status."""
     if not arguments or arguments[0] in {"-h", "--help"}:
         print("usage: python -m loadtest bench NAME [--help]\n")
         for name in NAMES:
@@ -47,7 +47,7 @@ def summary(name: str) -> str:
 
 
 def run(main: Callable[..., int], arguments: Sequence[str] | None = None) -> int:
-    """Call `main` with what the command line says; a user's mistake ends in one line on stderr."""
+    """Call `main` with the command line's values; a user's mistake ends in one line on stderr."""
     module = sys.modules[main.__module__]
     options = _options(Path(module.__file__ or "").stem, arguments)
     return _careful(lambda: tyro.cli(main, description=module.__doc__, **options))
@@ -59,7 +59,7 @@ def run_commands(
     name: str,
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """As `run`, of a program with several commands."""
+    """Do what `run` does, for a program with several commands."""
     options = _options(name, arguments)
     return _careful(
         lambda: tyro.extras.subcommand_cli_from_dict(
@@ -77,7 +77,7 @@ def _options(name: str, arguments: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _careful(program: Callable[[], int]) -> int:
-    # As Ctrl-C, so that servers that were started here are ended too.
+    # SIGTERM acts as Ctrl-C does, so that the servers that this program started end too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return int(program())

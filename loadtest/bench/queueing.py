@@ -32,8 +32,8 @@ from loadtest.usage import UsageError
 
 DEADLINE_SECONDS = 30.0  # of each request
 LOADS = (0.3, 0.5, 0.7)  # of the peak
-ROUNDS = 5  # of each load, between the others, so that a disturbance spoils one of five
-LONE = 0.05  # of the peak: a request that meets no other
+ROUNDS = 5  # of each load; loads take turns, so that a disturbance spoils one window of five
+LONE = 0.05  # of the peak: a load at which a request meets no other request
 CONCURRENCIES = (4, 32)  # of the closed loops that `check` calibrates with
 LEAST_ANSWERS = 20  # in a window
 REQUESTS = 20_000  # simulated for each prediction
@@ -42,7 +42,7 @@ WITHIN = 0.15
 
 
 def tell(fleet: Fleet, rate: float, requests: int, clients: Clients) -> None:
-    """Simulate a load and print what came of it."""
+    """Simulate a load and print the throughput, the latencies and the utilisation."""
     run = Simulation(fleet, clients=clients)
     p50, p99 = 1000 * np.percentile(run.at_rate(rate, requests), (50, 99))
     gateways, tritons = fleet.capacity()
@@ -55,8 +55,11 @@ def tell(fleet: Fleet, rate: float, requests: int, clients: Clients) -> None:
 
 
 def calibrated(fleet: Fleet, lone: float, measured: dict[int, float]) -> Fleet:
-    """The fleet in which a lone request takes `lone` seconds, and whose closed loops answer as many
-    per second as was measured, by concurrency."""
+    """Fit the seconds of each step to measurements.
+
+    In the fitted fleet a lone request takes `lone` seconds, and a closed loop of each concurrency
+    answers as many requests per second as `measured` says.
+    """
 
     def fitting(candidate: Fleet) -> Fleet:
         factor = lone / (candidate.decode + candidate.batch + candidate.image)
@@ -69,7 +72,7 @@ def calibrated(fleet: Fleet, lone: float, measured: dict[int, float]) -> Fleet:
             for clients, rate in measured.items()
         )
 
-    # One step after another is made longer or shorter, by less and less.
+    # The seconds of each step in turn are raised and lowered, by smaller and smaller factors.
     best = fitting(fleet)
     least = misfit(best)
     factor = 2.0
@@ -85,7 +88,7 @@ def calibrated(fleet: Fleet, lone: float, measured: dict[int, float]) -> Fleet:
 
 
 class Seen(NamedTuple):
-    """What one window of a load came to."""
+    """The figures of one window of a load."""
 
     throughput: float  # answers per second
     median: float  # milliseconds
@@ -93,20 +96,20 @@ class Seen(NamedTuple):
 
 
 def seen(throughput: float, seconds: npt.NDArray[np.float64] | Sequence[float]) -> Seen:
-    """One window, from the seconds of each answer."""
+    """The figures of one window, from the seconds of each answer."""
     p50, p99 = 1000 * np.percentile(seconds, (50, 99))
     return Seen(throughput, float(p50), float(p99))
 
 
 def typical(windows: list[Seen]) -> Seen:
-    """Of each number the median."""
+    """The median of each figure over the windows."""
     return Seen(*map(statistics.median, zip(*windows, strict=True)))
 
 
 async def measured_loads(
     url: str, image: bytes, seconds: float, rates: dict[float, float]
 ) -> dict[float, list[Seen]]:
-    """All rounds of all loads, whose `rates` are per second."""
+    """Measure all rounds of all loads; `rates` are in requests per second."""
     windows: dict[float, list[Seen]] = {load: [] for load in rates}
     for number in range(ROUNDS):
         for load in list(rates)[:: -1 if number % 2 else 1]:
@@ -123,7 +126,7 @@ async def measured_loads(
 
 
 def predicted_load(fleet: Fleet, rate: float, seconds: float) -> Seen:
-    """What windows of so many seconds should come to: a short one has a lower p99 than a long."""
+    """The predicted figures of windows of so many seconds; a short window has a lower p99."""
     run = Simulation(fleet)
     latencies = run.at_rate(rate, REQUESTS)
     count = max(1, len(latencies) // max(1, round(rate * seconds)))
@@ -131,8 +134,11 @@ def predicted_load(fleet: Fleet, rate: float, seconds: float) -> Seen:
 
 
 async def check(url: str, image: bytes, seconds: float, fleet: Fleet) -> int:
-    """Measure closed loops and open ones, fit the fleet to the closed ones and to lone requests,
-    predict the open ones; 1 if a prediction is off."""
+    """Compare predictions with measurements; returns 1 if a prediction is off.
+
+    Closed and open loops are measured. The fleet is fitted to the closed loops and to lone
+    requests, and predicts the open loops.
+    """
 
     async def most(concurrency: int, for_seconds: float) -> float:
         target = status_target(url, image, deadline=DEADLINE_SECONDS)
@@ -146,14 +152,15 @@ async def check(url: str, image: bytes, seconds: float, fleet: Fleet) -> int:
         measured[concurrency] = await most(concurrency, seconds / 2)
         if not measured[concurrency]:
             raise UsageError(f"{url} classified nothing")
-    # Lone requests at random times, and not one after another: caches and cores have cooled.
+    # Lone requests come at random times and not back to back, so that caches and clock rates are
+    # those of a server at low load.
     rates = {load: load * max(measured.values()) for load in (LONE, *LOADS)}
     windows = await measured_loads(url, image, seconds, rates)
     lone = typical(windows[LONE])
     fitted = fleet
-    for _ in range(2):  # the second time with the jitter that was found
+    for _ in range(2):  # the second pass uses the jitter that the first one found
         fitted = calibrated(fitted, lone.median / 1000, measured)
-        # What varies is what makes the slowest of the lone requests as slow as they were.
+        # The jitter is chosen so that the predicted p99 of lone requests is the measured one.
         fitted = min(
             (replace(fitted, jitter=jitter / 50) for jitter in range(1, 41)),
             key=lambda each: abs(

@@ -41,12 +41,12 @@ PEAK_SECONDS = 5.0
 MIN_READY_SECONDS = 2.0  # the chart's minReadySeconds is 5
 DRAIN_SECONDS = 2.0  # the chart's is 10, most of it for DNS
 START_SECONDS = 60.0
-BAD_SECONDS = 15.0  # for which a bad release tries; its models are loaded after 2 to 3
+BAD_SECONDS = 15.0  # how long a bad release has to become ready; its models load in 2 to 3 s
 ALERTS = {"MixerTritonNotReady", "MixerModelUnhealthy"}
 
 
 class Triton(Server):
-    """A supervised Triton with a status, and the door through which gateways reach it."""
+    """A supervised Triton with a status, and the port (`Door`) through which gateways reach it."""
 
     def __init__(self, repository: Path, door: Door) -> None:
         self.door = door
@@ -59,7 +59,7 @@ class Triton(Server):
         super().__init__(arguments, self.status_port, "/readyz", own_session=False)
 
     def problems(self) -> dict[str, str]:
-        """What its status says is wrong, by model."""
+        """The problems that this Triton's status reports, by model."""
         _, text = get(f"{self.url}/readyz")
         problems: dict[str, str] = json.loads(text or b"{}").get("problems", {})
         return problems
@@ -123,7 +123,7 @@ def released(repository: Path, model: str, tritons: int, folder: Path, number: i
 
 
 def spoil(folder: Path) -> None:
-    """Let the model's answers be others than those of its export."""
+    """Change the model so that its answers are not those of its export."""
     golden = read_golden(folder)
     if golden is None:
         raise StackError(f"{folder} has no golden answer")
@@ -156,7 +156,7 @@ class Bench:
         self._broken: list[str] = []
 
     async def run(self, concurrency: int) -> int:
-        """All of it; 1 if a promise is broken."""
+        """Measure both releases; returns 1 if a promise is broken."""
         with contextlib.ExitStack() as stack:
             stack.callback(lambda: [each.stop() for each in self._serving])
             for triton in self._serving:
@@ -212,7 +212,7 @@ class Bench:
         self._hold(set(versions) == {"2"}, f"every answer is the new release's: {dict(versions)}")
 
     async def _leave(self, old: Triton) -> None:
-        """As a pod that ends: it takes nothing new, serves on for a while, and ends."""
+        """End as a pod does: accept no new connection, serve on for a while, and stop."""
         await old.door.close()
         await asyncio.sleep(DRAIN_SECONDS)
         await asyncio.to_thread(old.stop)

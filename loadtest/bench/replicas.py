@@ -90,7 +90,7 @@ def main(
 
 
 class Bench:
-    """The fleet and the findings."""
+    """The fleet, the events, and the promises that were checked."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Bench:
         self._broken: list[str] = []
 
     async def run(self) -> int:
-        """All of it; 1 if a promise is broken."""
+        """Measure throughput and all events; returns 1 if a promise is broken."""
         *first, last = self._tritons
         has_proxy = self._ports != [gateway.port for gateway in self._gateways]
         print(
@@ -143,7 +143,7 @@ class Bench:
         return InTurn([status_target(u, self._image, deadline=DEADLINE_SECONDS) for u in urls])
 
     async def _event(self, name: str, what: Awaitable[object], sharing: list[Triton]) -> None:
-        """Under load: the event, then some seconds in which the load is to be even."""
+        """Cause the event under load; for some seconds after it the load must be even."""
         async with arriving(self._target(self._ports), poisson(self._rate, 1)) as samples:
             await asyncio.sleep(2)
             await what
@@ -199,7 +199,7 @@ class Bench:
         await asyncio.to_thread(gateway.start)
 
     async def _throughput(self) -> None:
-        """The fleet and one pair, in turn, on the same cores."""
+        """Measure the fleet and one gateway with one Triton, in turn, on the same cores."""
         rates: dict[str, list[float]] = {"fleet": [], "pair": []}
         for _ in range(3):
             for name, ports in (("fleet", self._ports), ("pair", self._lone_ports)):
@@ -210,7 +210,7 @@ class Bench:
         self._hold(fleet >= 0.95 * pair, found)
 
     async def _peak(self, ports: list[int]) -> float:
-        """Good answers per second while there is always something to do."""
+        """Right answers per second in a closed loop that keeps the servers busy."""
         samples = await peak(self._target(ports), self._concurrency, AFTER_SECONDS)
         return len(good(samples)) / AFTER_SECONDS
 

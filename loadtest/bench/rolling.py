@@ -44,7 +44,7 @@ class Balancer:
         self._turns = itertools.count()
 
     async def watch(self) -> None:
-        """Ask each for its /readyz, until it is cancelled."""
+        """Ask each gateway for its /readyz, until this task is cancelled."""
         while True:
             asked = (
                 asyncio.to_thread(get, f"{server.url}/readyz", 1.0) for server in self._gateways
@@ -53,7 +53,7 @@ class Balancer:
             await asyncio.sleep(CHECK_SECONDS)
 
     async def ask(self, number: int) -> Answered:
-        """One request."""
+        """Send one request."""
         usable = [target for target, ready in zip(self._targets, self._ready, strict=True) if ready]
         if not usable:
             return Answered("no gateway is ready", 0)

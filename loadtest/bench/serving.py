@@ -56,7 +56,7 @@ WARM_SECONDS = 0.7
 
 @dataclass(frozen=True)
 class Case:
-    """A model and the image it is asked about."""
+    """A model and the image that it classifies."""
 
     model: str
     image: str
@@ -67,7 +67,7 @@ CASES = {
     "photo": Case("empty", "500px"),
     "camera": Case("empty", "12mp"),
 }
-# Measured where they are asked for: what other sizes cost the gateway (docs/scaling.md).
+# Cases that run only on request: what other image sizes cost the gateway (docs/scaling.md).
 SIZES = {"thumbnail": Case("empty", "224px"), "screen": Case("empty", "1024px")}
 
 
@@ -158,7 +158,7 @@ class Bench:
         cpu = {
             role: 1000 * (after[role] - before[role]) / images
             for role in sorted(after)
-            if role != EVENT_LOOP  # it is part of the gateway
+            if role != EVENT_LOOP  # its time is in the gateway's time already
         }
         failed = len(inside) - len(took)
         return Result(images / (ended - began), float(p50), float(p99), cpu, failed)
@@ -179,7 +179,7 @@ class Bench:
 
 
 def median(results: list[Result]) -> Result:
-    """Of each number its median."""
+    """The median of each figure over the rounds."""
     roles = {role for result in results for role in result.cpu}
 
     return Result(
@@ -210,7 +210,7 @@ async def compare(
     concurrency: tuple[int, ...],
     rounds: int,
 ) -> list[dict[str, object]]:
-    """Measure and print; the medians of each case and contestant."""
+    """Measure and print; returns the medians of each case and contestant."""
     report: list[dict[str, object]] = []
     for name, case in cases.items():
         for under in concurrency:

@@ -1,10 +1,12 @@
 """A fleet of gateways and Tritons, simulated event by event.
 
-In: how many there are, the seconds that each step takes, and the load. Out: the seconds of each
-answer, and how busy both sides were. What is simulated is what the gateway does: a queue before its
-decoding threads; then whatever has gathered goes to the Triton with the fewest calls of this
-gateway, as long as these are no more than keep every instance busy and one call waiting; Triton
-joins calls up to its largest batch. Each machine is taken to have the cores for its work.
+In: the numbers of gateways and Tritons, the seconds that each step takes, and the load. Out: the
+seconds of each answer, and how busy gateways and Tritons were.
+
+The simulated gateway has a queue before its decoding threads. It sends the decoded images as one
+call to the Triton with the fewest calls of this gateway. The calls to a Triton are limited: they
+keep every instance busy, and one more call waits. Triton joins calls up to its largest batch. Each
+machine is assumed to have enough cores for its work.
 
 How requests reach the gateways is simulated as well: a balancer of requests gives each to the next
 gateway; a balancer of connections (a Service of Kubernetes with an address of its own) chooses one
@@ -25,14 +27,14 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Fleet:
-    """How many, and the seconds of each step; a batch of b images takes `batch` + b × `image`.
+    """The size of a fleet, and the seconds of each step; b images take `batch` + b × `image`.
 
-    `jitter` is the standard deviation of the logarithm of each of these times. `mix` are the sizes
-    of images: the share of each, and how many times `decode` it takes.
+    `jitter` is the standard deviation of the logarithm of each of these times. `mix` describes the
+    sizes of images: the share of each size, and its decoding time as a multiple of `decode`.
     """
 
     gateways: int = 1
-    threads: int = 1  # that decode, in each gateway
+    threads: int = 1  # decoding threads in each gateway
     tritons: int = 1
     instances: int = 1  # in each Triton
     max_batch: int = 32
@@ -43,7 +45,7 @@ class Fleet:
     mix: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
 
     def capacity(self) -> tuple[float, float]:
-        """Requests per second that the gateways and that the Tritons can do."""
+        """The requests per second that the gateways can do, and those that the Tritons can do."""
         full = self.batch / self.max_batch + self.image
         decode = self.decode * sum(share * times for share, times in self.mix)
         return self.gateways * self.threads / decode, self.tritons * self.instances / full
@@ -51,8 +53,11 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Clients:
-    """How the requests come: over `connections` that each stay with one gateway and are used at
-    random, closed after so many `requests` (0: never); with no `connections`, request by request.
+    """How requests reach the gateways.
+
+    With `connections` above 0, each connection stays with one gateway; a request takes a random
+    connection, and a connection is closed after `requests` requests (0: never). With 0 connections
+    a balancer gives each request to the next gateway.
     """
 
     connections: int = 0
@@ -166,7 +171,7 @@ class Simulation:
         self._ask_again = False
 
     def at_rate(self, rate: float, requests: int) -> npt.NDArray[np.float64]:
-        """Seconds of each answer to arrivals at random times, the first tenth left out."""
+        """The seconds of each answer to requests at random times, without the first tenth."""
         for moment in np.cumsum(self._random.exponential(1 / rate, requests)):
             self.after(float(moment), self._arrive)
         while self._events:
@@ -187,26 +192,26 @@ class Simulation:
         return self._connections.count(self._gateways[gateway])
 
     def chance(self) -> float:
-        """Between 0 and 1."""
+        """A random number between 0 and 1."""
         return self._random.random()
 
     def decode_seconds(self) -> float:
-        """Of the next image, whose size is one of the mix."""
+        """The decoding time of the next image, whose size is drawn from the mix."""
         if len(self._factors) == 1:
             return self.fleet.decode
         drawn = int(np.searchsorted(self._shares, self.chance() * self._shares[-1], side="right"))
         return self.fleet.decode * float(self._factors[drawn])
 
     def spend(self, seconds: float) -> float:
-        """How long a step takes this time."""
+        """The time that a step takes in this case, with jitter."""
         return seconds * math.exp(self.fleet.jitter * self._random.standard_normal())
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
-        """Something that happens later."""
+        """Call `do` when so many simulated seconds have passed."""
         heapq.heappush(self._events, (self.now + seconds, next(self._numbers), do))
 
     def end(self, requests: list[int]) -> None:
-        """They have been answered."""
+        """Note that these requests have been answered."""
         for request in requests:
             self.latencies[request] = self.now - self.began[request]
             if self._ask_again:

@@ -32,12 +32,12 @@ from loadtest.usage import UsageError
 DRIFT = 0.05
 PEAK_SECONDS = 10.0
 REST_SECONDS = 5.0
-LOOKS = 30  # in a minute, every two seconds
+LOOKS = 30  # readings in a minute, one every two seconds
 
 
 @dataclasses.dataclass
 class Held:
-    """What the processes hold at one moment; memory in MiB."""
+    """The resources that the processes hold at one moment; memory is in MiB."""
 
     gateway: float
     triton: float
@@ -47,7 +47,7 @@ class Held:
 
 
 def held(server: Server) -> Held:
-    """Ask the kernel, and the gateway for its tasks."""
+    """Read the resources: tasks from the gateway, all others from the kernel."""
     found = Held(0.0, 0.0, 0, 0, 0)
     for process in tree(server.pid):
         with process.oneshot():
@@ -114,7 +114,7 @@ async def measure(
     deadline: float,
     concurrency: int,
 ) -> tuple[list[Sample], Held, list[Held], Held]:
-    """The samples of the load, and what was held before, in each minute, and after."""
+    """The samples of the load, and the resources held before, in each minute, and after."""
     target = status_target(server.url, image, deadline=deadline)
     rate = share * len(good(await peak(target, concurrency, PEAK_SECONDS))) / PEAK_SECONDS
     target.close()
@@ -164,7 +164,7 @@ def report(samples: list[Sample], before: Held, minutes: list[Held], after: Held
 
 
 def middle(looks: list[Held]) -> Held:
-    """The median of each."""
+    """The median of each resource over the readings."""
     columns = zip(*map(dataclasses.astuple, looks), strict=True)
     return Held(*map(statistics.median, columns))
 

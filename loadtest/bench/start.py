@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 60.0
 
 
 def start(image: bytes) -> float:
-    """Start, ask until there is an answer, stop; the seconds up to the answer."""
+    """Start, send requests until one is answered, stop; returns the seconds up to the answer."""
     server = gateway("--with-triton", own_session=False)
     began = time.perf_counter()
     server.launch()
@@ -38,7 +38,7 @@ def start(image: bytes) -> float:
 
 
 def answered(port: int, image: bytes) -> bool:
-    """Whether an image gets an answer now."""
+    """Whether a request with an image gets status 200 now."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("POST", "/classify", image, {"Content-Type": "image/jpeg"})

@@ -65,7 +65,7 @@ def create_app(models: dict[str, Model]) -> FastAPI:
 
 
 def measure_loop(model: Model, image: bytes, seconds: float) -> tuple[float, float, float]:
-    """Decode and classify for some time: images, wall seconds, CPU seconds."""
+    """Decode and classify for so many seconds; returns images, wall seconds, CPU seconds."""
     for _ in range(2):
         model.classify(image)
     images, began, cpu = 0, time.perf_counter(), time.process_time()
@@ -94,7 +94,7 @@ def main(
         name, image = loop
         print(*measure_loop(Model(repository / name, spinning=True), image.read_bytes(), seconds))
         return 0
-    # Threads that spin would take the cores from decoding, and from the other models.
+    # Spinning threads would take the cores away from decoding and from the other models.
     models = {
         path.parent.name: Model(path.parent, spinning=False)
         for path in repository.glob("*/config.pbtxt")

@@ -1,4 +1,4 @@
-"""The command that holds independent programs against our engine."""
+"""The command that compares independent programs with our engine."""
 
 import contextlib
 from pathlib import Path

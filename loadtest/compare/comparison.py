@@ -1,11 +1,13 @@
 """The comparison: each model alone under the same loads, by both ways, in alternating order.
 
 In: names of models, a gateway with its Triton (started here or given). Out: one result, written
-after every window, so that a run that is stopped leaves what it had. First the closed loop: a round
-visits every model under every load for one window, the next round goes the other way round, until
-the ratios are known well enough. Then the open loop: each model at shares of what it can do, round
-by round, until there are samples enough for the percentiles. At last, if a limit is given, the
-greatest rate that keeps it. A window in which other programs used the machine is repeated.
+after every window, so that a stopped run keeps the windows it has measured.
+
+First the closed loop: a round measures one window of every model under every load, and the next
+round goes in the opposite order, until the ratios are known well enough. Then the open loop: each
+model at shares of its capacity, round by round, until there are enough samples for the percentiles.
+Last, if a latency limit is given, the greatest rate of each model that keeps the limit. A window in
+which other programs used the machine is repeated.
 """
 
 import dataclasses
@@ -38,23 +40,23 @@ from loadtest.stats.ratios import LEAST_PAIRS
 WITHIN = 0.05  # the closed loop ends when the ratios at its greatest load are known so well
 REPEATS = 2  # of a window that was disturbed
 RAMP_TRIALS = 8
-DISTURBED_AT_MOST = 0.5  # of all windows; beyond it nothing is to be learnt on this machine now
-LEAST_WINDOWS = 6  # before that is judged
+DISTURBED_AT_MOST = 0.5  # of all windows; with more the run ends, as its result would mean nothing
+LEAST_WINDOWS = 6  # measured before the share of disturbed windows is judged
 CLOSED_SHARE = 0.4  # of the time
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is measured."""
+    """The settings of a comparison."""
 
     models: tuple[str, ...]
     concurrency: tuple[int, ...]
     rates: tuple[float, ...]  # images per second of every model; empty: by `shares`
-    shares: tuple[float, ...]  # of what each model can do
-    arrivals: str  # of loadtest.load.arrivals
-    seconds: float  # of a window
+    shares: tuple[float, ...]  # of each model's capacity
+    arrivals: str  # a name of loadtest.load.arrivals
+    seconds: float  # of a window in the closed loop
     open_seconds: float  # of a window in the open loop
-    warm: float  # seconds before it that do not count
+    warm: float  # seconds before a window that do not count
     min_rounds: int
     max_rounds: int
     slo_p99: float | None  # milliseconds
@@ -142,7 +144,7 @@ class Comparison:
         self._closed = [Point(model, load) for load in loads for model in plan.models]
 
     async def _measure_closed(self, triton: Triton, progress: Progress) -> bool:
-        """Rounds of all points; false if a point fails too often to go on."""
+        """Measure rounds of all points; false if a point fails too often to go on."""
         plan = self._plan
         until = self._began + 60 * plan.minutes * CLOSED_SHARE
         task = progress.add_task("", total=plan.max_rounds * len(self._closed))
@@ -167,7 +169,7 @@ class Comparison:
         return known and all(point.agrees for point in self._closed)
 
     async def _measure_open(self, triton: Triton, progress: Progress) -> bool:
-        """Rounds of each model at its rates, until there are samples enough or time is up."""
+        """Measure each model at its rates, until there are enough samples or the time is over."""
         plan = self._plan
         for point in self._main():
             if not point.capacity:
@@ -197,7 +199,10 @@ class Comparison:
         triton: Triton,
         progress: Progress,
     ) -> bool:
-        """A window of each, there and back in turn; false if one fails too often to go on."""
+        """Measure one window of each point, in reverse order in every second round.
+
+        Returns false if a point fails too often to go on.
+        """
         task = progress.add_task("", total=len(points))
         for point in points if number % 2 else reversed(points):
             progress.update(task, description=f"round {number}: {point.model}, {point.load}")
@@ -209,9 +214,9 @@ class Comparison:
         return True
 
     async def _visit(self, point: Point, triton: Triton, number: int, seconds: float) -> Visit:
-        """A window that counts, or the last of those that were disturbed.
+        """Measure a window, again while it is disturbed; returns the last one.
 
-        Raises DisturbedError when too many were.
+        Raises DisturbedError when too many windows were disturbed.
         """
         for _ in range(1 + REPEATS):
             visited = await self._window(point.model, point.load, triton, number, seconds)
@@ -249,7 +254,7 @@ class Comparison:
         return visited
 
     async def _measure_ramps(self, triton: Triton, progress: Progress) -> bool:
-        """The greatest rate of each model within the limit."""
+        """Search the greatest rate of each model that keeps the latency limit."""
         limit = self._plan.slo_p99
         if limit is None:
             return True
@@ -276,7 +281,7 @@ class Comparison:
         return [point for point in self._closed if point.load == most]
 
     def _too_few(self) -> str:
-        """Why there are no ratios, when disturbances left too few windows; "" if they did not."""
+        """Why there are no ratios; "" if disturbances left enough windows for them."""
         for point in self._closed:
             rounds = len({each.round for each in point.visits})
             if len(point.counted) < min(rounds, LEAST_PAIRS):
@@ -307,7 +312,7 @@ class Comparison:
 
 
 def run(plan: Plan, stack: Stack, settings: dict[str, Any], out: Path | None) -> Comparison:
-    """Measure all of it; raises TargetError."""
+    """Run a whole comparison; raises TargetError."""
     comparison = Comparison(plan, stack, settings, out)
     loop.run(comparison.run())
     return comparison

@@ -1,7 +1,7 @@
-"""What kept a point from being faster: load generator, decoding, gateway, Triton, model, or others.
+"""The bottleneck of a point: load generator, decoding, gateway, Triton, model, other programs.
 
-In: a point of a comparison. Out: how much of each part's capacity was used, and the name of the one
-that was used up. A part counts as used up from 80 % on; all cores together from 90 %.
+In: a point of a comparison. Out: the share of each part's capacity that was used, and the name of
+the part that was used up. A part counts as used up from 80 % on; all cores together from 90 %.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from loadtest.compare.points import counted_windows
 from loadtest.machine.disturbance import FOREIGN_LIMIT
 
 FULL, ALL_CORES = 0.8, 0.9
-LATE_MS = 10.0  # in the open loop; beyond it, latencies are the generator's own
+LATE_MS = 10.0  # if the generator sends later than this in the open loop, it causes the latencies
 GENERATOR = "load generator"
 OTHERS = "other programs"
 
@@ -21,18 +21,18 @@ OTHERS = "other programs"
 class Use:
     """Shares of capacity used, 0 to 1; None where it was not measured."""
 
-    generator: float  # of one core: it has one thread
+    generator: float  # of one core: the load generator has one thread
     decode: float | None  # of the decoding threads, one per core
-    event_loop: float | None  # of the gateway's, one core for each worker
+    event_loop: float | None  # of the gateway's event loops, one core for each worker
     triton: float | None  # of all cores
-    model: float | None  # of the time in which an instance computes
-    cores: float | None  # of all cores, all processes
+    model: float | None  # the share of the time in which an instance computes
+    cores: float | None  # of all cores, by all processes
     others: float | None  # of all cores, by programs that are not ours
-    late_ms: float  # 99th percentile
+    late_ms: float  # how late the generator sent, 99th percentile
 
     @property
     def limit(self) -> str:
-        """What was used up; "none" if nothing was."""
+        """The name of the part that was used up; "none" if no part was."""
         if self.others is not None and self.others > FOREIGN_LIMIT:
             return OTHERS
         if self.generator >= FULL or self.late_ms > LATE_MS:
@@ -53,7 +53,7 @@ class Use:
 
 
 def use(point: dict[str, Any], cores: int, workers: int) -> Use:
-    """What the windows of a point used, medians; of all windows if none counts."""
+    """The medians of use over the windows of a point that count, or over all if none counts."""
     windows = counted_windows(point) or point["windows"]
 
     def per_second(role: str) -> float | None:
@@ -63,7 +63,7 @@ def use(point: dict[str, Any], cores: int, workers: int) -> Use:
     gateway, triton, model = (per_second(role) for role in ("gateway", "triton", "model"))
     event_loop = per_second("event_loop")
     generator = per_second("generator") or 0.0
-    # By the clock, not by CPU time: on a machine that is full, threads wait for their core too.
+    # By the clock, not by CPU time: on a saturated machine threads also wait for a core.
     decoding = [w["phases"]["decode"] * w["rate"] / 1e3 for w in windows if w["phases"]]
     busy = [w["busy"] for w in windows if w["busy"] is not None]
     foreign = [w["machine"]["foreign_cores"] for w in windows if w["machine"]]
@@ -84,7 +84,7 @@ def use(point: dict[str, Any], cores: int, workers: int) -> Use:
 
 
 def cpu_ms(point: dict[str, Any], role: str) -> float | None:
-    """CPU milliseconds of a role per image, all windows that count together."""
+    """CPU milliseconds of a role per image, over all windows that count."""
     windows = [w for w in counted_windows(point) if role in w["cpu_seconds"]]
     images = sum(w["images"] for w in windows)
     return 1e3 * sum(w["cpu_seconds"][role] for w in windows) / images if images else None

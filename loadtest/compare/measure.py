@@ -1,7 +1,7 @@
-"""One window, with all that is counted elsewhere meanwhile.
+"""One window, with the counters of Triton and of the kernel over the same time.
 
-In: a target and a load. Out: a `Visit`, plain data for the results: rate, latencies, phases, what
-Triton counted, the CPU seconds of each role, what failed, and who else used the machine.
+In: a target and a load. Out: a `Visit`, plain data for the results: rate, latencies, phases,
+Triton's counts, the CPU seconds of each role, the failures, and the use by other programs.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from loadtest.stats import percentiles as stats
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """How hard one model is pressed, by which way."""
+    """The load on one model, and the way that its requests take."""
 
     way: str  # "gateway" or "triton"
     concurrency: int = 0  # closed loop
@@ -55,7 +55,7 @@ class Visit:
     failed: int
     machine: Disturbance | None  # None where the servers are not seen
     gpus: list[dict[str, str]]  # at the end of the window; none on a machine without
-    disturbed: str  # why it does not count; "" if it does
+    disturbed: str  # why the window does not count; "" if it counts
 
     @property
     def milliseconds(self) -> list[float]:
@@ -97,7 +97,7 @@ class _Counters:
         return {role: round(after[role] - before[role], 4) for role in after if role in before}
 
     async def counted(self) -> tuple[float, Statistics] | None:
-        """Seconds between the two readings, and what Triton counted meanwhile."""
+        """The seconds between the two readings, and Triton's counts of that time."""
         reads = await asyncio.gather(*self._reads)
         if len(reads) < 2:
             return None
@@ -121,22 +121,23 @@ async def visit(
     """Measure one window.
 
     Args:
-        target: What answers.
-        load: How hard it is pressed.
-        model: Its name, by which Triton counts.
-        number: Of the round, which seeds the arrivals.
+        target: The target of the requests.
+        load: The load to put on the target.
+        model: The model's name, under which Triton counts.
+        number: The number of the round, which seeds the arrivals.
         warm: Seconds before the window.
-        seconds: Of the window.
-        triton: None where its counters cannot be read.
-        instances: Of the model.
-        servers: Process ids by role; none where the servers run elsewhere or are not seen.
-        arrivals: Of ARRIVALS, in the open loop.
+        seconds: The length of the window.
+        triton: The Triton that serves; None where its counters cannot be read.
+        instances: The number of instances of the model.
+        servers: Process ids by role; none where the servers run elsewhere or are not visible.
+        arrivals: A name in ARRIVALS, for the open loop.
         foreign_limit: Share of all cores that other programs may take before the window is
             disturbed.
     """
     counters = _Counters(triton, model, servers)
     if load.rate:
-        # The same moments for every model of a round, so that they differ in nothing else.
+        # The requests to every model of a round are due at the same moments, so that the models are
+        # measured under the same conditions.
         moments = ARRIVALS[arrivals](load.rate, number)
         window = await opened(target, moments, warm, seconds, counters)
     else:
@@ -144,7 +145,8 @@ async def visit(
     counted = await counters.counted()
     task = asyncio.current_task()
     if task is not None and task.cancelling():
-        # Ctrl-C cancels once, and what was awaited may have swallowed it: a whole run went on so.
+        # Ctrl-C cancels this task only once, and the awaited code may have swallowed the
+        # cancellation. Without this check a whole run went on after Ctrl-C.
         raise asyncio.CancelledError
     batch = queue = compute = busy = None
     if counted is not None and counted[1].executions > 0:
@@ -176,12 +178,13 @@ async def visit(
 
 
 def milliseconds(recorded: Sequence[float | None]) -> list[float]:
-    """Latencies as results have them, infinite where a request failed."""
+    """Latencies in the form of a result, infinite where a request failed."""
     return [math.inf if value is None else value for value in recorded]
 
 
 def percentiles(latencies: Sequence[float]) -> dict[str, float | str]:
-    """Those that the samples suffice for; "failed" where a request that failed has the rank."""
+    """The percentiles for which there are enough samples; "failed" where a failed request has the
+    rank."""
     return {
         f"{level:g}": "failed" if math.isinf(found.value) else round(found.value, 3)
         for level, found in stats.percentiles(latencies).items()
@@ -198,7 +201,7 @@ def mean_phases(window: Window) -> dict[str, float]:
 
 
 def failures(window: Window) -> Counter[str]:
-    """What went wrong, and how often."""
+    """The errors of a window, and how often each happened."""
     return Counter(window.errors)
 
 

@@ -1,7 +1,7 @@
 """Points of a comparison: one model under one load, with its windows, and the ratios of two.
 
-In: windows. Out: whether they agree, what they say together, and ratios by pairs of windows of the
-same round. A window that was disturbed is kept in the record and counts for nothing.
+In: windows. Out: whether they agree, their joint figures, and ratios by pairs of windows of the
+same round. A disturbed window stays in the record, and its figures are not used.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class Point:
 
     model: str
     load: Load
-    share: float = 0.0  # of what the model can do, in the open loop
+    share: float = 0.0  # of the model's capacity, in the open loop
     visits: list[Visit] = dataclasses.field(default_factory=list)
 
     @property
@@ -30,7 +30,7 @@ class Point:
 
     @property
     def capacity(self) -> float:
-        """Images per second, the median of the windows that count; 0 without any."""
+        """Images per second: the median over the windows that count; 0 if no window counts."""
         rates = [each.rate for each in self.counted]
         return statistics.median(rates) if rates else 0.0
 
@@ -38,7 +38,7 @@ class Point:
     def agrees(self) -> bool:
         """Whether the last windows agree in rate and in latency."""
         latencies = [_mean(each.milliseconds) for each in self.counted]
-        # In the open loop the rate is what arrives by chance.
+        # In the open loop the rate depends on the random arrivals, so it need not agree.
         return agree(latencies) and (self.load.rate > 0 or agree([v.rate for v in self.counted]))
 
     @property
@@ -47,7 +47,7 @@ class Point:
         return sum(len(each.latencies_ms) for each in self.counted)
 
     def document(self) -> dict[str, Any]:
-        """As plain data."""
+        """The point as plain data."""
         latencies = [value for each in self.counted for value in each.milliseconds]
         return {
             "model": self.model,
@@ -95,7 +95,7 @@ def recorded_ratio(
 def recorded_cpu_ratio(
     first: dict[str, Any], second: dict[str, Any], role: str = "model"
 ) -> Ratio | None:
-    """How much faster than the first the second is by a role's CPU time per image."""
+    """The first point's CPU time per image ÷ the second's, for one role, round by round."""
 
     def per_image(point: dict[str, Any]) -> dict[int, float]:
         return {

@@ -1,8 +1,8 @@
-"""The greatest rate at which a model keeps a limit of its 99th percentile.
+"""The greatest rate at which the 99th percentile of a model's latency keeps a limit.
 
-In: a way to measure a window at a rate, what the model can do, the limit. Out: every trial, and the
-greatest rate whose p99 is within the limit with 99 % confidence. Rates are halved in between, as in
-a search by bisection; a trial ends as soon as more requests were late than may be.
+In: a function that measures a window at a rate, the model's capacity, the limit. Out: every trial,
+and the greatest rate whose p99 is within the limit with 99 % confidence. The search is a bisection;
+a trial ends as soon as more requests are late than is allowed.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from loadtest.compare.measure import Visit
 from loadtest.stats.percentiles import keeps, least_samples, slower_allowed
 
-FINE = 1.05  # a search ends when the two bounds are so near to each other
-SLOWER = 1  # requests that may be late; 662 are needed then
+FINE = 1.05  # a search ends when the upper bound ÷ the lower bound is no larger
+SLOWER = 1  # requests that may be late; a trial then needs 662 requests
 LEVEL = 99.0
 
 
@@ -30,7 +30,7 @@ class Trial:
 
 
 def trial(rate: float, visit: Visit, limit_ms: float) -> Trial:
-    """What a window says about a rate."""
+    """The trial that a window at a rate amounts to."""
     late = sum(value > limit_ms for value in visit.milliseconds)
     requests = len(visit.latencies_ms)
     return Trial(
@@ -44,23 +44,23 @@ def trial(rate: float, visit: Visit, limit_ms: float) -> Trial:
 
 
 def seconds_for(rate: float) -> float:
-    """How long a window must be so that it has requests enough, even by a bad chance."""
+    """How long a window must be to have enough requests, even when few arrive by chance."""
     least = least_samples(LEVEL, SLOWER)
     return (least + 3 * math.sqrt(least)) / rate
 
 
 def late_allowed(requests: int) -> int:
-    """How many of so many requests may be late; -1 of too few."""
+    """How many of `requests` requests may be late; -1 if there are too few requests to judge."""
     return slower_allowed(requests, LEVEL)
 
 
 async def search(
     attempt: Callable[[float], Awaitable[Trial]], capacity: float, most: int
 ) -> tuple[list[Trial], float]:
-    """Trials, and the greatest rate that kept the limit; 0 if none did.
+    """Search; returns the trials, and the greatest rate that kept the limit, 0 if none did.
 
-    `attempt` measures a rate. The search begins at 0.7 of `capacity`, which is what the model
-    answers when requests are always under way, and ends after `most` trials.
+    `attempt` measures one rate. The search begins at 0.7 of `capacity`, the model's rate in the
+    closed loop, and ends after `most` trials.
     """
     trials: list[Trial] = []
     low, high, rate = 0.0, capacity, 0.7 * capacity

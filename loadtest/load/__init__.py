@@ -1,1 +1,1 @@
-"""The load engine: puts load on a target, times and checks every answer."""
+"""The load engine: sends requests to a target, and times and checks every answer."""

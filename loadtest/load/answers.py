@@ -1,8 +1,9 @@
-"""Whether an answer is right: what it says must be what was recorded for that image.
+"""Whether an answer is right: it must equal the answer that was recorded for the same image.
 
 In: JSON documents of `POST /classify` and `/classify/batch`, or rows of probabilities. Out: a
-sentence that says what is wrong, or "". Rounding differs with the batch that an image shares, so
-probabilities may differ by a small share of themselves, and labels that close may change places.
+sentence that names the error, or "". Rounding depends on the batch in which an image is computed.
+So a probability may differ by a small share of itself, and labels whose probabilities are so near
+to each other may change places.
 """
 
 import dataclasses
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-TOP_K = 5  # asked for under load
-RECORDED = 10  # asked for at the start: what may come up from below by rounding is among them
-# Shares of a probability. A quantised graph rounds to 8 bits, so that a last digit there is large.
+TOP_K = 5  # labels asked for under load
+RECORDED = 10  # labels asked for at the start; among them are those that rounding may move up
+# Allowed differences, as shares of a probability. A quantised graph rounds to 8 bits, so that its
+# rounding errors are large.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 5e-2}
 Probabilities = npt.NDArray[np.float32]
 
@@ -35,7 +37,7 @@ class Recorded:
 
 
 def record(document: dict[str, Any], tolerance: float) -> Recorded:
-    """The answer that later ones must equal; raises ValueError if it has not the right shape."""
+    """The answer that later answers must equal; raises ValueError if its form is not right."""
     if problem := misshapen(document):
         raise ValueError(problem)
     found = document["predictions"]
@@ -49,7 +51,7 @@ def record(document: dict[str, Any], tolerance: float) -> Recorded:
 
 
 def misshapen(document: object) -> str:
-    """What a JSON answer to /classify lacks; "" if nothing."""
+    """The error in the form of a JSON answer to /classify; "" if there is none."""
     match document:
         case {"model": str(), "version": str(), "predictions": [_, *_] as predictions}:
             return misshapen_predictions(predictions)
@@ -57,7 +59,7 @@ def misshapen(document: object) -> str:
 
 
 def misshapen_predictions(predictions: list[object]) -> str:
-    """What a list of predictions lacks; "" if nothing."""
+    """The error in the form of a list of predictions; "" if there is none."""
     for prediction in predictions:
         match prediction:
             case {"label": str(), "index": int(), "probability": float() | int()}:
@@ -101,7 +103,7 @@ def wrong_predictions(predictions: list[dict[str, Any]], right: Recorded) -> str
 
 
 def wrong_rows(rows: Probabilities, right: Probabilities, tolerance: float) -> str:
-    """What is wrong with float32[N, K] of Triton; "" if each row is near that of `right`."""
+    """The error in Triton's float32[N, K]; "" if each row is near the same row of `right`."""
     if rows.shape != right.shape:
         return f"shape {list(rows.shape)}, expected {list(right.shape)}"
     distance = float(np.abs(rows - right).max())

@@ -2,7 +2,7 @@
 
 In: a rate and a seed. Out: moments in seconds from the beginning. Random gaps are exponential, so
 that arrivals are a Poisson process. Evenly spaced requests never meet each other on a server that
-is fast enough, and hide the queue that people would stand in.
+is fast enough, so they hide the queueing that random arrivals cause.
 """
 
 import itertools

@@ -1,10 +1,10 @@
 """The load engine: sends requests to a target and times every answer.
 
-In: a target, how hard to press it, how long. Out: a sample for every request. Closed loop: so many
-requests are always under way, each client sends its next request when it has its answer. Open loop:
-requests leave when they are due, whether or not earlier ones have been answered, and each is timed
-from when it was due, so that a stall is seen by all requests that it would have kept waiting
-("coordinated omission"). A failed request keeps its place among the samples.
+In: a target, a load, a time. Out: a sample for every request. Closed loop: a fixed number of
+requests is always under way; each client sends its next request when it has the answer to the last.
+Open loop: each request is sent when it is due, whether or not earlier requests have been answered,
+and is timed from the moment at which it was due. So a stall counts in all requests that would have
+waited ("coordinated omission" is avoided). A failed request stays among the samples.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from typing import NamedTuple, Protocol
 from loadtest.load.target import Answered, Target
 
 clock = time.perf_counter
-MOST_FAILURES = 100  # of a window; then the rest of it is not worth waiting for
-# In the open loop, since each needs a connection. What is due beyond them waits here, and the time
-# counts.
+MOST_FAILURES = 100  # of a window; with so many failures the window ends early
+# The most requests under way in the open loop, where each request needs a connection. A request
+# that is due beyond this limit waits in this program, and the wait counts in its latency.
 MOST_UNDER_WAY = 2000
-SPARE_DESCRIPTORS = 200  # for what else a process has open
+SPARE_DESCRIPTORS = 200  # for the other files that a process has open
 
 
 class Meter(Protocol):
-    """Told when the window begins and when it ends, to read what is counted elsewhere."""
+    """Reads other programs' counters; is told when the window begins and when it ends."""
 
     def begin(self) -> None:
         """The window begins now."""
@@ -43,13 +43,13 @@ class Sample(NamedTuple):
     """One request; times in seconds on `clock`."""
 
     due: float
-    sent: float  # when this program came to it; in the closed loop when it was due
+    sent: float  # when this program began to send it; in the closed loop the same as `due`
     done: float
     answered: Answered
 
     @property
     def seconds(self) -> float:
-        """From when it was due; infinite for a request that failed."""
+        """The latency, from the moment at which the request was due; infinite if it failed."""
         return math.inf if self.answered.error else self.done - self.due
 
 
@@ -59,7 +59,7 @@ Record = Callable[[Sample], object]
 async def keep_under_way(
     target: Target, concurrency: int, record: Record, enough: Callable[[], bool]
 ) -> None:
-    """Closed loop: `concurrency` requests are under way until `enough` says so; `record` gets each.
+    """Closed loop: `concurrency` requests are under way until `enough()`; `record` gets samples.
 
     Returns when the last answer has come.
     """
@@ -75,7 +75,7 @@ async def keep_under_way(
 
 
 async def send_when_due(target: Target, moments: Iterable[float], record: Record) -> None:
-    """Open loop: a request at each of the moments, which are on `clock`; `record` gets each.
+    """Open loop: send a request at each of the moments (of `clock`); `record` gets its sample.
 
     Returns when the last answer has come.
     """
@@ -94,7 +94,7 @@ async def send_when_due(target: Target, moments: Iterable[float], record: Record
 
 
 def allow_connections(wanted: int) -> int:
-    """Let this process open so many connections, as far as the system allows; how many it may."""
+    """Raise the limit of open connections to `wanted`, if the system allows; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + SPARE_DESCRIPTORS
     if soft < needed:
@@ -105,7 +105,7 @@ def allow_connections(wanted: int) -> int:
 
 @contextlib.asynccontextmanager
 async def under_way(target: Target, concurrency: int) -> AsyncIterator[list[Sample]]:
-    """Closed loop for as long as the context; the list of samples grows meanwhile."""
+    """Closed loop that runs while the context is open; the list of samples grows meanwhile."""
     samples: list[Sample] = []
     enough = asyncio.Event()
     load = asyncio.create_task(keep_under_way(target, concurrency, samples.append, enough.is_set))
@@ -118,9 +118,9 @@ async def under_way(target: Target, concurrency: int) -> AsyncIterator[list[Samp
 
 @contextlib.asynccontextmanager
 async def arriving(target: Target, arrivals: Iterable[float]) -> AsyncIterator[list[Sample]]:
-    """Open loop for as long as the context; `arrivals` are seconds from now.
+    """Open loop that runs while the context is open; `arrivals` are in seconds from now.
 
-    The list of samples grows meanwhile, and has every request that was sent at the end.
+    The list of samples grows meanwhile; after the context it has every request that was sent.
     """
     samples: list[Sample] = []
     enough = asyncio.Event()
@@ -141,7 +141,7 @@ async def arriving(target: Target, arrivals: Iterable[float]) -> AsyncIterator[l
 
 
 async def peak(target: Target, concurrency: int, seconds: float) -> list[Sample]:
-    """The samples of a closed loop that were done within so many seconds."""
+    """The samples of a closed loop whose answers came within `seconds`."""
     end = clock() + seconds
     samples: list[Sample] = []
     await keep_under_way(target, concurrency, samples.append, lambda: clock() >= end)
@@ -149,7 +149,7 @@ async def peak(target: Target, concurrency: int, seconds: float) -> list[Sample]
 
 
 async def at_rate(target: Target, arrivals: Iterable[float], seconds: float) -> list[Sample]:
-    """The samples of an open loop, of the arrivals within so many seconds."""
+    """The samples of an open loop whose requests were due within `seconds`."""
     begin = clock()
     samples: list[Sample] = []
     inside = itertools.takewhile(lambda moment: moment < seconds, arrivals)
@@ -159,13 +159,13 @@ async def at_rate(target: Target, arrivals: Iterable[float], seconds: float) -> 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """What happened; a failure counts wherever it was, also while warming up."""
+    """The outcome of a window; `errors` also has the failures during the warm-up."""
 
     seconds: float
     images: int  # answered rightly within the window
     samples: list[Sample]  # the requests that belong to the window
     errors: list[str]
-    late: list[float] = dataclasses.field(default_factory=list)  # of this program, in seconds
+    late: list[float] = dataclasses.field(default_factory=list)  # sent - due, in seconds
 
     @property
     def rate(self) -> float:
@@ -183,8 +183,8 @@ async def closed(
 ) -> Window:
     """A window of the closed loop.
 
-    It lasts from an answer to an answer. Batches answer many requests at once, and a window that
-    began just before such a burst would count one too many.
+    The window begins and ends with an answer. A batch answers many requests at once, and a window
+    that began just before such a burst would count one burst too many.
     """
     samples: list[Sample] = []
     errors: list[str] = []
@@ -216,9 +216,10 @@ async def closed(
 async def opened(
     target: Target, arrivals: Iterable[float], warm: float, seconds: float, meter: Meter
 ) -> Window:
-    """A window of the open loop, of what is due in it; `arrivals` are seconds from now.
+    """A window of the open loop: the requests that are due in it; `arrivals`: seconds from now.
 
-    All that was due is waited for, and a window with too many failures is broken off.
+    The function waits for the answers to all requests, and ends a window early that has too many
+    failures.
     """
     samples: list[Sample] = []
     errors: list[str] = []

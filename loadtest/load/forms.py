@@ -1,6 +1,7 @@
-"""What goes over HTTP: a form with several images, and the phases that come back.
+"""Two parts of the HTTP exchange: the form with several images, and the phases of an answer.
 
-In: encoded images; the header `Server-Timing`. Out: a body of multipart/form-data; milliseconds.
+In: encoded images; the header `Server-Timing`. Out: a body of multipart/form-data; the milliseconds
+of each phase.
 """
 
 import re

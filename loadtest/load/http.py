@@ -1,9 +1,9 @@
 """HTTP/1.1 over kept connections, with as little CPU as Python allows.
 
-In: the address of a server, requests as ready-made bytes. Out: responses. The load comes from the
-machine that is measured, so what this client takes is missing there: a request costs it a tenth of
-what the common HTTP clients take. Each connection has one request under way at a time, and no
-request is ever repeated.
+In: the address of a server, requests as ready-made bytes. Out: responses. This client runs on the
+machine that is measured, so the servers lack the CPU time that it takes: a request costs a tenth of
+the CPU time that common HTTP clients take. Each connection has one request under way at a time, and
+no request is ever repeated.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import httptools
 
 from loadtest.load.target import PATIENCE, BusyError, TargetError
 
-# Servers close connections that have long been idle, at any moment; then ours are used no more.
+# A connection that has been idle for longer is not used again: a server may close it at any moment.
 IDLE_SECONDS = 2.0
 FAILURES = (OSError, EOFError, ValueError, httptools.HttpParserError)
 
@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, request: bytes) -> asyncio.Future[Response]:
-        """Send it; the future fails with one of FAILURES if no whole answer comes."""
+        """Send a request; the future fails with one of FAILURES if no whole answer comes."""
         self._waiting = asyncio.get_running_loop().create_future()
         if self._transport is None or self._transport.is_closing():
             self._waiting.set_exception(ConnectionResetError("the connection is closed"))
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def give_up(self) -> None:
-        """Wait no longer for the answer."""
+        """Stop waiting for the answer."""
         self._fail(TimeoutError(f"no answer within {PATIENCE:.0f} s"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(error or EOFError("the connection was closed before the answer was whole"))
 
-    # What the parser calls.
+    # The parser calls the following methods.
 
     def on_message_begin(self) -> None:
         self._headers, self._body = [], []
@@ -113,14 +113,14 @@ class Http:
     """Kept connections to one server."""
 
     def __init__(self, url: str, address: str | None = None) -> None:
-        """`address` is the one of this machine that the connections come from, any if None."""
+        """`address` is the local address of the connections; None: the system chooses it."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise TargetError(f"{url}: expected an address such as http://127.0.0.1:8000")
         self._host, self._port = parts.hostname, parts.port or 80
         self._netloc = parts.netloc
         self._local = (address, 0) if address else None
-        # The variable that the gateway's own client reads.
+        # The gateway's own client reads the same variable.
         self._key = os.environ.get("MIXER_CLIENT_KEY", "")
         self._idle: list[tuple[float, Connection]] = []  # since when
 
@@ -136,14 +136,14 @@ class Http:
         return f"{head}{headers}\r\n".encode() + (body or b"")
 
     async def exchange(self, request: bytes) -> Response:
-        """The answer to a request, for which PATIENCE is the limit; raises one of FAILURES."""
+        """The answer to a request, waited for PATIENCE at most; raises one of FAILURES."""
         connection = self._take()
         if connection is None:
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(
                 Connection, self._host, self._port, local_addr=self._local
             )
-        # A timer by hand: asyncio.timeout costs as much as all the rest of a request.
+        # A timer of the event loop: asyncio.timeout costs as much as all the rest of a request.
         timer = asyncio.get_running_loop().call_later(PATIENCE, connection.give_up)
         try:
             response = await connection.send(request)
@@ -166,7 +166,7 @@ class Http:
         return None
 
     async def json(self, request: bytes) -> Any:  # noqa: ANN401 - JSON
-        """The document that answers; raises TargetError."""
+        """The JSON document of the answer; raises TargetError."""
         line = request.partition(b"\r\n")[0].decode()
         try:
             response = await self.exchange(request)
@@ -180,7 +180,7 @@ class Http:
         raise kind(f"{line}: status {response.status}: {said}")
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         for _, connection in self._idle:
             connection.close()
         self._idle.clear()

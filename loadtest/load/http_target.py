@@ -1,6 +1,6 @@
-"""A gateway as a target: with answers that are checked, or judged by their status alone.
+"""A gateway as a target: answers are checked in full, or by their status alone.
 
-In: connections to a gateway, a model, images. Out: how each request ended. The bytes of each
+In: connections to a gateway, a model, images. Out: the outcome of each request. The bytes of each
 request are made once.
 """
 
@@ -47,7 +47,7 @@ class StatusTarget:
 
 
 class GatewayTarget(StatusTarget):
-    """POST /classify of one model; an answer is right when it says what was recorded."""
+    """POST /classify of one model; an answer is right when it equals the recorded one."""
 
     def __init__(
         self, http: Http, requests: list[bytes], right: Sequence[answers.Recorded]
@@ -87,7 +87,7 @@ class GatewayTarget(StatusTarget):
 
 
 class InTurn:
-    """Several targets, each of which gets the next request."""
+    """Several targets that get the requests in turn."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self.images = targets[0].images

@@ -1,4 +1,4 @@
-"""The event loop of the load tests: uvloop where there is one, which takes half of the CPU time."""
+"""The event loop of the load tests: uvloop where it exists, as it takes half of the CPU time."""
 
 from collections.abc import Coroutine
 from typing import Any, TypeVar

@@ -1,8 +1,8 @@
-"""Images to send: real ones from a folder, or photo-like ones that are made.
+"""Images to send: real images from a folder, or synthetic images that resemble photographs.
 
 In: a folder or none, and how many. Out: encoded images. Noise would compress badly and a flat
-colour too well; the made ones have the spectrum of photographs (power falls with the square of the
-frequency), the size of ImageNet's images, and about their number of bytes.
+colour too well. The synthetic images have the spectrum of photographs (power falls with the square
+of the frequency), the size of ImageNet's images, and about as many bytes as these.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class SampleImage:
     data: bytes = dataclasses.field(repr=False)
 
     def pixels(self, height: int, width: int) -> npt.NDArray[np.uint8]:
-        """Straight to that size, bilinear: uint8[height, width, 3]. Raises `ImageError`."""
+        """The image, resized bilinearly: uint8[height, width, 3]. Raises `ImageError`."""
         return read(self.data, ResizeRule(height, width))
 
 
@@ -79,7 +79,7 @@ def make(seed: int) -> SampleImage:
 
 
 def digest(sample_images: Sequence[SampleImage]) -> str:
-    """SHA-256 of all of them, in their order: equal if two results had the same."""
+    """SHA-256 of all images in their order; it is equal if two results used the same images."""
     found = hashlib.sha256()
     for image in sample_images:
         found.update(hashlib.sha256(image.data).digest())
@@ -87,7 +87,7 @@ def digest(sample_images: Sequence[SampleImage]) -> str:
 
 
 def describe(sample_images: list[SampleImage], folder: Path | None) -> str:
-    """What was sent, for the conditions of a result."""
+    """A description of the images, for the conditions of a result."""
     kilobytes = np.mean([len(picture.data) for picture in sample_images]) / 1000
     where = "made, photo-like, 500×375" if folder is None else f"files of {folder.name}/"
     return f"{len(sample_images)} images ({where}), {kilobytes:.0f} kB on average"

@@ -1,6 +1,6 @@
-"""What load is put on: something that answers requests, and says whether an answer was right.
+"""A target of load: it answers requests, and says whether each answer was right.
 
-A target is one model by one way: through the gateway, or straight at Triton.
+A target is one model, reached through the gateway or at Triton directly.
 """
 
 from typing import NamedTuple, Protocol
@@ -11,11 +11,11 @@ PATIENCE = 60.0  # seconds for an answer; beyond it the request has failed
 
 
 class TargetError(RuntimeError):
-    """The target cannot be measured at all; the message says what was asked of whom."""
+    """The target cannot be measured at all; the message names the server and the request."""
 
 
 class BusyError(TargetError):
-    """The gateway refuses for now (429): what is before the request takes too long."""
+    """The gateway sheds the request (429): the work before it would take too long."""
 
 
 class Answered(NamedTuple):
@@ -32,7 +32,7 @@ class Answered(NamedTuple):
 
 
 class Target(Protocol):
-    """What answers requests."""
+    """Answers requests, each with a number of images."""
 
     images: int  # per request
 

@@ -1,7 +1,7 @@
-"""Triton itself as a target, over gRPC; and what it counts about itself.
+"""Triton itself as a target, over gRPC; and Triton's own statistics.
 
-In: Triton's gRPC address, a model, images. Out: checked answers, statistics. The images are
-decoded and resized beforehand, so that the difference to the gateway is all that the gateway does.
+In: Triton's gRPC address, a model, images. Out: checked answers, statistics. The images are decoded
+and resized beforehand, so that the difference between the two ways is the work of the gateway.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from loadtest.load.target import PATIENCE, Answered, TargetError
 OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),  # whatever http_proxy says: what is measured is near
+    ("grpc.enable_http_proxy", 0),  # ignore http_proxy: a proxy would be measured too
 )
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 NANOSECONDS = 1e9
@@ -29,7 +29,7 @@ NANOSECONDS = 1e9
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What Triton has counted of one model since it was loaded."""
+    """Triton's counts for one model since the model was loaded."""
 
     images: int
     executions: int  # batches
@@ -88,7 +88,7 @@ class Triton:
         return About(height, width, max(1, sum(counts)), config.max_batch_size, delay, threads)
 
     async def statistics(self, model: str) -> Statistics:
-        """What it has counted so far; raises TargetError."""
+        """Triton's counts for a model so far; raises TargetError."""
         request = service_pb2.ModelStatisticsRequest(name=model)
         found = (await self._call(self.stub.ModelStatistics, request, model)).model_stats[0]
         stats = found.inference_stats
@@ -115,7 +115,8 @@ class Triton:
 class TritonTarget:
     """ModelInfer of one model, one image per request, as clients of the gateway send them.
 
-    Requests are serialized once, which saves a tenth of the CPU time that one costs here.
+    Requests are serialized once, which saves a tenth of the CPU time that a request costs this
+    program.
     """
 
     images = 1
@@ -159,7 +160,7 @@ class TritonTarget:
         """One image."""
         place = number % len(self._requests)
         call = self._infer(self._requests[place])
-        # Not cancelled when it takes too long: Triton before 24.12 can crash then.
+        # A call that takes too long is not cancelled: Triton before 24.12 can crash when it is.
         if not await _done(call, PATIENCE):
             return Answered(f"no answer within {PATIENCE:.0f} s", 0)
         try:
@@ -171,7 +172,7 @@ class TritonTarget:
 
 
 async def _done(call: Any, seconds: float) -> bool:  # noqa: ANN401 - a call of gRPC
-    """Whether the call has ended within so many seconds; it is left as it is."""
+    """Whether the call ends within so many seconds; the call is not cancelled."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[bool] = loop.create_future()
 

@@ -1,1 +1,1 @@
-"""What a number depends on: this machine, its versions, and who else uses it."""
+"""The conditions of a measurement: this machine, its versions, and other programs that use it."""

@@ -1,6 +1,7 @@
-"""What a number depends on: the machine, the versions, the day.
+"""The conditions of a measurement: the machine, the versions, the day.
 
-Out: plain text by name, which stands below every table of the report and in the file's name.
+Out: plain text by name. The report shows the conditions below every table; names of result files
+have some of them.
 """
 
 import datetime
@@ -18,7 +19,7 @@ from loadtest.machine.gpu import gpus
 
 TRITON_PACKAGES = sorted((CHECKOUT / ".venv-triton").glob("lib/python3.*/site-packages"))
 PACKAGES = ("torch", "jax", "onnx", "fastapi", "uvicorn", "pillow", "numpy")
-# What matrix products depend on.
+# The instructions that the speed of matrix products depends on.
 CPU_FLAGS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16"),
     *("amx_tile", "amx_bf16", "amx_int8"),
@@ -28,7 +29,7 @@ CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def conditions() -> dict[str, str]:
-    """This machine, now."""
+    """The conditions on this machine, now."""
     found = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),

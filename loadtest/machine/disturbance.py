@@ -1,10 +1,10 @@
 """Whether other programs used this machine during a window.
 
-In: the processes that take part. Out: for a window the cores that others took, the share that the
-hypervisor gave to other guests, and the pressure that the kernel saw. Others are found by what is
-left of the machine's busy time when our own is taken away. The kernel's pressure (PSI) alone would
-not do: beside one foreign busy core of two it says 2 %, and our own threads beyond the cores raise
-it as well.
+In: the processes that take part in the measurement. Out, for a window: the cores that other
+programs took, the cores that the hypervisor gave to other guests, and the pressure that the kernel
+reports. The time of other programs is the machine's busy time minus the time of our own processes.
+The kernel's pressure (PSI) alone does not suffice: when another program keeps one core of two busy,
+it is only 2 %; and it also rises when our own threads outnumber the cores.
 """
 
 import contextlib
@@ -27,15 +27,16 @@ CGROUP = Path("/sys/fs/cgroup/cpu.stat")
 class Disturbance:
     """What happened on the machine during a window; None where the system does not tell."""
 
-    foreign_cores: float | None  # that others took
-    steal_cores: float | None  # that the hypervisor gave to other guests
-    pressure: float | None  # share of the time in which somebody waited for a core, us included
-    throttled: float | None  # share of the time in which our own limit held us back
+    foreign_cores: float | None  # cores that other programs took
+    steal_cores: float | None  # cores that the hypervisor gave to other guests
+    pressure: float | None  # share of the time in which any thread, also ours, waited for a core
+    throttled: float | None  # share of the time in which the CPU limit of our cgroup throttled us
 
     def reason(self, machine_cores: int = 0, limit: float = FOREIGN_LIMIT) -> str:
-        """Why the window does not count; "" if it does.
+        """Why the window does not count; "" if it counts.
 
-        `limit` is a share: of all cores, and of the time where a limit of our own held us back.
+        `limit` is the allowed share of all cores for other programs, and also the allowed share of
+        the time in which our processes were throttled.
         """
         machine_cores = machine_cores or psutil.cpu_count() or 1
         if self.foreign_cores is not None and self.foreign_cores > limit * machine_cores:
@@ -93,7 +94,7 @@ class Watch:
         spent = os.times()
         return _Reading(
             at=time.perf_counter(),
-            # Not what interrupts took: they serve our own packets, and belong to no process.
+            # Without the time of interrupts: they serve our own packets, and belong to no process.
             busy=times.user + getattr(times, "nice", 0.0) + times.system,
             own=sum(spent[:4]) + self._servers.total_seconds(),
             steal=getattr(times, "steal", 0.0),

@@ -1,7 +1,7 @@
 """What NVIDIA's driver says about the GPUs of this machine.
 
-In: the program nvidia-smi, where there is one. Out: their names with what a number depends on, and
-how busy they are now.
+In: the program nvidia-smi, where it is installed. Out: the GPUs' names with the settings that a
+measurement depends on, and the GPUs' state now.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The part of the report that stands beside the paper: bare models, and published accuracies.
+"""The part of the report that is compared with the paper: bare models, and published accuracies.
 
 In: results of the kinds `bare` and `compare`. Out: blocks.
 """
@@ -15,7 +15,7 @@ Rates = dict[tuple[str, int], float | None]  # by variant and pixels per side
 
 
 def blocks(result: Result) -> list[Block]:
-    """Bare PyTorch and JAX beside the paper, and the ratios of each."""
+    """Rates of bare PyTorch and JAX beside those of the paper, and each one's ratios of models."""
     columns: dict[str, Rates] = {
         FRAMEWORKS[name]: {
             (r["model"], r["image_size"]): r["best"]["images_per_second"] for r in found["results"]

@@ -1,7 +1,8 @@
-"""What was claimed of MLP-Mixer, each claim with its experiment here, or "not shown here".
+"""The claims about MLP-Mixer, each with its experiment in this project, or "not shown here".
 
-In: all results. Out: a page. The claims are those of Tolstikhin et al. 2021 (arXiv 2105.01601) and
-of this project's beginning; a claim that needs machines or data that were not at hand says so.
+In: all results. Out: a page. The claims are from Tolstikhin et al. 2021 (arXiv 2105.01601) and from
+the beginning of this project. Where a claim needs machines or data that were not available, the
+page says so.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ NOT_SHOWN = "not shown here"
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What there is to go by."""
+    """The results that the findings rest on."""
 
     comparisons: Sequence[Result]
     sweeps: Sequence[Result]
@@ -25,7 +26,7 @@ class Evidence:
     resolutions: Sequence[Result]  # comparisons of one model at two resolutions
 
 
-Found = tuple[str, str]  # the finding in a word or two, and what it rests on
+Found = tuple[str, str]  # the finding in a few words, and its evidence
 
 
 def blocks(evidence: Evidence) -> list[Block]:
@@ -42,7 +43,7 @@ def blocks(evidence: Evidence) -> list[Block]:
 
 
 def ratios(comparisons: Sequence[Result], family: str) -> list[tuple[str, Ratio]]:
-    """How many times as fast the first model of each comparison is as one of that family."""
+    """Speed of the first model of each comparison ÷ speed of each model of that family."""
     found = []
     for result in comparisons:
         first, *others = result["models"]

@@ -1,7 +1,8 @@
 """The part of the report about one comparison.
 
 In: a result of the kind `compare`. Out: blocks: the verdict, then tables and plots of throughput,
-latency, CPU time, the gateway's cost, limits, and what follows for a machine; conditions last.
+latency, CPU time, the gateway's cost, bottlenecks, and a guide for choosing a machine; last the
+conditions.
 """
 
 from loadtest.compare.points import latencies_of
@@ -25,7 +26,7 @@ from loadtest.stats.percentiles import LEVELS, percentile
 
 
 def blocks(result: Result) -> list[Block]:
-    """All of it."""
+    """All blocks of one comparison."""
     models = list(result["models"])
     found: list[Block] = [Heading(f"{', '.join(models)}: {verdict.precisions(result)}")]
     found += trouble(result)
@@ -69,7 +70,7 @@ def _name(result: Result, what: str) -> str:
 
 
 def trouble(result: Result) -> list[Block]:
-    """What is wrong with a result, first of all."""
+    """The problems of a result, which stand before everything else."""
     found: list[Block] = []
     if result.get("disturbed"):
         found.append(Text(f"Disturbed, so that it compares nothing: {result['disturbed']}.", True))
@@ -85,7 +86,7 @@ def trouble(result: Result) -> list[Block]:
 
 
 def conditions(result: Result) -> Details:
-    """What the numbers depend on, folded away."""
+    """The conditions of the measurement, folded away."""
     stated = {**result["conditions"], **result["settings"]}
     facts = [f"{key.replace('_', ' ')}: {value}" for key, value in stated.items()]
     for name, about in result.get("models", {}).items():

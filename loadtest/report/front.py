@@ -1,4 +1,4 @@
-"""The first page: the verdict in three sentences, one plot, one table, and where the rest is.
+"""The first page: the verdict in three sentences, one plot, one table, and links to the rest.
 
 In: all results. Out: blocks that fit on one screen.
 """
@@ -15,7 +15,7 @@ from loadtest.stats.ratios import Ratio
 def blocks(
     comparisons: Sequence[Result], sweeps: Sequence[Result], pages: Sequence[Page]
 ) -> list[Block]:
-    """The first page; `pages` are those that it leads to."""
+    """The first page; `pages` are the pages that it links to."""
     calm = [result for result in comparisons if not result["disturbed"] and result["ok"]]
     found: list[Block] = [block for result in (*comparisons, *sweeps) for block in trouble(result)]
     found += [Text(sentence) for sentence in sentences(calm, sweeps)]
@@ -35,7 +35,7 @@ MADE_BY = (
 
 
 def sentences(comparisons: Sequence[Result], sweeps: Sequence[Result]) -> list[str]:
-    """Speed, growth, and what holds elsewhere."""
+    """Three sentences: on speed, on growth, and on other machines."""
     found = []
     if comparisons:
         machine = comparisons[0]["conditions"]["cpu"]

@@ -1,6 +1,6 @@
 """The part of the report about growing resolution.
 
-In: results of the kind `sweep`. Out: blocks: which exponents were measured, beside those of the
+In: results of the kind `sweep`. Out: blocks: the measured exponents, beside the exponents of the
 arithmetic.
 """
 
@@ -23,7 +23,7 @@ ABOUT = (
 
 
 def blocks(result: Result) -> list[Block]:
-    """All of it."""
+    """All blocks of one sweep."""
     models = list(dict.fromkeys(row["model"] for row in result["rows"]))
     found: list[Block] = [Heading(f"Growing resolution: {', '.join(models)}"), *trouble(result)]
     if not result["rows"]:
@@ -40,7 +40,7 @@ def blocks(result: Result) -> list[Block]:
 
 
 def sentence(result: Result) -> str:
-    """What grows how, with intervals."""
+    """A sentence with the exponent of each model, with intervals."""
     parts = [
         f"{model} as patches to the power {exponent(fits['cpu_ms'])}{_theory(fits)}"
         for model, fits in result["fits"].items()

@@ -72,7 +72,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """A plot; `name` is its file without a suffix, `about` says what it shows to who cannot see."""
+    """A plot; `name` is its file without a suffix, `about` is its text for a screen reader."""
 
     name: str
     about: str
@@ -81,7 +81,7 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Details:
-    """What is folded away below a line."""
+    """Blocks that are folded away behind one line."""
 
     summary: str
     blocks: "Sequence[Block]"
@@ -92,7 +92,7 @@ Block = Heading | Text | Facts | Table | Plot | Details
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """A page; `name` is its file without a suffix, "" of the first one."""
+    """A page; `name` is its file without a suffix, "" for the first page."""
 
     name: str
     title: str
@@ -100,7 +100,7 @@ class Page:
 
 
 def plots(blocks: Sequence[Block]) -> list[Plot]:
-    """All plots, also those that are folded away."""
+    """All plots, also the folded ones."""
     found = []
     for block in blocks:
         if isinstance(block, Plot):
@@ -197,5 +197,5 @@ def _inline(text: str) -> str:
 
 
 def _anchor(text: str) -> str:
-    """As GitHub makes them, so that links hold in both."""
+    """An anchor as GitHub makes it, so that links work in the Markdown and in the HTML."""
     return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")

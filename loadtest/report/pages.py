@@ -1,7 +1,7 @@
-"""`report`: results to pages of Markdown with their plots, and to one HTML file.
+"""`report`: makes pages of Markdown with their plots, and one HTML file, from results.
 
-In: result files. Out: the first page with the verdict, a page for each question in a folder of its
-name, the plots beside them, and the HTML file. The same results give the same pages.
+In: result files. Out: the first page with the verdict; in a folder of that page's name a page for
+each question and the plots; and the HTML file. The same results give the same pages.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What was published, for standing beside what is measured.
+"""The paper's published figures, which the report shows beside the measured ones.
 
 Tolstikhin et al., 2021 (arXiv 2105.01601), tables 2 and 3: images per second and TPUv3 core at the
 best batch size, and top-1 accuracy on ImageNet after pre-training on JFT-300M or on ImageNet-21k.
@@ -14,7 +14,7 @@ JFT, I21K = "JFT-300M", "ImageNet-21k"
 class Published:
     """One network at one image size."""
 
-    name: str  # as printed there
+    name: str  # as printed in the paper
     variant: str
     image_size: int  # pixels per side
     images_per_second: float  # per TPUv3 core
@@ -22,8 +22,8 @@ class Published:
     pretraining: str = ""
 
 
-# Where the paper has several accuracies, that of JFT-300M with the longest training; ImageNet-21k
-# for ViT-B/16, which it has no other of, and for Mixer-B/16 beside it.
+# Where the paper has several accuracies, the row has that of JFT-300M with the longest training.
+# ViT-B/16 has the one of ImageNet-21k, since the paper has no other; so has Mixer-B/16, to compare.
 PUBLISHED = (
     Published("Mixer-S/32", "mixer_s32", 224, 11489, 68.70, JFT),
     Published("Mixer-B/32", "mixer_b32", 224, 4208, 75.53, JFT),

@@ -1,9 +1,9 @@
 """The report's plots, as SVG text: the same data give the same text.
 
-One colour for each model wherever it appears, told apart by the colour-blind too (Okabe and Ito's
-palette), and a marker; the line's style says the way. Every plot has a title, the machine and the
-day, and axes with units. It is drawn in light colours and changes by itself where a page is dark.
-Text stays text, and large enough for a phone.
+Each model has one colour in all plots, and a marker. The colours are Okabe and Ito's palette, which
+colour-blind readers can tell apart. The style of a line shows the way (gateway or Triton). Every
+plot has a title, the machine and the day, and axes with units. A plot has light colours, and
+changes to dark ones by itself on a dark page. Text stays text in the SVG, large enough for a phone.
 """
 
 import io
@@ -25,12 +25,13 @@ STYLE = {
     "xtick.color": INK, "ytick.color": INK, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
     "legend.frameon": False, "legend.fontsize": 9,
 }  # fmt: skip
-# Over matplotlib's defaults, whatever else in the process, or a user's own matplotlibrc, has set.
+# Our style on top of matplotlib's defaults: settings of other code and of a user's matplotlibrc
+# have no effect.
 _own_style = style.context(STYLE, after_reset=True)
-# What the three of them become where the page is dark.
+# The replacements of three of these colours on a dark page.
 DARK = {INK: "#e6edf3", PAPER: "#0d1117", GRID: "#30363d"}
-SIZE = (5.0, 4.0)  # inches: text of 10 points is one of about 10 pixels on a phone
-# By family, so that a family has its colours on every page. Okabe and Ito, 2008.
+SIZE = (5.0, 4.0)  # inches: text of 10 points has about 10 pixels on a phone
+# By family, so that a family has the same colours on every page. Okabe and Ito, 2008.
 FAMILIES = {
     "mixer": ("#0072b2", "#56b4e9", "#6a5acd"),
     "vit": ("#d55e00", "#e69f00", "#a65628"),
@@ -40,7 +41,7 @@ OTHERS = ("#cc79a7", "#888888", "#b59f00")
 MARKERS = {"mixer": "os^", "vit": "DvP", "bit": "Xh*"}
 GUIDE = "#888888"
 Side = Literal["left", "center", "right"]
-# Where a label may stand beside its point, and which of its ends is there.
+# Positions of a label beside its point, and the end of the label that is next to the point.
 SIDES: tuple[tuple[float, float, Side], ...] = (
     (1, 0, "left"), (-1, 0, "right"), (0.4, 1, "left"), (0.4, -1, "left"),
     (-0.4, 1, "right"), (-0.4, -1, "right"), (0, 1, "center"), (0, -1, "center"),
@@ -89,7 +90,7 @@ def _figure(title: str, subtitle: str, size: tuple[float, float] = SIZE) -> tupl
 def bars(
     rows: Sequence[tuple[str, float, float, float, str]], title: str, subtitle: str, x: str
 ) -> str:
-    """Horizontal bars: name, value, ends of its interval, what stands at its end."""
+    """Horizontal bars; a row has name, value, both ends of its interval, text at the bar's end."""
     figure, axes = _figure(title, subtitle, (SIZE[0], 1.3 + 0.55 * len(rows)))
     look = looks([row[0] for row in rows])
     most = max(high for _, _, _, high, _ in rows)
@@ -174,7 +175,7 @@ def growth(
 ) -> str:
     """Time against the number of patches, both logarithmic, with what arithmetic says.
 
-    `theory` is dotted: work in the same units as the time, drawn through the first point.
+    `theory` is the dotted line: the arithmetic, scaled so that it begins at the first point.
     """
     figure, axes = _figure(title, subtitle, (SIZE[0], 4.6))
     axes.set_xscale("log")
@@ -194,7 +195,7 @@ def growth(
     base = 0.55 * min(series.y[0] for series in models.values())
     top = 1.8 * max(max(series.y) for series in models.values())
     for name, slope in (("linear", 1), ("quadratic", 2)):
-        # As far as the plot reaches.
+        # The line ends at the edge of the plot.
         last = min(end, start * (top / base) ** (1 / slope))
         height = base * (last / start) ** slope
         axes.plot((start, last), (base, height), color=GUIDE, lw=1, ls=(0, (6, 4)))
@@ -292,7 +293,7 @@ def stacked(
     rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], title: str, subtitle: str,
     x: str,
 ) -> str:  # fmt: skip
-    """Horizontal bars made of parts, whose values stand in them where there is room."""
+    """Horizontal bars made of parts; the value of a part stands in it if there is room."""
     figure, axes = _figure(title, subtitle, (SIZE[0] + 1.5, 2.1 + 0.6 * len(rows)))
     most = max(sum(parts.values()) for parts in rows.values())
     for place, parts in enumerate(list(rows.values())[::-1]):
@@ -346,5 +347,6 @@ def _svg(figure: Figure) -> str:
         for kind in ("fill", "stroke")
     )
     css = f"<style>@media (prefers-color-scheme: dark){{{changes}}}</style>"
-    # A line breaks where matplotlib's own style ends; after the root's opening tag is as good.
+    # Our style goes after the opening tag of the root, since a line break stands where matplotlib's
+    # own style element ends; both places have the same effect.
     return re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n {css}", text, count=1)

@@ -1,4 +1,4 @@
-"""What others have published about these models' speed and accuracy, for standing beside ours.
+"""Published figures of these models' speed and accuracy, which the report shows beside ours.
 
 timm's `results/*.csv` (huggingface/pytorch-image-models at commit aa4b585): images per second of
 the bare models at 224 × 224 pixels, CPUs at batch 1; https://arxiv.org/abs/2105.01601 for the TPU.

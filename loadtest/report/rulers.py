@@ -1,4 +1,4 @@
-"""The part of the report where independent programs measure the same server.
+"""The part of the report about independent programs that measure the same server.
 
 In: results of the kind `rulers`. Out: blocks.
 """
@@ -18,7 +18,7 @@ ABOUT = (
 
 
 def blocks(result: Result) -> list[Block]:
-    """All of it."""
+    """All blocks of one such result."""
     return [
         Heading(f"Three rulers: {result['model']}"),
         *trouble(result | {"failures": []}),

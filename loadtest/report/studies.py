@@ -1,7 +1,7 @@
 """The part of the report about networks that were trained here: accuracy against data and cost.
 
-In: files `study*.json` that `python -m reference study` writes. Out: what they say about Mixer, ViT
-and BiT, with intervals; blocks.
+In: files `study*.json` that `python -m reference study` writes. Out: the accuracies of Mixer, ViT
+and BiT, with intervals; and blocks.
 """
 
 import dataclasses
@@ -41,12 +41,12 @@ class Trained:
 
     @property
     def gap(self) -> float:
-        """What is lost from the training to the test images."""
+        """Accuracy on training images minus accuracy on test images."""
         return self.train_accuracy - self.accuracy
 
 
 def read(folder: Path) -> list[Trained]:
-    """All points of the studies of a folder; none if it has no study."""
+    """All points of the studies in a folder; none if the folder has no study."""
     found = []
     for path in sorted(folder.glob("study*.json")):
         study: dict[str, Any] = json.loads(path.read_text())
@@ -86,7 +86,7 @@ def difference(values: npt.NDArray[np.float64]) -> Difference:
 
 
 def gain(points: Sequence[Trained], family: str) -> npt.NDArray[np.float64] | None:
-    """What each test image gained from the smallest to the largest share of the data."""
+    """The gain on each test image from the smallest to the largest share of the data."""
     mine = sorted((p for p in points if p.family == family), key=lambda p: p.share)
     if len(mine) < 2 or len(mine[0].right) != len(mine[-1].right):
         return None

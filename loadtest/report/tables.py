@@ -1,7 +1,7 @@
 """The tables of the report about one comparison.
 
-In: a result of the kind `compare`. Out: tables of throughput, latency, where the time goes, what
-the gateway costs, what was the limit, and what other programs did meanwhile.
+In: a result of the kind `compare`. Out: tables of throughput, latency, the phases of a request, the
+gateway's cost, bottlenecks, and the use of the machine by other programs.
 """
 
 import statistics
@@ -171,7 +171,7 @@ def gateway_cost(result: Result) -> list[Block]:
 
 
 def limits_reached(result: Result) -> Table:
-    """What each point used of each part's capacity, and which was used up."""
+    """The share of each part's capacity that each point used, and the part that was used up."""
     settings = result["settings"]
     rows = []
     for point in (p for p in result["points"] if counted_windows(p)):

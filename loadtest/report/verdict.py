@@ -1,7 +1,7 @@
 """The verdict of one comparison: three sentences, one table, one plot.
 
-In: a result of the kind `compare`. Out: what it allows to say, each number with its 95 % interval;
-where an interval leaves a question open, the sentence says so.
+In: a result of the kind `compare`. Out: the conclusions that the result supports, each number with
+its 95 % interval; where an interval leaves a question open, the sentence says so.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from loadtest.stats.percentiles import Percentile, percentile
 from loadtest.stats.ratios import Ratio, t_quantile
 
 Point = dict[str, Any]
-NEAR = 0.6  # the share of what a model can do whose latencies the verdict names
+NEAR = 0.6  # the share of a model's capacity at which the verdict names latencies
 
 
 def main_point(result: Result, model: str) -> Point | None:
@@ -34,7 +34,7 @@ def main_point(result: Result, model: str) -> Point | None:
 
 
 def open_point(result: Result, model: str) -> Point | None:
-    """The model in the open loop, at the rate nearest to NEAR of what it can do."""
+    """The model in the open loop, at the rate nearest to NEAR of its capacity."""
     main = main_point(result, model)
     found: list[Point] = [p for p in result["points"] if p["rate"] and p["model"] == model]
     if main is None or not found:
@@ -43,13 +43,13 @@ def open_point(result: Result, model: str) -> Point | None:
 
 
 def faster(result: Result, other: str) -> Ratio | None:
-    """How many times as many images per second the first model answers as another."""
+    """Images per second of the first model ÷ those of another."""
     first, second = (main_point(result, model) for model in (next(iter(result["models"])), other))
     return recorded_ratio(second, first) if first and second else None
 
 
 def faster_by_cpu(result: Result, other: str) -> Ratio | None:
-    """The same by the CPU time of the model's process."""
+    """The ratio of the two models by the CPU time of the model's process."""
     first, second = (main_point(result, model) for model in (next(iter(result["models"])), other))
     return recorded_cpu_ratio(second, first) if first and second else None
 
@@ -71,7 +71,7 @@ def level(point: Point | None, wanted: float) -> Percentile | None:
 
 
 def sentences(result: Result) -> list[str]:
-    """What was found, in three sentences."""
+    """The findings, in three sentences."""
     first, *others = result["models"]
     main = main_point(result, first)
     if main is None:

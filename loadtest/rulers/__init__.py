@@ -1,1 +1,1 @@
-"""Independent programs that measure the same server, so that ours can be held against them."""
+"""Independent programs that measure the same server, to check our own load engine against them."""

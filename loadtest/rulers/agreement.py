@@ -1,7 +1,7 @@
-"""Whether what several programs measured of the same server agrees.
+"""Whether the measurements of one server by several programs agree.
 
-In: numbers of each program, by rounds. Out: rows of a table, with 95 % intervals; where those of
-two programs have no value in common, by which factor they differ.
+In: numbers of each program, by rounds. Out: rows of a table, with 95 % intervals. Where the
+intervals of two programs have no value in common, the row has the factor by which they differ.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from typing import Any
 from loadtest.rulers.programs import Numbers
 from loadtest.stats.ratios import Ratio, paired, t_quantile
 
-LEAST_ROUNDS = 3  # for an interval
+LEAST_ROUNDS = 3  # needed for an interval
 OURS, LOADGEN, WRK, PERF = "this engine", "MLPerf LoadGen", "wrk", "perf_analyzer"
 Runs = Mapping[str, Mapping[int, Numbers]]  # numbers by run and round
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A number that several programs measure: its name, and from which of their runs it comes."""
+    """A number that several programs measure: its name, and the run of each program that has it."""
 
     what: str
     number: str
@@ -30,7 +30,7 @@ class Row:
 
 
 def rows_of(rate: float, at_triton: float) -> list[Row]:
-    """What is compared."""
+    """The numbers that are compared."""
     one, eight = {OURS: "ours, 1", LOADGEN: "LoadGen, 1", WRK: "wrk, 1"}, {
         OURS: "ours, 8", LOADGEN: "LoadGen, 8", WRK: "wrk, 8",
     }  # fmt: skip
@@ -95,7 +95,7 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def overlap(one: dict[str, float | None], other: dict[str, float | None]) -> bool:
-    """Whether two intervals have values in common; unknown ones may have."""
+    """Whether two intervals have values in common; true if one of them is unknown."""
     if None in {one["low"], one["high"], other["low"], other["high"]}:
         return True
     return bool(one["low"] <= other["high"] and other["low"] <= one["high"])  # type: ignore[operator] # floats

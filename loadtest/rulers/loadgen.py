@@ -1,8 +1,9 @@
 """MLPerf LoadGen as a client of the gateway: it sends JPEGs over HTTP and keeps the clock.
 
-In: a task as JSON on the command line. Out: one line of JSON with what LoadGen wrote into its log.
-A program of its own, since LoadGen blocks the process that it runs in. Its own clock starts where
-it hands a sample over; here that is the JPEG, so this is a real path, and no MLPerf result.
+In: a task as JSON on the command line. Out: one line of JSON with the results in LoadGen's log.
+This is a program of its own, since LoadGen blocks the process that it runs in. LoadGen's clock
+starts when it hands a sample to the client. Here the sample is the JPEG, so the whole path of a
+request is measured, and the figures are no MLPerf result.
 https://github.com/mlcommons/inference/tree/master/loadgen
 """
 
@@ -19,26 +20,26 @@ from typing import Any
 from urllib.parse import urlsplit
 
 SERVER_LIMIT_NS = 15_000_000  # ResNet-50's p99 in the scenario Server, mlperf.conf
-HELD = 1024  # samples in memory, as mlperf.conf has it for ResNet-50
+HELD = 1024  # samples in memory, the number of mlperf.conf for ResNet-50
 LOG = ":::MLLOG "
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is to be measured."""
+    """One measurement by LoadGen."""
 
     url: str
-    path: str  # of POST
+    path: str  # of the POST request
     images: list[str]  # files
     scenario: str  # SingleStream, MultiStream, Server or Offline
     queries: int
     connections: int
-    rate: float = 0.0  # of Server
+    rate: float = 0.0  # requests per second of the scenario Server
     accuracy: bool = False
 
 
 class Clients:
-    """Threads with a connection each, which take samples from a queue."""
+    """Threads that take samples from a queue; each thread has its own connection."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -49,7 +50,7 @@ class Clients:
             threading.Thread(target=self._client, daemon=True).start()
 
     def issue(self, samples: list[Any]) -> None:
-        """Take samples; returns at once."""
+        """Put samples into the queue; returns at once."""
         for sample in samples:
             self._work.put(sample)
 
@@ -79,7 +80,7 @@ class Clients:
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Measure; what LoadGen's log says, and in accuracy mode the class that each image got."""
+    """Measure; returns the results in LoadGen's log, and in accuracy mode each image's class."""
     import mlperf_loadgen as lg  # noqa: PLC0415 - it has wheels for some machines alone
 
     settings = lg.TestSettings()
@@ -91,7 +92,8 @@ def run(task: Task) -> dict[str, Any]:
     settings.server_target_qps = task.rate or 1.0
     settings.server_target_latency_ns = SERVER_LIMIT_NS
     settings.server_target_latency_percentile = 0.99
-    # One query of all samples, as the scenario has it: LoadGen plans with 1.1 × this × seconds.
+    # The scenario Offline is one query of all samples; LoadGen sizes the query as 1.1 × this number
+    # × the seconds.
     settings.offline_expected_qps = 1.0
     with tempfile.TemporaryDirectory(prefix="loadgen-") as folder:
         logs = lg.LogSettings()

@@ -1,7 +1,7 @@
-"""The other programs: how each is found, started and understood.
+"""The independent programs: how each is found and started, and how its output is read.
 
 In: what to measure. Out: numbers by name: "rate" per second, "p50", "p90" and "p99" in
-milliseconds. Each runs as a process of its own and is waited for.
+milliseconds. Each program runs in a process of its own, and the caller waits for its end.
 """
 
 import csv
@@ -48,7 +48,7 @@ end
 
 
 class RulerError(RuntimeError):
-    """A program failed; the message has its last words."""
+    """A program failed; the message has the last lines of its output."""
 
 
 def loadgen_is_there() -> bool:
@@ -64,7 +64,7 @@ def find(program: str) -> str | None:
 
 
 def loadgen(task: Task) -> dict[str, Any]:
-    """What LoadGen says; raises RulerError."""
+    """Run LoadGen and return its results; raises RulerError."""
     command = [sys.executable, "-m", "loadtest.rulers.loadgen", json.dumps(asdict(task))]
     found: dict[str, Any] = json.loads(_output(command).splitlines()[-1])
     if found["failed"]:
@@ -73,7 +73,7 @@ def loadgen(task: Task) -> dict[str, Any]:
 
 
 def loadgen_numbers(found: dict[str, Any]) -> Numbers:
-    """The numbers of any scenario."""
+    """The numbers in LoadGen's results, whatever the scenario."""
     kind = (
         "per_query_latency"
         if "result_50.00_percentile_per_query_latency_ns" in found
@@ -132,7 +132,7 @@ def perf_analyzer(
         )
         command = [
             *(program, "-m", model, "-u", triton, "-i", "grpc", "-b", "1", "--async", *load),
-            # It wants three windows; whether they are like each other is for our rounds to say.
+            # perf_analyzer needs three windows; whether they agree is judged over our rounds.
             *("--input-data", "random", "-p", str(round(1000 * seconds / 3)), "-r", "3"),
             *("-s", "999"),
             *("-f", str(report)),

@@ -1,4 +1,4 @@
-"""Three rulers: our engine, MLPerf LoadGen and wrk (perf_analyzer at Triton) on the same server.
+"""Independent measurements of one server: our engine, MLPerf LoadGen, wrk, perf_analyzer (Triton).
 
 In: a running stack, a model, images. Out: a result with what each program measured, by rounds in
 alternating order, with 95 % intervals, and whether these have values in common.
@@ -31,8 +31,8 @@ from loadtest.servers.stack import Stack
 from loadtest.stats.percentiles import keeps, percentile
 
 AT_ONCE = 8
-SHARE = 0.5  # of what the model can do, as the rate of requests at random times
-CONNECTIONS = 64  # of LoadGen, in the scenarios that need many
+SHARE = 0.5  # of the model's capacity: the rate of requests at random times
+CONNECTIONS = 64  # of LoadGen, in the scenarios that need many connections
 WARM = 0.5
 
 
@@ -45,7 +45,7 @@ class _NoMeter:
 
 
 class Together:
-    """So many requests at once as one, which ends with the last of them: MLPerf's MultiStream."""
+    """AT_ONCE requests that count as one, which ends with the last one: MLPerf's MultiStream."""
 
     images = AT_ONCE
 
@@ -60,7 +60,7 @@ class Together:
 
 
 class Rulers:
-    """One run."""
+    """One comparison of the programs."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Rulers:
         }
 
     def run(self, rounds: int, settings: dict[str, Any]) -> None:
-        """Measure all of it; raises TargetError, RulerError."""
+        """Run all programs in all rounds; raises TargetError, RulerError."""
         self.result["settings"] = settings
         with tempfile.TemporaryDirectory(prefix="rulers-") as folder, bar() as progress:
             files = []
@@ -119,7 +119,7 @@ class Rulers:
         self._write(capacity, at_triton)
 
     def _one(self, name: str, run: Callable[[int], Numbers], number: int) -> None:
-        """One run; what was disturbed does not count."""
+        """Run one program once; a disturbed run does not count."""
         watch = Watch(Watched(self._stack.servers))
         watch.begin()
         found = run(number)
@@ -178,12 +178,12 @@ class Rulers:
     def _plan(
         self, files: list[str], capacity: float, at_triton: float
     ) -> dict[str, Callable[[int], Numbers]]:
-        """What is run in each round, by name."""
+        """The runs of each round, by name."""
         url, triton, seconds = self._stack.url, self._stack.triton, self._seconds
         rate, rate_at_triton = SHARE * capacity, SHARE * at_triton
         streaming = (
             1.2 * self._queries * AT_ONCE / capacity
-        )  # eight at once may do less than the most
+        )  # eight requests at once may reach less than the capacity
         plan: dict[str, Callable[[int], Numbers]] = {
             "ours, 1": lambda _: numbers(loop.run(self._closed("gateway", 1))),
             "ours, 8": lambda _: numbers(loop.run(self._closed("gateway", AT_ONCE))),
@@ -247,7 +247,7 @@ class Rulers:
         return programs.loadgen_numbers(found)
 
     def _accuracy(self, files: list[str]) -> str:
-        """LoadGen's accuracy mode: does every answer name the class that was recorded?"""
+        """Check by LoadGen's accuracy mode that every answer names the recorded class."""
         task = Task(
             self._stack.url, self._path, files, "Offline", len(files), AT_ONCE, accuracy=True
         )
@@ -306,7 +306,7 @@ PROGRAMS = (
 
 
 def numbers(window: Window) -> Numbers:
-    """What the other programs print too."""
+    """The numbers of a window that the other programs print too."""
     if window.errors:
         raise programs.RulerError(f"{OURS}: {window.errors[0]}")
     found = {"rate": window.rate}

@@ -1,1 +1,1 @@
-"""Servers that are started for a measurement, and the processes they consist of."""
+"""The servers that are started for a measurement, and their processes."""

@@ -1,7 +1,8 @@
 """Starts the programs of this project, waits until they answer, and ends them.
 
-In: a command line and the address that it will have. Out: a running server that has answered its
-probe with status 200. Nothing is read from what it prints, which is kept for the case that it ends.
+In: a command line and the address at which the program will listen. Out: a running server that has
+answered its health check with status 200. The output of the program is not interpreted; its last
+lines are shown if the program ends too early.
 """
 
 import asyncio
@@ -29,7 +30,10 @@ PYTHON = (sys.executable, "-m")
 
 
 class StackError(RuntimeError):
-    """A model could not be made or a server not be started; the message has its last words."""
+    """A model could not be made, or a server could not be started.
+
+    The message has the last lines of the program's output.
+    """
 
 
 class Server:
@@ -44,10 +48,11 @@ class Server:
         folder: Path = CHECKOUT,
         own_session: bool = True,
     ) -> None:
-        """`arguments` after `python -m`; `probe` is the path that answers 200 when it is ready.
+        """`arguments` follow `python -m`; `probe` is the path that answers 200 when it is ready.
 
-        `own_session` false: as if it shared a terminal with this program, so that where the kernel
-        shares the cores between sessions (autogroup, sched(7)) it competes with what else is here.
+        If `own_session` is false, the server is in this program's session, as if both shared a
+        terminal. Where the kernel shares the cores between sessions (autogroup, sched(7)), the
+        server then competes with the other processes of this session.
         """
         self.arguments = arguments
         self.url = f"http://127.0.0.1:{port}"
@@ -60,7 +65,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started."""
+        """The id of the process that was started."""
         if self._process is None:
             raise StackError(f"{self}: has not been started")
         return self._process.pid
@@ -82,7 +87,7 @@ class Server:
         self.wait(seconds)
 
     def wait(self, seconds: float = START_SECONDS) -> None:
-        """Wait until its probe answers 200; raises StackError."""
+        """Wait until the path `probe` answers 200; raises StackError."""
         deadline = time.monotonic() + seconds
         while get(f"{self.url}{self._probe}")[0] != 200:
             self.check()
@@ -91,19 +96,19 @@ class Server:
             time.sleep(LOOK_SECONDS)
 
     def check(self) -> None:
-        """Raises StackError if it has ended."""
+        """Raises StackError if the server has ended."""
         if self._process is not None and self._process.poll() is not None:
             raise StackError(f"{self} ended: {self.last_words()}")
 
     def last_words(self) -> str:
-        """The end of what it has printed, until it is ended."""
+        """The last lines of the server's output; available until `stop`."""
         if self._output is None:
             return last_words("")
         self._output.seek(0)
         return last_words(self._output.read().decode(errors="replace"))
 
     def stop(self) -> int:
-        """End it, by SIGKILL if it does not end by itself; its exit status."""
+        """End the server, by SIGKILL if SIGTERM does not suffice; returns its exit status."""
         if self._process is None:
             return 0
         self._process.terminate()
@@ -146,7 +151,7 @@ def triton_address(gateway_pid: int) -> str:
 
 
 def get(url: str, seconds: float = 10.0) -> tuple[int, bytes]:
-    """Status and body of a GET; status 0 without an answer. Heeds no proxy of the environment."""
+    """Status and body of a GET; status 0 without an answer. No proxy of the environment is used."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=seconds)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
@@ -174,7 +179,10 @@ def free_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without settings of the gateway: the conditions of a result are those it states."""
+    """This process's environment without the gateway's settings.
+
+    So a server has no other settings than those that the result states.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MIXER_")}
     return kept | {"ORT_DISABLE_TELEMETRY": "1", "NO_COLOR": "1"}
 
@@ -186,7 +194,7 @@ def last_words(text: str) -> str:
 
 @contextlib.contextmanager
 def together(*servers: Server) -> Iterator[None]:
-    """All of them, started at once; ended in the opposite order."""
+    """Start all servers at the same time; end them in the opposite order."""
     with contextlib.ExitStack() as stack:
         for server in servers:
             stack.callback(server.stop)

@@ -1,9 +1,9 @@
-"""The processes of servers: which they are, and the CPU time of each role.
+"""The processes of servers, and the CPU time of each role.
 
 In: process ids of servers, by name. Out: user and system seconds by role. A server is a process and
-all below it. Of a gateway the event loops are counted apart too: the main threads of its workers,
-which decode nothing. Below a gateway that has started its own Triton lie tritonserver and a stub
-for each instance of a model, in which the model runs.
+all its descendants. The event loops of a gateway are also counted on their own: they are the main
+threads of its workers, and decode nothing. The descendants of a gateway that has started its own
+Triton include tritonserver and, for each instance of a model, a stub in which the model runs.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ GONE = (psutil.NoSuchProcess, psutil.AccessDenied)
 
 
 class Watched:
-    """The processes of some servers, looked for once, so that reading their times is cheap."""
+    """The processes of some servers, found once, so that reading their CPU times is cheap."""
 
     def __init__(self, servers: Mapping[str, int]) -> None:
-        """`servers`: process ids by the role of what has none of ROLES."""
+        """`servers`: process ids by role, which is the role of each process that ROLES lacks."""
         self._servers = servers
         self._members: list[tuple[psutil.Process, str]] = []
         self.look()
 
     def look(self) -> None:
-        """Look for them again: servers start processes, and end some."""
+        """Find the processes again, since servers start and end processes."""
         self._members = [
             (process, ROLES.get(program(process), name))
             for name, pid in self._servers.items()
@@ -50,7 +50,7 @@ class Watched:
         return found
 
     def total_seconds(self) -> float:
-        """Seconds so far of all of them, and of those of their children that have ended."""
+        """Seconds so far of all processes, and of their children that have ended."""
         total = 0.0
         for process, _ in self._members:
             with contextlib.suppress(*GONE):
@@ -68,9 +68,10 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def listening(port: int) -> int:
-    """The process that listens on a TCP port of this machine, the first of a family; 0 if unseen.
+    """The id of the process that listens on a TCP port of this machine; 0 if it is not visible.
 
-    A proxy of containers is none: what it stands before is not below it.
+    If several processes share the port, the oldest one is taken. A proxy of a container engine does
+    not count, since the server behind it is not its descendant.
     """
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
@@ -85,12 +86,12 @@ def listening(port: int) -> int:
 
 
 def named(pid: int, wanted: str) -> list[psutil.Process]:
-    """Those of the tree that run this program."""
+    """The processes of a tree that run this program."""
     return [process for process in tree(pid) if program(process) == wanted]
 
 
 def program(process: psutil.Process) -> str:
-    """The name of its program; "" if it has ended."""
+    """The name of a process's program; "" if the process has ended."""
     with contextlib.suppress(*GONE):
         # Not Process.name(): the kernel cuts a name after 15 letters.
         command = process.cmdline()
@@ -99,5 +100,5 @@ def program(process: psutil.Process) -> str:
 
 
 def own_cpu_seconds() -> float:
-    """Seconds of this process, the load generator."""
+    """CPU seconds of this process, the load generator."""
     return time.process_time()

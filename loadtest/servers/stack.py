@@ -1,7 +1,7 @@
 """A gateway with a Triton of its own, started for a measurement, and models made for it.
 
-In: a model repository and the names of models. Out: two addresses and the servers' processes, until
-the context is left. Everything is started by its command line, as a user would.
+In: a model repository and the names of models. Out: two addresses and the servers' processes, while
+the context is open. Each program is started by its command line, as a user starts it.
 """
 
 import contextlib
@@ -31,23 +31,23 @@ from loadtest.servers.launch import (
 from loadtest.servers.processes import GATEWAY, TRITON, listening, tree
 
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
-SETTLE_SECONDS = 10.0  # in which a model that the gateway refuses may yet become ready
+SETTLE_SECONDS = 10.0  # how long a model that the gateway refuses may take to become ready
 
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """Where the servers are."""
+    """The addresses and the processes of the servers."""
 
     url: str  # of the gateway
     triton: str  # HOST:PORT of Triton's gRPC
-    # Process ids by role, of what runs on this machine.
+    # Process ids by role, for the servers on this machine.
     servers: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def find_or_export(repository: Path, made: Path, model: str) -> tuple[Path, bool]:
     """The folder of a model: the repository's, or one with random weights in the folder `made`.
 
-    Also whether it is such a one. Raises StackError.
+    Returns also whether the weights are random. Raises StackError.
     """
     if (repository / model / CONFIG_NAME).is_file():
         return repository / model, False
@@ -67,15 +67,16 @@ def export(*flags: str) -> None:
 
 
 def servers_of(url: str, triton: str) -> dict[str, int]:
-    """Process ids of servers that were not started here, by role; none if one is not seen.
+    """Process ids, by role, of servers that were not started here; none if one is not visible.
 
-    They are not if they run on another machine, or in containers, whose ports a proxy holds.
+    A server is not visible if it runs on another machine, or in a container, whose port is held by
+    a proxy.
     """
     found = {}
     for role, address in ((GATEWAY, url.removeprefix("http://")), (TRITON, triton)):
         host, _, port = address.rstrip("/").rpartition(":")
         pid = listening(int(port)) if host in LOOPBACK and port.isdecimal() else 0
-        # What has started this program is no server.
+        # A process that has started this program is no server.
         if not pid or any(process.pid == os.getpid() for process in tree(pid)):
             return {}
         found[role] = pid
@@ -84,7 +85,7 @@ def servers_of(url: str, triton: str) -> dict[str, int]:
 
 @contextlib.contextmanager
 def running(folders: Sequence[Path], workers: int = 1) -> Iterator[Stack]:
-    """A gateway and a Triton that serve just the models in these folders, and are ready.
+    """A gateway and a Triton that are ready and serve the models in these folders alone.
 
     Raises StackError.
     """
@@ -103,7 +104,7 @@ def running(folders: Sequence[Path], workers: int = 1) -> Iterator[Stack]:
 
 
 def wait_for_models(server: Server, models: Sequence[str]) -> None:
-    """Wait until the gateway is ready and serves all of them; raises StackError."""
+    """Wait until the gateway is ready and serves all models; raises StackError."""
     deadline, refused_since = time.monotonic() + START_SECONDS, 0.0
     while time.monotonic() < deadline:
         server.check()
@@ -122,7 +123,7 @@ def wait_for_models(server: Server, models: Sequence[str]) -> None:
 
 
 def _state(url: str) -> str | None:
-    """Why the gateway refuses a model: "" if it does not, None if it cannot tell yet."""
+    """Why the gateway refuses a model: "" if it serves the model, None if this is not known yet."""
     status, body = get(url)
     try:
         document = json.loads(body) if body else {}

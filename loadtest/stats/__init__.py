@@ -1,1 +1,1 @@
-"""What samples allow to say: percentiles, ratios and shares with their intervals."""
+"""Statistics of samples: percentiles, ratios and shares with their intervals."""

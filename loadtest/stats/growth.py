@@ -1,6 +1,6 @@
-"""Exponents with which a time grows, with intervals.
+"""Exponents of the growth of a time, with intervals.
 
-In: rows of a sweep: tokens, times, and the windows that they are medians of. Out: exponents of the
+In: rows of a sweep: tokens, times (medians over windows), and the windows. Out: exponents of the
 time by the clock, of the CPU time, and of the arithmetic.
 """
 
@@ -30,7 +30,7 @@ def fits(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _interval(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
-    """The exponent's 95 % interval, from those of the rounds that have every size."""
+    """The exponent's 95 % interval, from the exponents of the rounds that have every size."""
     rounds: dict[int, list[tuple[float, float]]] = {}
     for row in rows:
         for window in row["windows"]:
@@ -45,10 +45,11 @@ def _interval(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
 
 
 def fit(points: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """How a time grows with S: t = scale · S^exponent, by least squares of the logarithms.
+    """Fit the growth of a time with S: t = scale · S^exponent, by least squares of the logarithms.
 
-    `upper_exponent` is that of the upper half of the sizes. `quadratic_share` is c·S² ÷ t at the
-    largest S in t = a + b·S + c·S² with no term below zero, by least squares relative to t.
+    `upper_exponent` is the exponent of the upper half of the sizes. `quadratic_share` is c·S² ÷ t
+    at the largest S, where t = a + b·S + c·S² is fitted by least squares relative to t, with no
+    term below zero.
     """
     tokens, times = np.array(sorted(points), np.float64).T
     exponent, scale = np.polyfit(np.log(tokens), np.log(times), 1)
@@ -56,7 +57,8 @@ def fit(points: Sequence[tuple[float, float]]) -> dict[str, float]:
     upper, _ = np.polyfit(np.log(tokens[half:]), np.log(times[half:]), 1)
     best = np.zeros(3)
     least = math.inf
-    # Every choice of terms; the best of those without a negative one is the constrained optimum.
+    # Fit every subset of the three terms; the best fit without a negative term is the constrained
+    # optimum.
     for mask in range(1, 8):
         chosen = [power for power in range(3) if mask >> power & 1]
         terms = np.stack([tokens**power / times for power in chosen], axis=1)

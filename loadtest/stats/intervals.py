@@ -1,4 +1,4 @@
-"""A value that was estimated, with the interval in which it lies 95 times of 100."""
+"""An estimated value with its 95 % interval."""
 
 import dataclasses
 

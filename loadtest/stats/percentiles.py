@@ -1,8 +1,8 @@
-"""Percentiles of latencies, with the least number of samples at which one may be named.
+"""Percentiles of latencies, and the least number of samples that each percentile needs.
 
-In: latencies, infinite for requests that failed. Out: percentiles with intervals, or none where the
-samples are too few. The least numbers are those of MLPerf's "early stopping": with a confidence of
-99 %, the share of slower requests is no larger than the percentile says.
+In: latencies, infinite for requests that failed. Out: percentiles with intervals, or none where
+there are too few samples. The least numbers are those of MLPerf's "early stopping": with a
+confidence of 99 %, the share of slower requests is no larger than the percentile says.
 https://github.com/mlcommons/inference/blob/master/loadgen/early_stopping.cc
 """
 
@@ -28,14 +28,14 @@ class Percentile:
     high: float
 
     def text(self, form: str = ".1f") -> str:
-        """The value, or that it is a request that failed."""
+        """The value as text, or the statement that a failed request has this rank."""
         return "failed" if math.isinf(self.value) else format(self.value, form)
 
 
 def slower_allowed(count: int, level: float) -> int:
-    """How many of `count` requests may be slower than a limit that the percentile has to keep.
+    """How many of `count` requests may be slower than a limit so that the percentile keeps it.
 
-    -1 where `count` is too small to say so even if none is slower.
+    -1 if `count` is too small to prove this, even when no request is slower.
     """
     slower = 1 - level / 100
     allowed = -1
@@ -46,7 +46,7 @@ def slower_allowed(count: int, level: float) -> int:
 
 @functools.cache
 def least_samples(level: float, slower: int = 1) -> int:
-    """The smallest count at which `slower` requests may be slower; 1 is what naming a value takes.
+    """The smallest count at which `slower` requests may be slower; for naming a value it is 1.
 
     662 for the 99th percentile, 64 for the 90th.
     """
@@ -60,7 +60,7 @@ def least_samples(level: float, slower: int = 1) -> int:
 
 
 def percentile(samples: Sequence[float], level: float) -> Percentile | None:
-    """The percentile by nearest rank, with its 95 % interval by ranks; None of too few samples."""
+    """The percentile by nearest rank, with its 95 % interval by ranks; None if too few samples."""
     count = len(samples)
     if count < least_samples(level):
         return None
@@ -78,13 +78,13 @@ def percentile(samples: Sequence[float], level: float) -> Percentile | None:
 
 
 def percentiles(samples: Sequence[float]) -> dict[float, Percentile]:
-    """Those of LEVELS that the samples suffice for."""
+    """The percentiles of LEVELS for which there are enough samples."""
     found = (percentile(samples, level) for level in LEVELS)
     return {each.level: each for each in found if each is not None}
 
 
 def bound(samples: Sequence[float], level: float) -> float | None:
-    """MLPerf's estimate: with 99 % confidence the percentile is not above it; None of too few."""
+    """MLPerf's upper bound of the percentile with 99 % confidence; None with too few samples."""
     allowed = slower_allowed(len(samples), level)
     return sorted(samples, reverse=True)[allowed - 1] if allowed >= 1 else None
 

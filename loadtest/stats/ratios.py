@@ -1,8 +1,8 @@
-"""Ratios of what was measured in pairs, with 95 % intervals.
+"""Ratios of values that were measured in pairs, with 95 % intervals.
 
-In: pairs of values, each pair measured one after the other. Out: the ratio and its interval, by
-Student's t of the logarithms. What slows the machine for a while slows both of a pair, so the pair
-is the unit, and its two values are never compared with those of another.
+In: pairs of values; the two values of a pair were measured one after the other. Out: the ratio and
+its interval, by Student's t of the logarithms. A slow phase of the machine slows both values of a
+pair. So a value is compared only with the other value of its own pair.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from scipy import special
 
 INTERVAL = 0.95
-LEAST_PAIRS = 4  # with two, Student's t is 12.7, and the interval says nothing
+LEAST_PAIRS = 4  # with two pairs, Student's t is 12.7, and the interval is too wide to be of use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ratio:
 
     @property
     def known(self) -> bool:
-        """Whether there are pairs enough for an interval."""
+        """Whether there are enough pairs for an interval."""
         return self.pairs >= LEAST_PAIRS
 
     @property
@@ -37,7 +37,7 @@ class Ratio:
 
     @property
     def differs(self) -> bool:
-        """Whether the interval leaves out 1, so that the two differ."""
+        """Whether the interval excludes 1, so that the two values differ."""
         return self.known and not self.low <= 1 <= self.high
 
     def text(self) -> str:
@@ -47,7 +47,7 @@ class Ratio:
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
 
     def inverse(self) -> "Ratio":
-        """The other way round."""
+        """1 ÷ this ratio, with its interval."""
         high = 1 / self.low if self.low > 0 else math.inf
         return Ratio(1 / self.value, 1 / self.high, high, self.pairs)
 

@@ -1,6 +1,6 @@
-"""What samples of the load engine say, in a line.
+"""Short summaries of the load engine's samples.
 
-In: samples. Out: those that were answered rightly, and text with their latencies.
+In: samples. Out: the samples with right answers, and a line of text with latencies.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from loadtest.load.engine import Sample
 
 
 def good(samples: Sequence[Sample]) -> list[Sample]:
-    """Those that were answered rightly."""
+    """The samples with right answers."""
     return [sample for sample in samples if not sample.answered.error]
 
 
 def latencies(samples: Sequence[Sample]) -> str:
-    """Median, 99th percentile and maximum, in milliseconds, of answers of whatever status."""
+    """Median, 99th percentile and maximum, in milliseconds, of all answers, whatever the status."""
     if not samples:
         return "none"
     p50, p99, most = 1000 * np.percentile([s.done - s.due for s in samples], (50, 99, 100))

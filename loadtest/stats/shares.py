@@ -26,7 +26,7 @@ class Share:
 
 
 def wilson(hits: int, count: int) -> Share:
-    """The share of hits, by Wilson (1927); of nothing it can be anything."""
+    """The share of hits, by Wilson (1927); with a `count` of 0 the interval is 0 to 1."""
     if count == 0:
         return Share(0.0, 0.0, 1.0)
     share = hits / count
@@ -37,10 +37,10 @@ def wilson(hits: int, count: int) -> Share:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The chance of so uneven a split, or a more uneven one, if the two were equally good.
+    """The probability of a split at least as uneven as this one if both models are equally good.
 
-    Of images that one model got right and the other wrong; what both got right or wrong says
-    nothing about which is better. Exact and two-sided.
+    The split is of the images that one model classified rightly and the other wrongly; images on
+    which both were right or both wrong do not show which model is better. Exact and two-sided.
     """
     count = only_first + only_second
     if count == 0:

@@ -13,12 +13,12 @@ from loadtest.stats.intervals import Estimate
 from loadtest.stats.ratios import t_quantile
 
 AGREE = 0.1
-AGREEING = 3  # so many windows
+AGREEING = 3  # the number of last windows that must agree
 LEAST_FOR_DRIFT = 4
 
 
 def agree(values: Sequence[float]) -> bool:
-    """Whether the last windows agree; fewer than AGREEING say nothing."""
+    """Whether the last windows agree; false with fewer than AGREEING windows."""
     last = values[-AGREEING:]
     if len(last) < AGREEING or not (min(last) > 0 and math.isfinite(max(last))):
         return False
@@ -28,7 +28,7 @@ def agree(values: Sequence[float]) -> bool:
 def drift(values: Sequence[float]) -> Estimate | None:
     """By which factor the values changed from the first to the last window.
 
-    By a line through their logarithms; None of too few windows.
+    The factor comes from a line through the logarithms; None with too few windows.
     """
     count = len(values)
     if count < LEAST_FOR_DRIFT or min(values) <= 0:
