@@ -1,1 +1,1 @@
-"""What the containers of docker-compose.yml run or read beside the rooms' own code."""
+"""Programs and settings that the containers need beside the code of the other folders."""

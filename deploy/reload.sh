@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Let Triton read the model repository again, with no request lost: start a second Triton beside the one
-# that runs, wait until every model in it answers, then take the first one away. Should the second one
-# not become healthy, the first one stays. The arguments are docker compose's own, such as -f FILE.
+# Let Triton read the model repository again without a lost request: start a second Triton beside the
+# running one, wait until every model in the second one answers, then remove the first one. If the second
+# one does not become healthy, the first one stays. The arguments are docker compose's own, such as -f FILE.
 set -euo pipefail
 
 ids() { docker compose "$@" ps --all --quiet triton; }
@@ -19,8 +19,8 @@ if ! docker compose "$@" up --detach --no-deps --no-recreate --wait \
   echo "the new Triton did not become healthy and was removed; the old one serves on" >&2
   exit 1
 fi
-# Killed, not stopped: a Triton that stops refuses requests for some seconds, whereas a call that
-# is cut off is sent again by the gateway, to the new one.
+# The old Triton is killed, not stopped: a Triton that stops refuses requests for some seconds. If a call
+# is cut off, the gateway sends it again to the new Triton.
 for id in $old; do
   docker kill "$id" >/dev/null || true
   docker rm --force "$id" >/dev/null

@@ -1,1 +1,1 @@
-"""Of the gateway's container."""
+"""Programs for the gateway's container."""

@@ -1,8 +1,8 @@
-"""What `helm test` runs: a gateway is ready, and asks for an API key where it should.
+"""The check of `helm test`: a gateway is ready, and requires an API key where it should.
 
-In: the gateway's address, and `closed` if it is to ask for keys or `open` if not. Out: exit status
-0 when all is so, else 1 and the reason on stderr. /readyz lets every model answer an image.
-Python's own library alone.
+In: the gateway's address, and `closed` if it must require keys or `open` if not. Out: exit status 0
+when both hold, else 1 and the reason on stderr. /readyz sends an image to every model. This program
+uses only Python's standard library.
 
     python3 check.py http://mixer-mixer-serving-gateway:80 closed
 """
@@ -18,9 +18,9 @@ PAUSE_SECONDS = 1.0
 
 
 def status(url: str) -> tuple[int, str]:
-    """Status and body of a GET; 0 and the reason without an answer."""
+    """Status and body of a GET; 0 and the reason if there is no answer."""
     context = ssl.create_default_context()
-    # It is the cluster's own, and may be made for the name outside.
+    # The certificate is the cluster's own, and may be issued for the external name only.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
@@ -34,7 +34,7 @@ def status(url: str) -> tuple[int, str]:
 
 
 def main(url: str, keys: str) -> str:
-    """What is wrong; "" if nothing is."""
+    """The problem; "" if there is none."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (found := status(f"{url}/readyz"))[0] != 200:
         if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
-"""The health check of the gateway's container: /readyz, which lets every model answer an image.
+"""The health check of the gateway's container: /readyz, which sends an image to every model.
 
-Out: exit status 0 when it is 200, else 1 and the reason on stderr. A gateway that waits for Triton
-is not ready and is left alone: it finds Triton by itself.
+Out: exit status 0 when /readyz answers 200, else 1 and the reason on stderr. A gateway that waits
+for Triton is not ready. It needs no restart, since it connects to Triton by itself.
 """
 
 import http.client
@@ -12,7 +12,7 @@ import sys
 host, port = "127.0.0.1", int(os.environ.get("MIXER_PORT", "8000"))
 if os.environ.get("MIXER_TLS_CERT"):
     context = ssl.create_default_context()
-    # It is this machine's own, and is made for another name.
+    # The certificate belongs to this machine's own gateway, and is issued for another name.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     connection: http.client.HTTPConnection = http.client.HTTPSConnection(

@@ -1,1 +1,1 @@
-"""Of the Triton containers: the wheel's and NVIDIA's."""
+"""Programs for the two Triton containers: the wheel's and NVIDIA's."""

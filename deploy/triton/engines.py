@@ -1,8 +1,9 @@
 """TensorRT engines of a model repository's models, built with the trtexec of NVIDIA's image.
 
 In: a model with a configs/tensorrt.pbtxt, and the GPU of this machine. Out: a folder with its
-`model.plan`, under a name that says all that an engine depends on: TensorRT's release, the GPU's
-kind and the graph; or an EngineError that says why there is none. Nothing half-written is seen.
+`model.plan`, or an EngineError that says why there is no engine. The name of the folder states all
+that an engine depends on: TensorRT's release, the GPU's kind and the graph. The folder appears
+whole or not at all.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from deploy.triton import text_format
 
 log = logging.getLogger(__name__)
 
-CONFIG = TENSORRT_CONFIG.stem  # of --model-config-name
+CONFIG = TENSORRT_CONFIG.stem  # the value of --model-config-name
 PLAN = "model.plan"
 HEARTBEAT_S = 10.0
 LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
@@ -39,12 +40,12 @@ class Model:
 
     @property
     def name(self) -> str:
-        """That of the folder."""
+        """The name of the folder."""
         return self.folder.name
 
     @property
     def tensorrt_config(self) -> Path:
-        """Its configuration on the TensorRT backend."""
+        """The file with the model's configuration for the TensorRT backend."""
         return self.folder / TENSORRT_CONFIG
 
 
@@ -70,7 +71,7 @@ async def gpu() -> str:
 
 
 def release() -> str:
-    """Which TensorRT and which Triton this image has: an engine fits no other."""
+    """The releases of TensorRT and Triton in this image; an engine works with no other release."""
     found = [path.name for folder in LIBRARIES for path in Path(folder).glob("libnvinfer.so.*.*.*")]
     tensorrt = found[0].removeprefix("libnvinfer.so.") if found else "unknown"
     return f"{tensorrt}-{os.environ.get('NVIDIA_TRITON_SERVER_VERSION', 'unknown')}"
@@ -86,12 +87,12 @@ def key(model: Model, capability: str) -> str:
 
 
 def trtexec_flags(model: Model, plan: Path) -> list[str]:
-    """What trtexec must be told: precision is in the graph, so it is not among it."""
+    """The flags for trtexec; none of them sets the precision, which is in the graph."""
     try:
         config = text_format.parse(model.tensorrt_config.read_text(encoding="utf-8"))
         batch = text_format.integer(config["max_batch_size"][-1])
         (image,) = config["input"]
-        assert isinstance(image, dict)  # noqa: S101  (one of the faults that are told below)
+        assert isinstance(image, dict)  # noqa: S101  (a fault that is reported below)
         name = image["name"][-1]
         dims = "x".join(str(text_format.integer(size)) for size in image["dims"])
     except (OSError, ValueError, LookupError, AssertionError) as error:
@@ -101,7 +102,7 @@ def trtexec_flags(model: Model, plan: Path) -> list[str]:
         ) from error
     return [
         f"--onnx={model.version / 'model.onnx'}",
-        "--stronglyTyped",  # the only mode of TensorRT 11, and must be asked of 10
+        "--stronglyTyped",  # the only mode of TensorRT 11; TensorRT 10 needs the flag
         f"--saveEngine={plan}",
         f"--minShapes={name}:1x{dims}",
         f"--optShapes={name}:{batch}x{dims}",
@@ -111,7 +112,7 @@ def trtexec_flags(model: Model, plan: Path) -> list[str]:
 
 
 async def build(trtexec: Path, model: Model, folder: Path, position: str) -> None:
-    """Fill `folder` with the engine, whole or not at all; raises EngineError."""
+    """Build the engine into `folder`, which appears whole or not at all; raises EngineError."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -134,7 +135,7 @@ async def build(trtexec: Path, model: Model, folder: Path, position: str) -> Non
         if process.returncode or not (partial / PLAN).is_file():
             raise EngineError(f"trtexec ended with {process.returncode}: {last}")
         megabytes = (partial / PLAN).stat().st_size / 1e6
-        with contextlib.suppress(OSError):  # another container was quicker
+        with contextlib.suppress(OSError):  # another container has built the same engine first
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -142,8 +143,8 @@ async def build(trtexec: Path, model: Model, folder: Path, position: str) -> Non
 
 
 async def _follow(process: asyncio.subprocess.Process, what: str, began: float) -> str:
-    """Pass trtexec's words on, and log that it builds while it has none; its last error."""
-    assert process.stdout is not None  # noqa: S101  (it is a pipe; said for the type checker)
+    """Log trtexec's output, and a line now and then while there is none; returns its last error."""
+    assert process.stdout is not None  # noqa: S101  (stdout is a pipe; this line is for the type checker)
     last = ""
     read = asyncio.ensure_future(process.stdout.readline())
     while True:

@@ -21,7 +21,7 @@ TIMEOUT_S = 5.0
 
 
 class SilentError(Exception):
-    """The supervisor takes connections, and says nothing on them."""
+    """The supervisor accepts connections but does not answer."""
 
 
 def main() -> int:
@@ -66,7 +66,7 @@ def ask(port: int) -> tuple[int, str]:
 
 
 def silent_again() -> int:
-    """Count a check without an answer; how many there were in a row."""
+    """Count a check without an answer; returns the number of such checks in a row."""
     try:
         count = int(STATE.read_text()) + 1
     except (OSError, ValueError):
@@ -76,10 +76,10 @@ def silent_again() -> int:
 
 
 def end_container() -> None:
-    """Ask PID 1 to end, and kill all the rest, a supervisor that hangs included.
+    """Ask PID 1 to end, and kill all other processes, also a supervisor that hangs.
 
-    Nothing is done where PID 1 is root's or another's: that is no container of ours, or no
-    container at all.
+    If PID 1 belongs to root or to another user, nothing is ended: this is not a container of this
+    project, or no container at all.
     """
     if os.getuid() == 0 or Path("/proc/1").stat().st_uid != os.getuid():
         print("not in a container of a user of its own, so nothing is ended", file=sys.stderr)

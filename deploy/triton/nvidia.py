@@ -30,10 +30,10 @@ from server.local_triton.restarts import Supervisor
 from server.local_triton.status import Status, quoted
 from server.observability import logs
 
-# What can become of a model's engine.
+# The states of a model's engine.
 NO_ENGINE, MISSING, FAILED, SERVED = "none", "missing", "failed", "served"
 CHECK_S = 5.0
-# A model that is silent, or whose Triton is away, says nothing about its engine.
+# Problems that show a broken engine. A model without an answer, or without a Triton, shows none.
 IS_WRONG = re.compile("is not loaded|gives class|has probabilities|no numbers")
 
 
@@ -49,7 +49,7 @@ def models_of(repository: Path) -> list[Model]:
 
 
 def lay_out(served: Path, model: Model, engine: Path | None) -> None:
-    """Let Triton see the model: its files, and as its version the ONNX's or the engine's folder."""
+    """Copy the model's files into `served`, and link its version: the graph's or the engine's."""
     folder = served / model.name
     folder.mkdir(parents=True, exist_ok=True)
     for file in model.folder.iterdir():
@@ -71,14 +71,14 @@ class Nvidia:
     """The image's tritonserver on one model repository: a `Program`."""
 
     def __init__(self, options: argparse.Namespace, models: list[Model]) -> None:
-        """Nothing is laid out yet; `plan` says which engines there are or will be."""
+        """The repository is not laid out yet; `plan` finds out the state of each engine."""
         self._options = options
         self.models = models
         self.engines: dict[Model, Path] = {}
         self.states: dict[Model, str] = dict.fromkeys(models, NO_ENGINE)
 
     async def plan(self) -> None:
-        """Find out where the engine of each model that can have one is, or will be."""
+        """Find the folder in which each model's engine lies or will lie, if it can have one."""
         if self._options.engines is None:
             return
         try:
@@ -100,7 +100,7 @@ class Nvidia:
         ]
 
     def prepare(self, folder: Path, prefix: str) -> Launch:  # noqa: ARG002 - of the wheel's alone
-        """Lay out the repository with the engines that there are."""
+        """Lay out the repository with the engines that exist."""
         served = self._options.served
         shutil.rmtree(served, ignore_errors=True)
         for model in self.models:
@@ -117,8 +117,8 @@ class Nvidia:
             repository=served,
             flags=[
                 *([f"--model-config-name={CONFIG}"] if self.engines else []),
-                # Loading can be asked for only while there is an engine to switch to, and then by
-                # this launcher alone, which has the key.
+                # Triton accepts requests to load a model only while an engine is missing, and only
+                # from this launcher, which has the key.
                 *(
                     ["--model-control-mode=explicit", "--load-model=*"]
                     if building
@@ -131,17 +131,20 @@ class Nvidia:
         )
 
     def lay_out(self, model: Model, engine: Path | None) -> None:
-        """Let Triton see the model with its engine, or without."""
+        """Lay out the model in the served folder, with its engine or without."""
         lay_out(self._options.served, model, engine)
 
     def forget(self, model: Model) -> None:
-        """Its engine does not serve: let go of it, in the cache too, and lay out the graph."""
+        """Remove an engine that does not serve, also from the cache, and lay out the graph."""
         self.states[model] = FAILED
         shutil.rmtree(self.engines[model], ignore_errors=True)
         self.lay_out(model, None)
 
     def can_do_without(self, error: LocalTritonError) -> bool:
-        """Yes, once: without engines from the cache. Those that Triton refuses are removed."""
+        """Whether a start without the cached engines may help; removes those that Triton refused.
+
+        The answer is yes once, if engines of the cache were in use.
+        """
         used = [model for model, state in self.states.items() if state == SERVED]
         for model in used:
             if isinstance(error, NoModelError) and model.name in error.not_loaded:
@@ -160,7 +163,7 @@ class Nvidia:
         return None
 
     def metrics(self) -> Iterator[str]:
-        """What becomes of each model's engine, in Prometheus' text format."""
+        """The state of each model's engine, in Prometheus' text format."""
         yield "# HELP mixer_triton_engine The state of the model's TensorRT engine."
         yield "# TYPE mixer_triton_engine gauge"
         for model, state in self.states.items():
@@ -168,9 +171,9 @@ class Nvidia:
 
 
 async def build_all(program: Nvidia, trtexec: Path, supervisor: Supervisor | None) -> bool:
-    """Build what is missing, one after the other, and let Triton load each; whether all are built.
+    """Build the missing engines one after the other, and let Triton load each.
 
-    Without a supervisor they are only built.
+    Returns whether all were built. Without a supervisor the engines are built and not loaded.
     """
     missing = program.missing()
     for number, model in enumerate(missing, start=1):
@@ -188,9 +191,9 @@ async def build_all(program: Nvidia, trtexec: Path, supervisor: Supervisor | Non
 
 
 async def switch(program: Nvidia, model: Model, supervisor: Supervisor) -> None:
-    """Let Triton load the engine in ONNX Runtime's place, or raise LocalTritonError."""
+    """Let Triton load the engine instead of the ONNX graph; raises LocalTritonError."""
     await supervisor.serving.wait()
-    if program.states[model] == SERVED:  # it was started again, and found the engine by itself
+    if program.states[model] == SERVED:  # Triton was started again, and found the engine by itself
         return
     program.lay_out(model, program.engines[model])
     try:
@@ -206,7 +209,7 @@ async def switch(program: Nvidia, model: Model, supervisor: Supervisor) -> None:
 
 
 async def look_after_engines(program: Nvidia, trtexec: Path, supervisor: Supervisor) -> None:
-    """Once Triton serves, build what is missing; let go of engines from the cache that fail."""
+    """When Triton serves, build the missing engines; remove cached engines that fail."""
     await supervisor.serving.wait()
     await build_all(program, trtexec, supervisor)
     while True:

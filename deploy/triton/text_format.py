@@ -1,9 +1,9 @@
-"""Reads protobuf's text format, in which config.pbtxt is written, with Python's own library alone.
+"""Reads protobuf's text format (config.pbtxt) with Python's standard library alone.
 
-In: text in any spelling that protobuf takes. Out: fields by name, each with the list of its values
-in their order: dicts of fields, or text as it stands (without the quotation marks of a string).
-Everywhere else `contracts/model_config.py` reads these files, with protobuf itself and Triton's own
-message; NVIDIA's image, where only the launcher runs, has neither.
+In: text in any spelling that protobuf accepts. Out: fields by name, each with the list of its
+values in their order: dicts of fields, or unchanged text (without the quotation marks of a string).
+NVIDIA's image, in which only the launcher runs, has neither protobuf nor Triton's message. All
+other programs read these files with both, by `contracts/model_config.py`.
 https://protobuf.dev/reference/protobuf/textformat-spec/
 """
 
@@ -42,7 +42,7 @@ def integer(value: Value) -> int:
 
 
 class _Reader:
-    """Tokens, one ahead."""
+    """Reads tokens, and holds the next one."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -108,7 +108,7 @@ class _Reader:
             return self.message(CLOSED_BY[self._next()])
         if self._kind == "string":
             text = ""
-            while self._kind == "string":  # strings side by side are one
+            while self._kind == "string":  # adjacent strings are one string
                 text += self._next()[1:-1]
             return text
         if self._kind in {"number", "word"}:

@@ -22,8 +22,8 @@ namespace: {{ .root.Release.Namespace }}
 labels: {{- include "mixer.labels" . | nindent 2 }}
 {{- end }}
 
-{{/* Below `images` if its repository is a name alone; by its content where a digest is given; requireDigests refuses an
-image without. In: root, image. */}}
+{{/* The reference of an image. A repository without a slash lies below `images`. With a digest, the reference names the
+content; requireDigests refuses an image without a digest. In: root, image. */}}
 {{- define "mixer.reference" -}}
 {{- if and .root.Values.requireDigests (not .image.digest) }}
 {{- fail (printf "requireDigests: the image %s needs its digest (sha256:...), which `docker push` prints" .image.repository) }}
@@ -47,7 +47,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Of a pod: where it may run and as whom. In: root, component, its values, the user's number. */}}
+{{/* The part of a pod about its nodes and its user. In: root, component, its values, the user's number. */}}
 {{- define "mixer.pod" -}}
 serviceAccountName: {{ include "mixer.name" .root }}-{{ .component }}
 automountServiceAccountToken: false
@@ -102,7 +102,7 @@ topologySpreadConstraints:
 {{- if eq .autoscaling.kind "none" }}replicas: {{ .replicas }}{{ end }}
 {{- end }}
 
-{{/* What the models are: their digest, or all that says where they come from. */}}
+{{/* The identity of the models: their digest, or a digest of the settings of their source. */}}
 {{- define "mixer.models" -}}
 {{- .Values.modelRepository.digest | default (toJson .Values.modelRepository | sha256sum) }}
 {{- end }}

@@ -1,5 +1,5 @@
-{{/* What a pod that reads the model repository has, be it Triton or the job that builds engines. */}}
-{{/* The containers that copy it into the pod, where it is copied. */}}
+{{/* The parts of a pod that reads the model repository: of Triton, and of the job that builds engines. */}}
+{{/* The init containers that copy the repository into the pod, if its source needs a copy. */}}
 {{- define "mixer.copied" -}}
 {{- $source := include "mixer.repository" . }}
 {{- $repository := .Values.modelRepository }}
@@ -79,9 +79,9 @@ initContainers:
 {{- $t := .Values.triton }}
 {{- $source := include "mixer.repository" . }}
 {{- $repository := .Values.modelRepository }}
-# Triton's backends are laid out there, and run.
+# Triton's backends are unpacked and executed in this folder.
 - {name: tmp, emptyDir: {sizeLimit: 256Mi}}
-# A container's own is 64 MB; what Triton puts there counts as the pod's memory.
+# By default a container's /dev/shm has 64 MB. The files that Triton puts there count as the pod's memory.
 - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $t.sharedMemory }}}}
 {{- if eq $source "pvc" }}
 - {name: models, persistentVolumeClaim: {claimName: {{ $repository.pvc.claim }}, readOnly: true}}
