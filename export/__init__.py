@@ -7,7 +7,8 @@ the name of published weights. Out: a folder of `model_repository/`.
 import os
 import sys
 
-# onnxruntime and huggingface_hub send usage data by default, and read these when they are imported.
+# onnxruntime and huggingface_hub send usage data by default. They read these variables when they
+# are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 if not sys.stderr.isatty():

@@ -1,8 +1,8 @@
 """Calibration: the scale of each activation that INT8 arithmetic will use, from real images.
 
-In: an ONNX file, the names of activations, images. Out: for each activation the largest
-magnitude that 127 stands for. Scales are static, so that an answer never depends on the other
-images of its batch.
+In: an ONNX file, the names of activations, images. Out: for each activation its limit, the
+magnitude that becomes the integer 127. Scales are static, so that an answer never depends on the
+other images of its batch.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ LEVELS = 127  # of a symmetric int8, to each side of zero
 
 
 class Magnitudes:
-    """A histogram of |x| over a stream of arrays; its range doubles when it has to."""
+    """A histogram of |x| over a stream of arrays; its range doubles when a value exceeds it."""
 
     def __init__(self) -> None:
         self._limit = 2.0**-16
@@ -34,15 +34,15 @@ class Magnitudes:
             self._counts = np.concatenate([merged, np.zeros(_BINS // 2)])
             self._limit *= 2
         bins = (magnitudes * np.float32(_BINS / self._limit)).astype(np.int32)
-        np.minimum(bins, _BINS - 1, out=bins)  # where a magnitude is the limit itself
+        np.minimum(bins, _BINS - 1, out=bins)  # a magnitude equal to the limit: the last bin
         self._counts += np.bincount(bins, minlength=_BINS)
 
     def best_limit(self) -> float:
-        """The magnitude that 127 stands for with the least squared error, rounding and clipping."""
+        """The limit with the least squared error of rounding and clipping."""
         width = self._limit / _BINS
         centres = (np.arange(_BINS) + 0.5) * width
         filled = np.flatnonzero(self._counts[1:])
-        if not len(filled):  # nothing but zeros: any scale serves
+        if not len(filled):  # the activation is always zero: any scale is right
             return self._limit
         highest = int(filled[-1]) + 2
         best, least = highest * width, np.inf
@@ -61,9 +61,9 @@ def calibrate(
 ) -> dict[str, float]:
     """The limit of each named activation over batches of uint8 [N, H, W, 3].
 
-    `scratch` is a folder for a copy of the graph that gives these activations out.
+    `scratch` is a folder for a copy of the graph whose outputs are these activations.
     """
-    if not names:  # ONNX Runtime takes none for all
+    if not names:  # for ONNX Runtime an empty list means all outputs
         return {}
     values = {value.name: value for node in model.graph for value in node.outputs}
     outputs = list(model.graph.outputs)

@@ -2,7 +2,8 @@
 
 In: an `.npz` in the format that Google publishes for Mixer, ViT and BiT; or a `.safetensors` of
 timm or transformers, with the `config.json` beside it. The architecture is read off keys and
-shapes; what these cannot tell comes from the configuration, or is asked for. Out: a `Classifier`.
+shapes. Facts that these do not contain come from the configuration, or must be stated by the user.
+Out: a `Classifier`.
 """
 
 import dataclasses
@@ -24,11 +25,11 @@ _NOTHING_STATED = Stated()
 def load_classifier(
     path: Path, image_size: int | None = None, stated: Stated = _NOTHING_STATED
 ) -> Classifier:
-    """Read a checkpoint; raises CheckpointError, one sentence, for any that does not fit.
+    """Read a checkpoint; raises CheckpointError, one sentence, if the checkpoint does not fit.
 
-    `path` is a file of weights, or the folder that it lies in. `image_size` defaults to that of the
-    weights (224 for BiT, whose files hold none). A Mixer can take whole multiples of it, ViT and
-    BiT any size.
+    `path` is a file of weights, or its folder. `image_size` defaults to the size of the weights
+    (224 for BiT, whose files state no size). A Mixer can take whole multiples of the default, ViT
+    and BiT any size.
     """
     note = ""
     try:

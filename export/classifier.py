@@ -1,6 +1,6 @@
-"""A classifier in PyTorch, and what has to be known to publish it.
+"""A classifier in PyTorch, with the facts that publishing needs.
 
-In: weights that were read, or drawn at random. Out: a `Classifier`.
+In: weights that were read or drawn at random. Out: a `Classifier`.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ class Classifier:
     preprocessing: Preprocessing = USUAL_PREPROCESSING
     normalization: Normalization = USUAL_NORMALIZATION
     activation: Activation = "softmax"
-    labels: list[str] | None = None  # that came along with the weights
-    tag: str = ""  # of timm's weights: what they were trained on
+    labels: list[str] | None = None  # the labels that came with the weights
+    tag: str = ""  # timm's tag of its weights: the data of their training
     random_weights: bool = False
 
 

@@ -1,4 +1,4 @@
-"""What `python -m export` does, step by step: read, trace, check, describe, publish.
+"""The work of `python -m export`, step by step: read, trace, check, describe, publish.
 
 In: checked options. Out: a published model, or an exception that `__main__` turns into one line.
 """
@@ -134,7 +134,7 @@ def _publish(options: Options, precision: Precision) -> None:
     if options.held_back is not None:
         pixels = classifier.image_size
         held = gather(options.held_back, options.others, labels, rule, pixels)
-    # The answers of random weights mean nothing.
+    # The answers of random weights mean nothing, so they need not pass the gate.
     asked_for = options.precision == precision
     may_miss = asked_for and (options.force or classifier.random_weights)
     with publishing(options.repository, name) as folder:
@@ -191,7 +191,7 @@ def _write_graph(
     *,
     may_miss: bool,
 ) -> tuple[ir.Model, float, Judgement | None]:
-    """Write `path`, having compared it with PyTorch; the parity in FP32, and the gate's numbers."""
+    """Write `path` and compare it with its origin; returns graph, parity in FP32, judgement."""
     with step("tracing the graph"):
         model = trace(classifier, for_int8=precision == "int8")
         if classifier.sha256:
@@ -238,7 +238,7 @@ def _labels(options: Options, classifier: Source) -> list[str]:
 
 
 def _known_labels(options: Options, classifier: Source) -> Iterator[tuple[list[str] | None, str]]:
-    """Where the names of the classes can come from, without --labels, the surest first."""
+    """The sources of the classes' names without --labels, the most certain source first."""
     yield classifier.labels, "the weights' configuration"
     path = options.checkpoint or options.onnx
     if path is not None:
@@ -304,7 +304,7 @@ def _parameters(
     difference: float,
     judgement: Judgement | None,
 ) -> dict[str, str]:
-    """What the gateway must know of the images, and where the model came from."""
+    """The `parameters` of config.pbtxt: the preparation of images, and the model's provenance."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxruntime"))
     parameters = {
         "family": classifier.family,

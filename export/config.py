@@ -1,7 +1,7 @@
 """The configurations of a published model, one for each of Triton's backends.
 
-In: what is known of the model. Out: configurations that are complete, so that Triton never has to
-guess (`--disable-auto-complete-config`). Both declare the same input, outputs and parameters.
+In: the facts about the model. Out: complete configurations, so that Triton never has to guess
+(`--disable-auto-complete-config`). Both declare the same input, outputs and parameters.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from contracts.repository import (
     PROBABILITIES,
 )
 
-# Below so many per image a second thread takes longer to wake than it saves.
+# Below so many FLOPs per image, waking a second thread takes longer than the time it saves.
 ONE_THREAD_FLOPS = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What both configurations say."""
+    """The facts that both configurations state."""
 
     name: str
     image_size: int  # pixels per side
@@ -50,7 +50,7 @@ def tensorrt_config(spec: ModelSpec) -> str:
     config.backend, config.platform = "tensorrt", "tensorrt_plan"
     config.default_model_filename = PLAN_PATH.name
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_GPU)
-    # One CUDA graph for each power of two; a batch is run by the next larger one.
+    # One CUDA graph for each power of two; a batch is run by the graph of the next larger size.
     cuda = config.optimization.cuda
     cuda.graphs = True
     below = 0
@@ -86,7 +86,7 @@ def _contract(spec: ModelSpec) -> ModelConfig:
         )
     if spec.embedding_size is not None:
         config.output.add(name=EMBEDDING, data_type=floats, dims=[spec.embedding_size])
-    config.dynamic_batching.SetInParent()  # as it is by default
+    config.dynamic_batching.SetInParent()  # dynamic batching, with its default values
     return config
 
 
@@ -95,9 +95,9 @@ def _shape(spec: ModelSpec) -> list[int]:
 
 
 def _threads(spec: ModelSpec) -> dict[str, str]:
-    """Of ONNX Runtime, read by Triton's C++ backend and by this project's Python-based one."""
+    """The threads of ONNX Runtime; both backends read them: Triton's in C++ and ours in Python."""
     small = int(spec.parameters.get("flops_per_image", ONE_THREAD_FLOPS)) < ONE_THREAD_FLOPS
-    # 0 threads: as many as there are cores.
+    # 0 means as many threads as there are cores.
     return {"intra_op_thread_count": "1" if small else "0", "inter_op_thread_count": "1"}
 
 

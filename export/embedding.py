@@ -1,16 +1,17 @@
-"""The third output of a graph, where it is certain: what the head reads, the image's embedding.
+"""The third output of a graph: the image's embedding, which is the input of the head.
 
-In: a graph inside the contract, whose output `logits` is FP32 [N, K]. Out: the same graph, perhaps
-with the output `embedding`, FP32 [N, D]. The head is the last product with constant weights, D × K,
-and nothing but a bias and changes of shape may lie between it and the logits. A graph that ends
-otherwise gets no such output. The output adds no node and no work: the value is computed anyway.
+In: a graph inside the contract, whose output `logits` is FP32 [N, K]. Out: the same graph, with the
+output `embedding`, FP32 [N, D], if the embedding is certain. The head is the last product with
+constant weights, D × K; between the head and the logits there may be only a bias and changes of
+shape. A graph that ends in another way gets no such output. The output adds no node and no work,
+since the value is computed anyway.
 """
 
 import onnx_ir as ir
 
 from contracts.repository import EMBEDDING, LOGITS
 
-# Nodes that change the shape of what they get, and nothing else.
+# Nodes that change the shape of their input, and nothing else.
 RESHAPERS = {"Identity", "Flatten", "Reshape", "Squeeze"}
 
 
@@ -43,7 +44,7 @@ def embedding_width(model: ir.Model) -> int | None:
 
 
 def _read_by_head(logits: ir.Value) -> tuple[ir.Value, int] | None:
-    """What the head reads, and D."""
+    """The input of the head, and its width D; None where it is not certain."""
     value: ir.Value | None = logits
     biases = 0
     while value is not None and (node := value.producer()) is not None:
@@ -68,7 +69,7 @@ def _input_of(head: ir.Node, logits: ir.Value) -> tuple[ir.Value, int] | None:
         return None
     sizes = list(weights.const_value.shape.numpy()) if weights.const_value is not None else []
     if head.op_type == "Conv":
-        # One number for each channel, so that a window is the whole of what is read.
+        # The input must have one number for each channel, so that the convolution is a product.
         if len(sizes) != 4 or sizes[2:] != [1, 1] or _rest(source) != [sizes[1], 1, 1]:
             return None
         width, classes = sizes[1], sizes[0]
@@ -87,12 +88,12 @@ def _constant(value: ir.Value) -> bool:
 
 
 def _rest(value: ir.Value) -> list[object]:
-    """The sizes behind the batch."""
+    """The sizes of all axes but the batch."""
     return [] if value.shape is None else [*value.shape][1:]
 
 
 def _rank_is_other(value: ir.Value) -> bool:
-    """Tokens [N, S, D], whose classes are averaged afterwards, are no embedding of the image."""
+    """Whether the value is not [N, D]: tokens [N, S, D], averaged later, are no embedding."""
     return value.shape is None or len(value.shape) != 2
 
 

@@ -1,7 +1,7 @@
-"""Engines: built once, kept, compared with ONNX Runtime, put beside the model.
+"""Engines: built once, kept in a cache, compared with ONNX Runtime, put beside the model.
 
-In: a published model. Out: `1/model.plan`, or what stands in its way. An engine is bound to one
-release of TensorRT and one kind of GPU, so the cache is keyed on both.
+In: a published model. Out: `1/model.plan`, or the reason why there is none. An engine is bound to
+one release of TensorRT and one kind of GPU, so both are part of the cache's key.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from export.to_tensorrt import (
     read_source,
 )
 
-# Of the largest logit. An engine rounds otherwise than ONNX Runtime does: FP32 products run as TF32
-# (11 bits, as FP16), and what is fused keeps other intermediate precisions.
+# As a share of the largest logit. An engine and ONNX Runtime round differently: FP32 products run
+# as TF32 (11 bits, as FP16), and fused layers keep other intermediate precisions.
 TOLERANCE = 0.02
 
 
 def publish_engine(repository: Path, name: str) -> None:
-    """--tensorrt: build the engine of a published model, or print how; raises TensorRTError."""
+    """--tensorrt: build a published model's engine, or print the command; raises TensorRTError."""
     source = read_source(repository, name)
     command = container_command(repository, source)
     edition = find_edition()
@@ -127,7 +127,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def compute_capability() -> str | None:
-    """Of the first GPU, as "9.0"; nothing where there is no GPU or no driver."""
+    """The compute capability of the first GPU, as "9.0"; None without a GPU or a driver."""
     try:
         cuda = CDLL("libcuda.so.1")
     except OSError:

@@ -1,6 +1,6 @@
-"""What each variant costs: parameters and floating-point operations per image.
+"""The cost of each variant: parameters and floating-point operations per image.
 
-In: the table of variants. Out: rows, counted on the modules themselves. Nothing is allocated: the
+In: the table of variants. Out: rows, counted on the modules themselves. No memory is allocated: the
 modules are on PyTorch's meta device.
 """
 
@@ -41,7 +41,7 @@ def variant_costs() -> list[Cost]:
 
 
 def count_flops(module: nn.Module, image_size: int) -> int:
-    """Of the matrix products and convolutions for one image: all but about 1 % of the work."""
+    """The FLOPs of the products and convolutions for one image: about 99 % of the work."""
     shapes = {name: parameter.to("meta") for name, parameter in module.named_parameters()}
     image = torch.empty(1, image_size, image_size, 3, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -51,8 +51,11 @@ def count_flops(module: nn.Module, image_size: int) -> int:
 
 
 def graph_flops(model: ir.Model) -> int:
-    """Of the matrix products and convolutions of an ONNX graph for one image, as far as its shapes
-    are known: nodes within an If, a Loop or a Scan are counted as if they ran once."""
+    """The FLOPs of an ONNX graph's matrix products and convolutions for one image.
+
+    Nodes whose shapes are unknown are not counted. Nodes within an If, a Loop or a Scan are counted
+    as if they ran once.
+    """
     proto = ir.to_proto(model)
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     known = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
@@ -72,7 +75,7 @@ def _node_flops(node: ir.Node) -> int:
 
 
 def _sizes(value: ir.Value | None) -> list[int]:
-    """Of a tensor; empty where they are not known. An unknown batch is one image."""
+    """The sizes of a tensor; empty where they are not known. An unknown batch counts as 1."""
     if value is None or value.shape is None or len(value.shape) < 2:
         return []
     sizes = [size if isinstance(size, int) else 1 for size in value.shape]

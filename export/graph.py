@@ -27,12 +27,12 @@ from export.classifier import Classifier
 from export.embedding import add_embedding
 from export.preprocessing import Channels
 
-# The first with a native Gelu; LayerNormalization is native since 17. ONNX Runtime has all of it
-# since 1.17, TensorRT since 10.
+# The first opset with a native Gelu; LayerNormalization is native since opset 17. ONNX Runtime
+# supports opset 20 since 1.17, TensorRT since 10.
 OPSET = 20
 # The batch size of the trace. Neither 0 nor 1, which the tracer would take for constants.
 TRACED_BATCH = 2
-# protobuf's limit is 2 GiB for a whole message; above this much weights lie in a file beside it.
+# protobuf's limit is 2 GiB for a whole message; weights above this size go to a separate file.
 EXTERNAL_DATA_BYTES = 2**31 - 2**26
 EXTERNAL_DATA_NAME = "model.onnx.data"
 
@@ -48,13 +48,14 @@ class WholeClassifier(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         # The cast comes first: TensorRT takes UINT8 inputs only where nothing else reads them.
-        # 1/127.5 is not exact in binary, the quotient is: divide, as the reference does.
+        # 1/127.5 is not exact in binary, so a product with it would round twice. The graph divides,
+        # as the reference does.
         logits = self.classifier((image.to(torch.float32) - self.mean) / self.std)
         return logits, torch.sigmoid(logits) if self.sigmoid else torch.softmax(logits, dim=-1)
 
 
 def _scalar(values: Channels) -> float | Tensor:
-    """One number where all channels have the same, which is one constant less in the graph."""
+    """A single number if all channels have the same value, so that the graph needs no array."""
     return values[0] if len(set(values)) == 1 else torch.tensor(values)
 
 
@@ -73,7 +74,7 @@ def build_graph(classifier: Classifier) -> ir.Model:
             dynamic_shapes={INPUT: {0: torch.export.Dim("batch", min=1, max=2**16)}},
             verbose=False,
         )
-    if program is None:  # only the exporter that is not used here returns nothing
+    if program is None:  # only the older exporter, which is not used here, returns None
         raise RuntimeError("torch.onnx.export returned no program")
     _cast_first(program.model)
     _strip(program.model)
@@ -97,16 +98,17 @@ def save_graph(model: ir.Model, path: Path) -> None:
 def open_graph(path: Path) -> onnxruntime.InferenceSession:
     """ONNX Runtime on this machine's CPU."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are for ONNX Runtime's developers
-    # Waiting threads would keep the cores from PyTorch, which takes turns with this.
+    options.log_severity_level = 3  # errors only: the warnings are for ONNX Runtime's developers
+    # Threads that wait actively would take the cores from PyTorch, which runs in turn with this
+    # session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # As it is served: INT8 gives the same answers on every kind of CPU.
+    # The setting of the serving backend: INT8 gives the same answers on every kind of CPU.
     options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def golden_answer(path: Path, image_size: int) -> Golden:
-    """What a published graph answers to the image of every probe, as its servers are to answer."""
+    """The answer of a published graph to the probes' image, which its servers must reproduce."""
     shape = (1, image_size, image_size, 3)
     pixels = np.frombuffer(probe_pixels(image_size, image_size), np.uint8).reshape(shape)
     probabilities = open_graph(path).run([PROBABILITIES], {INPUT: pixels})[0][0]
@@ -121,14 +123,14 @@ def initializer_array(value: ir.Value) -> npt.NDArray[np.float32]:
 
 
 def remove_unused(model: ir.Model) -> None:
-    """Remove initialisers that no node reads, as a change of the graph leaves them."""
+    """Remove initialisers that no node reads after a change of the graph."""
     for name, value in list(model.graph.initializers.items()):
         if not value.uses():
             del model.graph.initializers[name]
 
 
 def _cast_first(model: ir.Model) -> None:
-    """Let nothing but the Cast read the pixels: a ViT also asks them for the batch size."""
+    """Let only the Cast read the pixels: a traced ViT also takes the batch size from them."""
     image = model.graph.inputs[0]
     pixels = next(node for node, _ in image.uses() if node.op_type == "Cast").outputs[0]
     for node, index in list(image.uses()):
@@ -138,7 +140,7 @@ def _cast_first(model: ir.Model) -> None:
 
 
 def _strip(model: ir.Model) -> None:
-    """Remove what differs from machine to machine or run to run and means nothing to a runtime."""
+    """Remove metadata that differ between machines or runs and that no runtime reads."""
     model.metadata_props.clear()
     model.doc_string = None
     model.producer_name, model.producer_version = "mixer-serving", None
@@ -157,7 +159,7 @@ def _strip(model: ir.Model) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the exporter logs about its own internals; errors are exceptions."""
+    """Hide the exporter's log messages about its internals; errors are raised as exceptions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""FP16, stated in the graph itself: products and elementwise work on halves, the rest on floats.
+"""FP16, stated in the graph itself: products and elementwise operations in FP16, others in FP32.
 
-In: a traced graph in FP32. Out: the same graph with FP16 weights and Cast nodes, its inputs and
-outputs unchanged. What loses too much in FP16 stays in FP32: normalisation of the pixels, every
-LayerNorm, GroupNorm and softmax, means, and all that follows the pooling (the head).
+In: a traced graph in FP32. Out: the same graph with FP16 weights and Cast nodes; its inputs and
+outputs do not change. Operations that lose too much accuracy in FP16 stay in FP32: normalisation of
+the pixels, every LayerNorm, GroupNorm and softmax, means, and all after the pooling (the head).
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from contracts.repository import LOGITS, PROBABILITIES
 from export.graph import initializer_array, remove_unused
 
-# Statistics over many elements, and exponentials.
+# Operations that stay in FP32: statistics over many elements, and exponentials.
 _WIDE = {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "Softmax"}
 _MEANS = {"ReduceMean", "GlobalAveragePool"}
 _SELECTS = {"Gather", "Slice"}  # a ViT's class token
@@ -72,7 +72,7 @@ class _Casts:
                 output.dtype = ir.DataType.FLOAT16
 
     def widen_outputs(self) -> None:
-        """Let the graph give FP32 where a node that gives halves makes an output."""
+        """Cast the graph's outputs that are FP16 back to FP32."""
         for index, value in enumerate(self._graph.outputs):
             if value.dtype == ir.DataType.FLOAT16:
                 name, value.name = value.name, f"{value.name}/fp16"
@@ -94,7 +94,7 @@ class _Casts:
 
 
 def _head(model: ir.Model) -> set[ir.Node]:
-    """The nodes after the pooling: they compute few numbers, and decide the answer's precision."""
+    """The nodes after the pooling: they compute few numbers, but decide the answer's precision."""
     found: set[ir.Node] = set()
     ahead = [value for value in model.graph.outputs if value.name in (LOGITS, PROBABILITIES)]
     while ahead:

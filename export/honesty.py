@@ -1,12 +1,12 @@
-"""How far a model's probabilities can be believed: a temperature, and when it is unsure.
+"""Calibration of a model's probabilities: a temperature, and a limit below which it is unsure.
 
-In: a published graph and images that it was not trained with: of its own classes, in folders with
-the classes' names, and perhaps of other things. Out: probabilities that are softmax(logits / T), T
-fitted on every second image (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017),
-and what that does to the expected calibration error on the others. With images of other things: the
-score of how unlike the classes an image is, which is minus the largest logit (Hendrycks et al.,
-"Scaling Out-of-Distribution Detection", ICML 2022). It is published only if it tells the two
-kinds of image apart.
+In: a published graph and images that the model was not trained with: images of its own classes, in
+folders with the classes' names, and optionally images of other things. Out: probabilities that are
+softmax(logits / T), where T is fitted on every second image (Guo et al., "On Calibration of Modern
+Neural Networks", ICML 2017), and the expected calibration error before and after on the remaining
+images. With images of other things also a score for how unlike the classes an image is: minus the
+largest logit (Hendrycks et al., "Scaling Out-of-Distribution Detection", ICML 2022). The score is
+published only if it tells the two kinds of images apart.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from export.parity import Logits, ParityError, Pixels, activated, probe_images
 from export.preprocessing import Preprocessing
 from export.progress import note, track
 
-BINS = 15  # of confidence, as in the paper
+BINS = 15  # bins of confidence, as in the paper
 LEAST_IMAGES, MOST_IMAGES, LEAST_OTHERS = 100, 10_000, 20
 LEAST_AUROC = 0.85
 # The share of images of the model's own classes that are called unsure.
@@ -37,7 +37,7 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Unsure:
-    """How well the largest logit tells the classes from other things, and below which it does."""
+    """How well the largest logit tells the classes from other things, and the limit it uses."""
 
     auroc: float
     own: int  # images
@@ -47,16 +47,16 @@ class Unsure:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What was fitted, and what it brings on images that it was not fitted on."""
+    """The fitted temperature, and its effect on images that it was not fitted on."""
 
     temperature: float
-    images: int  # for the fit, and as many again for the errors
-    before: float  # expected calibration errors
+    images: int  # used for the fit; as many other images for the errors
+    before: float  # expected calibration error; so is `after`
     after: float
     unsure: Unsure | None
 
     def parameters(self) -> dict[str, str]:
-        """For config.pbtxt."""
+        """The parameters for config.pbtxt."""
         found = {
             "temperature": f"{self.temperature:.6g}",
             "calibration_images": str(self.images),
@@ -100,7 +100,7 @@ class HeldBack:
 def gather(
     folder: Path, others: Path | None, labels: list[str], rule: Preprocessing, image_size: int
 ) -> HeldBack:
-    """Read the images; raises UsageError where folders are no classes, or images too few."""
+    """Read the images; raises UsageError if a folder is no class, or if images are too few."""
     try:
         tree = find_classes(folder)
     except OSError as error:
@@ -165,7 +165,8 @@ def calibrate(model: ir.Model, path: Path, held: HeldBack) -> Calibration:
 def fitted(logits: Logits, labels: Labels) -> float:
     """The temperature with the least cross-entropy.
 
-    The derivative by 1 / T is the mean of E[z] - z_right, which grows with 1 / T: it is bisected.
+    The derivative by 1 / T is the mean of E[z] - z_right. It grows with 1 / T, so its zero is found
+    by bisection.
     """
     scores = logits.astype(np.float64)
     right = scores[np.arange(len(scores)), labels]
@@ -199,7 +200,7 @@ def auroc(own: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> fl
 
 
 def insert_temperature(model: ir.Model, temperature: float) -> None:
-    """Let the softmax read logits / T; the output `logits` stays as it is."""
+    """Let the softmax read logits / T; the output `logits` does not change."""
     softmax = _softmax(model)
     if softmax is None or softmax.inputs[0] is None:
         raise ValueError("the probabilities are no softmax of the logits")
@@ -214,7 +215,7 @@ def insert_temperature(model: ir.Model, temperature: float) -> None:
 
 
 def _softmax(model: ir.Model) -> ir.Node | None:
-    """The node that makes the probabilities of the logits, if one does."""
+    """The Softmax node that computes the probabilities from the logits; None if there is none."""
     outputs = {value.name: value for value in model.graph.outputs}
     node = outputs[PROBABILITIES].producer()
     if node is None or node.op_type != "Softmax" or node.inputs[0] is not outputs[LOGITS]:
@@ -223,7 +224,7 @@ def _softmax(model: ir.Model) -> ir.Node | None:
 
 
 def _check(path: Path, image_size: int, temperature: float) -> None:
-    """Raises ParityError unless the written graph's probabilities are those of the temperature."""
+    """Raises ParityError unless the written graph's probabilities are softmax(logits / T)."""
     images = probe_images(image_size, 5)
     logits, found = open_graph(path).run([LOGITS, PROBABILITIES], {INPUT: images})
     expected = activated(logits / np.float32(temperature), "softmax")
@@ -240,7 +241,7 @@ def _logits(path: Path, images: Pixels) -> Logits:
 
 
 def _spread(count: int) -> list[int]:
-    """At most MOST_IMAGES of so many, evenly."""
+    """Evenly spaced indices of at most MOST_IMAGES of `count` images."""
     if not count:
         return []
     return sorted({round(at) for at in np.linspace(0, count - 1, min(count, MOST_IMAGES))})
@@ -249,7 +250,7 @@ def _spread(count: int) -> list[int]:
 def _read(
     paths: list[Path], rule: Preprocessing, image_size: int
 ) -> tuple[list[Pixels], list[int]]:
-    """The images that can be read, and their places among the paths."""
+    """The readable images, and their indices among the paths."""
     images, kept = [], []
     for place, path in enumerate(track(paths, "reading images")):
         image = read_image(path, rule, image_size)

@@ -1,4 +1,4 @@
-"""Images from a folder, made into a model's input by the model's own rule.
+"""Images from a folder, prepared as a model's input by the model's own rule.
 
 In: a folder and a `Preprocessing`. Out: uint8 [H, W, 3] arrays, RGB, as the gateway sends them.
 """
@@ -14,7 +14,7 @@ from export.progress import note
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image under a folder, by its name's ending, in a stable order."""
+    """Every file under a folder whose suffix is that of an image, in a stable order."""
     found, left_out = folders.find_images(folder)
     if str(left_out):
         note(f"{folder}: left out {left_out}")
@@ -22,7 +22,7 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path, rule: Preprocessing, image_size: int) -> Pixels | None:
-    """uint8 [image_size, image_size, 3], or nothing, and a note, where the file is no image."""
+    """uint8 [image_size, image_size, 3]; None, with a note to the user, if it is no image."""
     try:
         return read_file(path, rule.at(image_size))
     except (ImageError, OSError) as error:

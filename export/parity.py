@@ -17,9 +17,9 @@ from export.preprocessing import Activation
 Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
 
-# Two correct float32 implementations differ by rounding alone, which grows with the logits: the
-# bounds are per unit of the largest logit, and absolute where no logit exceeds 1. A BiT rounds
-# more: it normalises before each of its 50 and more convolutions, over many thousand values.
+# Two correct float32 implementations differ by rounding alone, which grows with the logits. So the
+# bounds are per unit of the largest logit, and absolute where no logit exceeds 1. A BiT rounds more:
+# it normalises before each of its 50 or more convolutions, over many thousand values.
 TOLERANCES = {"mixer": 2e-5, "vit": 2e-5, "bit": 2e-4}
 BATCH_SIZES = (1, 3, 5)
 
@@ -30,7 +30,7 @@ class ParityError(Exception):
 
 def check_parity(classifier: Classifier, session: onnxruntime.InferenceSession) -> float:
     """The largest absolute difference of a logit; raises ParityError above the tolerance."""
-    assert TRACED_BATCH not in BATCH_SIZES  # noqa: S101 - a slip here would weaken the gate
+    assert TRACED_BATCH not in BATCH_SIZES  # noqa: S101 - the traced batch size must not be tested
     images = probe_images(classifier.image_size, max(BATCH_SIZES))
     expected = torch_logits(classifier, images)
     tolerance = TOLERANCES[classifier.family] * max(1.0, float(np.abs(expected).max()))
@@ -57,7 +57,7 @@ def check_parity(classifier: Classifier, session: onnxruntime.InferenceSession) 
 
 
 def torch_logits(classifier: Classifier, images: Pixels) -> Logits:
-    """What PyTorch computes for uint8 [N, H, W, 3]: float32 [N, K]."""
+    """The logits that PyTorch computes for uint8 [N, H, W, 3]: float32 [N, K]."""
     with torch.inference_mode():
         logits, _ = WholeClassifier(classifier)(torch.from_numpy(images))
     array: Logits = logits.numpy()

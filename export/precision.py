@@ -1,7 +1,7 @@
-"""Reduced precision and its gate: a faster model that gives other answers is not published.
+"""Reduced precision and its gate: a faster model whose answers differ is not published.
 
 In: the traced FP32 graph, its classifier, typical images. Out: the graph in FP16 or INT8, and a
-`Judgement` of it against the FP32 classifier on images that it was not calibrated with.
+`Judgement`: its comparison with the FP32 classifier on images that did not calibrate it.
 """
 
 import dataclasses
@@ -23,14 +23,15 @@ from export.preprocessing import Preprocessing
 from export.progress import track
 from export.quantization import activations, part_biases, quantize
 
-# The share of images whose first class must stay the same. Rounding to 11 bits moves hardly
-# anything; to 8 bits it decides between classes that were nearly equal.
+# The share of images whose first class must stay the same. Rounding to 11 bits changes almost no
+# answer; rounding to 8 bits may decide between classes of nearly equal probability.
 GATES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
-# More images than this cost time and change nothing; fewer tell nothing.
+# More images than the first number take time without a benefit; fewer than the second are too few
+# for a judgement.
 MOST_IMAGES, LEAST_IMAGES = 256, 20
 
 
-# What uint8 [N, H, W, 3] should give.
+# The right logits for uint8 [N, H, W, 3].
 RightLogits = Callable[[Pixels], Logits]
 
 
@@ -40,7 +41,7 @@ class GateError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images uint8 [N, H, W, 3] in two groups: none is used for both."""
+    """Images uint8 [N, H, W, 3] in two groups, for calibration and for judgement."""
 
     calibration: Pixels
     held_back: Pixels
@@ -48,13 +49,13 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """A reduced precision against FP32."""
+    """The comparison of a reduced precision with FP32."""
 
     precision: Precision
     images: int
     same_class: int  # images whose first class is the same
     max_abs_logit_diff: float
-    kept: int = 0  # layers that stay in FP32, so that it passes
+    kept: int = 0  # layers that stay in FP32 so that the model passes the gate
 
     @property
     def agreement(self) -> float:
@@ -63,7 +64,7 @@ class Judgement:
 
     @property
     def passed(self) -> bool:
-        """One other answer among a few images is chance; NaN never passes."""
+        """Whether the gate is passed; one different answer is always allowed, NaN never."""
         allowed = max(1, int((1 - GATES[self.precision]) * self.images))
         finite = bool(np.isfinite(self.max_abs_logit_diff))
         return finite and self.images - self.same_class <= allowed
@@ -83,7 +84,7 @@ def has_vnni(cpu_info: Path) -> bool:
 
 
 def gather_images(folder: Path | None, rule: Preprocessing, image_size: int) -> Images:
-    """Every second image calibrates, the others judge; synthetic ones where there is no folder.
+    """The images of a folder, in turn for calibration and judgement; synthetic without a folder.
 
     Raises UsageError where the folder has too few images.
     """
@@ -108,7 +109,7 @@ def gather_images(folder: Path | None, rule: Preprocessing, image_size: int) -> 
 def reduce_precision(model: ir.Model, precision: Precision, samples: Images, scratch: Path) -> None:
     """Change the graph in place; `scratch` is a folder for temporary files.
 
-    Raises UsageError for a graph that has other graphs within.
+    Raises UsageError for a graph that contains inner graphs.
     """
     if precision == "fp16":
         _check_reducible(model, precision)
@@ -118,9 +119,9 @@ def reduce_precision(model: ir.Model, precision: Precision, samples: Images, scr
 
 
 def calibrated(model: ir.Model, samples: Images, scratch: Path) -> dict[str, float]:
-    """Prepare the graph for `quantize`, in place; the limits that it needs.
+    """Prepare the graph for `quantize`, in place; returns the limits that `quantize` needs.
 
-    Raises UsageError for a graph that has other graphs within.
+    Raises UsageError for a graph that contains inner graphs.
     """
     _check_reducible(model, "int8")
     part_biases(model)
@@ -142,7 +143,7 @@ def judge(
     precision: Precision,
     images: Pixels,
 ) -> Judgement:
-    """Compare a graph with the FP32 classifier, which gives `right`, on uint8 [N, H, W, 3]."""
+    """Compare a graph with `right`, the FP32 classifier's logits, on uint8 [N, H, W, 3]."""
     same, worst = 0, 0.0
     for batch in track(_batches(images), "judging"):
         expected = right(batch)
@@ -153,6 +154,6 @@ def judge(
 
 
 def _batches(images: Pixels) -> list[Pixels]:
-    """Of about the pixels of four images of 224×224, so that activations stay small."""
+    """Batches with about as many pixels as four images of 224×224, to limit the activations."""
     size = max(1, 4 * 224 * 224 // (images.shape[1] * images.shape[2]))
     return [images[start : start + size] for start in range(0, len(images), size)]

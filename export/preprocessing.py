@@ -1,7 +1,7 @@
 """How an image becomes a model's input: a property of the weights, not of a server.
 
-In: what a checkpoint's publisher says. Out: a `Preprocessing`, which the gateway applies, and a
-`Normalization`, which is part of the graph.
+In: the statements of a checkpoint's publisher. Out: a `Preprocessing`, which the gateway applies,
+and a `Normalization`, which is part of the graph.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ Channels = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Resize, cut, nothing else: pixels are normalised in the graph.
+    """Resizing and cropping only; pixels are normalised in the graph.
 
     `resize` is "squash" (straight to a square, ignoring the aspect) or "shortest" (the short side,
     keeping the aspect), to round(image_size / crop_fraction); the central square is then cut out.
@@ -42,13 +42,13 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """(pixel / 255 − mean) / std, per channel: torchvision's and timm's way to write it."""
+    """(pixel / 255 − mean) / std, per channel, in the notation of torchvision and timm."""
 
     mean: Channels = (0.5, 0.5, 0.5)
     std: Channels = (0.5, 0.5, 0.5)
 
     def constants(self) -> tuple[Channels, Channels]:
-        """What is subtracted from a pixel of 0 to 255, and what it is then divided by."""
+        """The subtrahend and the divisor for a pixel of 0 to 255."""
         return _times_255(self.mean), _times_255(self.std)
 
 
@@ -57,7 +57,7 @@ def _times_255(values: Channels) -> Channels:
     return 255 * red, 255 * green, 255 * blue
 
 
-# Of the published files: straight to a square, pixels to [-1, 1].
+# The rule of the published files: resize directly to a square, scale pixels to [-1, 1].
 USUAL_PREPROCESSING, USUAL_NORMALIZATION = Preprocessing(), Normalization()
 
 

@@ -1,4 +1,4 @@
-"""Progress on the terminal: which step runs, and for how long the finished ones took."""
+"""Progress on the terminal: the step that runs, and the seconds of each finished step."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ from rich.progress import track as rich_track
 
 Item = TypeVar("Item")
 
-# stderr, so that stdout holds results alone.
+# Progress goes to stderr, so that stdout has nothing but results.
 console = Console(stderr=True, highlight=False)
 
 
@@ -24,12 +24,12 @@ def step(title: str) -> Iterator[None]:
 
 
 def track(items: Sequence[Item], title: str) -> Iterable[Item]:
-    """The items, with a bar that fills on the terminal while they are used up."""
+    """Iterate over the items, with a progress bar on the terminal."""
     if not console.is_terminal:
         return items
     return rich_track(items, description=title, console=console, transient=True)
 
 
 def note(message: str) -> None:
-    """Say something that the user should know and that is no error."""
+    """Print information for the user that is not an error."""
     console.print(f"note: {message}", markup=False, soft_wrap=True)

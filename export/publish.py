@@ -1,9 +1,10 @@
 """Publishing: a model folder appears in the repository whole, or not at all.
 
 In: a repository, a name and a block of code that fills a folder. Out: `repository/NAME`.
-The folder is built outside the repository, since Triton takes every folder in there for a
-model, and then put in place by one rename. Whenever the process is killed, either the old model or
-the new one is there. What a killed export leaves beside the repository, the next one removes.
+The folder is built outside the repository, since Triton takes every folder in the repository for a
+model. One rename then puts it into place. Whenever the process is killed, either the old model or
+the new one is there. The next export removes the files that a killed export left beside the
+repository.
 """
 
 import contextlib
@@ -20,13 +21,13 @@ from pathlib import Path
 from contracts.repository import CONFIG_NAME
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-# linux/fs.h: renameat2 exchanges both paths in one step.
+# From linux/fs.h: with this flag renameat2 exchanges two paths in one step.
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
 
 class PublishError(ValueError):
-    """A model cannot be published so; the message is one sentence for the user."""
+    """A model cannot be published; the message is one sentence for the user."""
 
 
 def check_name(name: str) -> None:
@@ -39,7 +40,7 @@ def check_name(name: str) -> None:
 
 
 def check_target(repository: Path, name: str) -> None:
-    """Raises PublishError where publishing would fail in the end, or destroy something else."""
+    """Raises PublishError where publishing would fail later, or would destroy other files."""
     check_name(name)
     target = repository / name
     if repository.exists() and not repository.is_dir():
@@ -75,7 +76,7 @@ def publishing(repository: Path, name: str) -> Iterator[Path]:
         folder.chmod(0o755)  # mkdtemp's 0700 would hide the model from Triton's own user
         _replace(folder, repository / name)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # after a replacement the old model
+        shutil.rmtree(folder, ignore_errors=True)  # if a model was replaced, this is the old one
         os.close(lock)
 
 
@@ -89,7 +90,7 @@ def _workplace(repository: Path) -> Path:
 def _remove_leftovers(workplace: Path, prefix: str) -> None:
     for folder in workplace.glob(f"{prefix}*.partial"):
         lock = os.open(folder, os.O_RDONLY)
-        # Its export holds the lock for as long as it lives.
+        # An export that still runs holds the lock of its folder.
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
@@ -97,7 +98,7 @@ def _remove_leftovers(workplace: Path, prefix: str) -> None:
 
 
 def _make_durable(folder: Path) -> None:
-    """Bring everything to the disk before the rename, which a power cut must not overtake."""
+    """Flush all files to the disk before the rename, so that a power cut leaves no empty files."""
     for path in [*folder.rglob("*"), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -105,9 +106,9 @@ def _make_durable(folder: Path) -> None:
 
 
 def _replace(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`; what lay there is then at `new`."""
+    """Put `new` in the place of `target`; an old model is then at `new`."""
     try:
-        new.rename(target)  # also onto an empty folder
+        new.rename(target)  # this also replaces an empty folder
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
@@ -122,8 +123,8 @@ def _exchange(new: Path, target: Path) -> None:
             return
         if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
             raise OSError(ctypes.get_errno(), "cannot replace the model", str(target))
-    # Systems and file systems without an exchange: two renames, and the old model put back
-    # should the second one fail.
+    # Systems and file systems without an exchange need two renames. If the second one fails, the
+    # old model is put back.
     aside = new.with_name(f"{new.name}.old")
     target.rename(aside)
     try:

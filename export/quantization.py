@@ -1,11 +1,12 @@
 """INT8: matrix products and convolutions on 8-bit integers, stated in the graph itself.
 
 In: a traced graph and the limits of its activations. Out: the same graph with QuantizeLinear and
-DequantizeLinear nodes around what pays, in the form that both ONNX Runtime's CPU kernels and
-TensorRT fuse: symmetric signed activations (per tensor) and weights (per output channel), biases
-left in FP32. Where a convolution is followed by a rectifier (ReLU, ReLU6), its output's scale spans
-what the rectifier lets through: all that saturates would be cut off anyway. ONNX Runtime turns the
-activations into unsigned ones by itself where the CPU's instructions want that.
+DequantizeLinear nodes around the layers that become faster. Both ONNX Runtime's CPU kernels and
+TensorRT fuse this form: symmetric signed activations (per tensor) and weights (per output channel),
+biases left in FP32. If a rectifier (ReLU, ReLU6) follows a convolution, the scale of the
+convolution's output covers only the values that the rectifier passes on; the rectifier would cut
+off all other values anyway. ONNX Runtime makes the activations unsigned by itself where the CPU's
+instructions need that.
 """
 
 from collections.abc import Collection
@@ -21,16 +22,16 @@ from export.calibration import LEVELS
 from export.graph import initializer_array, remove_unused
 from export.models.layers import TokenMlpBlock, gelu
 
-# Products with weights. Those of two activations (attention) are a few per cent of the work and
-# lose the most accuracy.
+# Products with weights are quantised. Products of two activations (attention) are not: they are a
+# few per cent of the work and lose the most accuracy.
 _OPS = ("MatMul", "Conv")
 
 
 class TransposedTokenMlpBlock(nn.Module):
     """A token-mixing MLP with its weights on the right: [N, S, C] -> [N, S, C].
 
-    Integer kernels for CPUs pack constant right-hand sides ahead and want the unsigned activations
-    on the left; the two transpositions cost far less.
+    Integer kernels for CPUs pack constant right-hand sides in advance, and need the unsigned
+    activations on the left. This saves far more time than the two transpositions cost.
     """
 
     def __init__(self, block: TokenMlpBlock) -> None:
@@ -61,10 +62,11 @@ def put_weights_right(module: nn.Module) -> None:
 
 
 def layers(model: ir.Model) -> list[ir.Node]:
-    """The nodes to quantise: products with weights, but for the first, the last and the depthwise.
+    """The nodes to quantise: products with weights, except the first, the last and depthwise ones.
 
-    Those are a few per cent of the work: the first reads pixels, the last gives the answer, and a
-    depthwise convolution, a sum of few products, loses the most and is no faster on integers.
+    The exceptions are a few per cent of the work. The first layer reads pixels, the last one gives
+    the answer. A depthwise convolution is a sum of few products: it loses the most accuracy and is
+    no faster with integers.
     """
     found = [node for node in model.graph if node.op_type in _OPS and _is_weight(node.inputs[1])]
     return [node for node in found[1:-1] if not _is_depthwise(node)]
@@ -89,7 +91,7 @@ def layer_names(model: ir.Model) -> list[str]:
 
 
 def quantize(model: ir.Model, limits: dict[str, float], kept: Collection[str] = ()) -> None:
-    """Change the graph in place; `limits` are the magnitudes that 127 stands for, by name.
+    """Change the graph in place; `limits` are the magnitudes that become 127, by name.
 
     Layers in `kept`, by the names of their outputs, stay in FP32.
     """
@@ -111,8 +113,10 @@ def quantize(model: ir.Model, limits: dict[str, float], kept: Collection[str] = 
 
 
 def part_biases(model: ir.Model) -> None:
-    """Let the biases of the convolutions to quantise be added behind them, before calibration:
-    integer convolutions have none in FP32."""
+    """Move the biases of the convolutions to quantise into Add nodes, before calibration.
+
+    An integer convolution cannot have a bias in FP32.
+    """
     for node in layers(model):
         _part_bias(model, node)
 
@@ -137,9 +141,10 @@ def _part_bias(model: ir.Model, node: ir.Node) -> None:
 
 
 def _rectifier(node: ir.Node) -> tuple[npt.NDArray[np.float32], str | None]:
-    """What a convolution's bias is, and the name of the rectifier's output where one follows.
+    """The bias of a convolution, and the name of the rectifier's output if a rectifier follows.
 
-    The bias is the one that `part_biases` has put behind it. A rectifier gives at least 0.
+    The bias is in the Add node that `part_biases` has put after the convolution. The output of a
+    rectifier is at least 0.
     """
     biases, value = np.zeros(1, np.float32), node.outputs[0]
     after = _only_user(value)
@@ -207,7 +212,8 @@ def _requantize_output(model: ir.Model, node: ir.Node, limits: dict[str, float])
     limit = limits[name]
     biases, rectified = _rectifier(node)
     if rectified is not None:
-        # Above, the rectifier's own highest value must still be reached; below, its zero.
+        # The scale must reach the rectifier's highest value at the upper end, and its zero at the
+        # lower end.
         useful = max(limits[rectified] - float(biases.min()), float(biases.max()))
         limit = min(limit, max(useful, limit / LEVELS))
     users = list(output.uses())

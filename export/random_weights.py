@@ -24,8 +24,8 @@ def random_classifier(
 ) -> Classifier:
     """A variant of the table with random weights, the same for the same seed: for throughput.
 
-    The weights are drawn as a checkpoint of the variant's own image size would hold them, so that
-    another `image_size` costs what it costs with a real checkpoint.
+    The weights are drawn in the shapes of a checkpoint for the variant's own image size, so that
+    another `image_size` has the same cost as with a real checkpoint.
     Raises CheckpointError for an unknown variant or an image size that it cannot take.
     """
     if variant not in VARIANTS:
@@ -51,7 +51,7 @@ def random_classifier(
 
 
 class RandomArrays:
-    """Random parameters of a module, drawn when read: the scale of activations stays near 1."""
+    """Random parameters of a module, drawn when they are read; activations keep a scale near 1."""
 
     def __init__(self, module: nn.Module, seed: int) -> None:
         self.shapes = {key: shape for key, _, _, shape in published_layers(module)}
@@ -63,7 +63,7 @@ class RandomArrays:
         name = key.rsplit("/", 1)[-1]
         if name in ("scale", "gamma"):
             return np.ones(shape, np.float32)
-        # The kernels of a ViT's query, key and value lie [inputs, heads, width of a head].
+        # The kernels of a ViT's query, key and value are [inputs, heads, width of a head].
         inputs = shape[0] if re.search(r"/(query|key|value)/", key) else np.prod(shape[:-1])
         deviation = float(inputs) ** -0.5 if name == "kernel" else 0.02
         values = torch.empty(shape).normal_(0.0, deviation, generator=self._generator)

@@ -1,8 +1,9 @@
 """A graph in reduced precision, judged; with INT8, as few layers as needed stay in FP32.
 
-In: the traced FP32 graph, images. Out: the file of the reduced graph, and its judgement. Where
-INT8 everywhere misses its gate, the layers that cost most (`sensitivity`) stay in FP32: one, then
-two, four and so on to a quarter of them, until the gate is passed. Beyond that INT8 gains little.
+In: the traced FP32 graph, images. Out: the file of the reduced graph, and its judgement. If INT8 in
+all layers misses its gate, the layers that lose the most accuracy (`sensitivity`) stay in FP32:
+one, then two, four and so on up to a quarter of the layers, until the gate is passed. With more
+layers in FP32, INT8 gains little speed.
 """
 
 import dataclasses
@@ -37,8 +38,8 @@ def reduced(
 ) -> Judgement:
     """Write `path`, and judge it against `right`, the FP32 classifier; the graph itself may change.
 
-    Without `search` no layer is left in FP32: it costs a run of every layer. Raises UsageError for
-    a graph that has other graphs within.
+    Without `search` no layer is left in FP32: a search needs one run for every layer. Raises
+    UsageError for a graph that contains inner graphs.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         scratch = Path(name)

@@ -1,8 +1,8 @@
-"""Which layers INT8 costs most: those stay in FP32 where the gate would be missed otherwise.
+"""The layers that lose the most accuracy in INT8: they stay in FP32 if the gate would be missed.
 
-In: the traced graph before it is quantised, the limits of its activations, images of the half that
-calibrates. Out: the layers by their cost, the dearest first. The images that judge are not looked
-at here, so the choice of layers cannot fit them.
+In: the traced graph before it is quantised, the limits of its activations, images from the half for
+calibration. Out: the layers, ordered by their loss, the largest first. The images for judgement are
+not used here, so that the choice of layers is not fitted to them.
 """
 
 from pathlib import Path
@@ -16,7 +16,8 @@ from export.parity import Pixels
 from export.progress import track
 from export.quantization import layer_names, quantize
 
-# Every layer is run once alone on so many images: the order is clear with few.
+# The graph is run once for each layer, with only this layer in INT8, on so many images. Few images
+# suffice for the order.
 IMAGES = 8
 
 

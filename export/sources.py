@@ -1,7 +1,7 @@
-"""What is published, wherever it comes from: one way to trace it, to check it and to count it.
+"""One interface to both kinds of classifier that are published: trace, check and count.
 
-In: a `Classifier` in PyTorch, or an `OnnxClassifier`. Out: its graph, its parity, the logits that a
-reduced precision is judged by, its cost.
+In: a `Classifier` in PyTorch, or an `OnnxClassifier`. Out: its graph, its parity, the logits with
+which a reduced precision is compared, its cost.
 """
 
 import onnx_ir as ir
@@ -29,14 +29,14 @@ def trace(source: Source, *, for_int8: bool) -> ir.Model:
 
 
 def parity(source: Source, session: onnxruntime.InferenceSession) -> float:
-    """The largest difference between a graph and what it was made of; raises ParityError."""
+    """The largest difference between a graph and its source; raises ParityError."""
     if isinstance(source, OnnxClassifier):
         return check(source, session)
     return check_parity(source, session)
 
 
 def right_logits(source: Source, full: onnxruntime.InferenceSession, images: Pixels) -> Logits:
-    """What uint8 [N, H, W, 3] should give: of PyTorch, or of the FP32 graph `full`."""
+    """The right logits for uint8 [N, H, W, 3], from PyTorch or from the FP32 graph `full`."""
     if isinstance(source, OnnxClassifier):
         logits: Logits = full.run([LOGITS], {INPUT: images})[0]
         return logits

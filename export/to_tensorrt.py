@@ -4,9 +4,10 @@ In: a model's folder in the repository. Out: `1/model.plan`, which Triton serves
 `--model-config-name=tensorrt`, or the command that builds it inside Triton's container. Networks
 are strongly typed: precision is in the graph, so there is no flag for it here.
 
-Both editions of TensorRT are driven by the same code. The data-centre edition (`tensorrt`) builds
-on the machine with the GPU, and Triton serves its engines. TensorRT for RTX compiles ahead of time,
-without a GPU; Triton does not read its engines, but it tells whether TensorRT takes a graph.
+The same code uses both editions of TensorRT. The data-centre edition (`tensorrt`) builds on the
+machine with the GPU, and Triton serves its engines. TensorRT for RTX compiles ahead of time,
+without a GPU. Triton cannot load the engines of this edition, but a build shows whether TensorRT
+accepts the graph.
 """
 
 import dataclasses
@@ -24,14 +25,14 @@ from contracts.model_config import ConfigError, read_config
 from contracts.repository import CONFIG_NAME, INPUT, ONNX_PATH, PLAN_PATH
 from export.progress import console
 
-# Any release from 26.06 on holds TensorRT 11.
+# Every release from 26.06 on contains TensorRT 11.
 TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:26.08-py3"
 # The wheel that carries the libraries of TensorRT for RTX (its bindings come without them).
 _RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 
 
 class TensorRTError(Exception):
-    """There is no engine; the message says why, in TensorRT's own words where it has some."""
+    """There is no engine; the message says why, if possible with TensorRT's own message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +44,14 @@ class Edition:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The edition's name for people."""
         title = "TensorRT for RTX" if self.name == "tensorrt_rtx" else "TensorRT"
         return f"{title} {self.module.__version__}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A published model, as an engine is built from it."""
+    """The parts of a published model from which an engine is built."""
 
     name: str
     onnx: Path
@@ -58,7 +59,7 @@ class Source:
     max_batch_size: int
 
     def shape(self, batch: int) -> tuple[int, int, int, int]:
-        """Of the input `image`, at a batch size."""
+        """The shape of the input `image` at a batch size."""
         return batch, self.image_size, self.image_size, 3
 
 
@@ -105,8 +106,8 @@ def container_command(repository: Path, source: Source) -> str:
     def shape(batch: int) -> str:
         return f"{INPUT}:{'x'.join(map(str, source.shape(batch)))}"
 
-    # --stronglyTyped is the only mode of TensorRT 11 and must be asked of 10. Renamed at the end,
-    # so that Triton never sees half an engine.
+    # --stronglyTyped is the only mode of TensorRT 11; TensorRT 10 needs the flag. The file is
+    # renamed at the end, so that Triton never sees half an engine.
     build = (
         f"/usr/src/tensorrt/bin/trtexec --onnx={folder}/{ONNX_PATH} --stronglyTyped "
         f"--saveEngine={plan}.partial --minShapes={shape(1)} "
@@ -146,13 +147,13 @@ def build_engine(edition: Edition, source: Source) -> bytes:
 
 
 def _refusal(edition: Edition, source: Source, messages: list[str]) -> str:
-    # A machine without a GPU complains about its driver beside every other error.
+    # On a machine without a GPU every other error comes with a message about the driver.
     telling = [text for text in messages if "CUDA driver version" not in text] or messages
     return f"{edition.label} refuses {source.onnx}: {'; '.join(dict.fromkeys(telling))}"
 
 
 def _logger(trt: ModuleType, messages: list[str]) -> object:
-    # The base class depends on the edition, which mypy cannot follow; so below.
+    # The base class depends on the edition, which mypy cannot follow; the same holds for `Monitor`.
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined] # of either edition
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

@@ -1,1 +1,1 @@
-"""Classifiers that others made: any ONNX graph of an image classifier becomes a published model."""
+"""Foreign classifiers: any ONNX graph of an image classifier becomes a published model."""

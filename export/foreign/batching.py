@@ -1,8 +1,8 @@
 """Any batch size for a graph that was exported with a fixed one.
 
-In: a wrapped graph whose original insists on one image. Out: the same for any number of images.
-Where only shapes that the exporter wrote down fix the batch, they become dynamic, and a batch is
-computed at once. Where that would change what the graph computes, a Scan runs the graph image by
+In: a wrapped graph whose original takes exactly one image. Out: the same graph for any number of
+images. If only the shapes that the exporter wrote down fix the batch, they become dynamic, and a
+batch is computed at once. If this would change the graph's results, a Scan runs the graph image by
 image.
 """
 
@@ -13,7 +13,7 @@ from export.foreign.wrapping import OWN, constant
 
 
 def free_batch(model: ir.Model) -> None:
-    """Make the batch of stated shapes dynamic where it is one image."""
+    """Make the batch axis dynamic in all stated shapes with a batch of one image."""
     graph = model.graph
     for node in graph:
         if node.op_type == "Reshape" and node.inputs[1] is not None:
@@ -30,7 +30,7 @@ def _free_reshape(model: ir.Model, node: ir.Node, shape: ir.Value) -> None:
         return
     wanted = shape.const_value.numpy()
     if wanted.size > 1 and wanted[0] == 1:
-        freed = np.concatenate([[0], wanted[1:]]).astype(np.int64)  # 0: as the input has it
+        freed = np.concatenate([[0], wanted[1:]]).astype(np.int64)  # 0: copy the input's size
         name = f"{shape.name}/any_batch"
         node.replace_input_with(1, constant(model, name, freed))
 

@@ -1,7 +1,7 @@
-"""An ONNX classifier that others made, as it is published.
+"""A foreign ONNX classifier in the form in which it is published.
 
-In: an ONNX file and what the user says of it. Out: an `OnnxClassifier`: the graph inside the
-contract, and the original to hold it against.
+In: an ONNX file and the user's statements about it. Out: an `OnnxClassifier`: the graph inside the
+contract, and the original graph, with which it is compared.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from export.foreign.wrapping import OWN, wrap
 from export.parity import Logits, ParityError, probe_images
 from export.preprocessing import Activation, Normalization, Preprocessing
 
-# Of the largest score: two runs of the same nodes differ by the rounding of other batch sizes.
+# As a share of the largest score: the same nodes round differently at different batch sizes.
 TOLERANCE = 1e-5
 BATCH_SIZES = (1, 3, 5)
 
@@ -50,7 +50,7 @@ class OnnxClassifier:
 
 
 class Original:
-    """The original graph, with the inputs that its own users give it."""
+    """The original graph, which gets its inputs in the form that its own users give."""
 
     def __init__(self, path: Path, reading: Reading, asked: Asked) -> None:
         options = onnxruntime.SessionOptions()
@@ -63,7 +63,7 @@ class Original:
         self._reading, self._asked = reading, asked
 
     def scores(self, images: Pixels) -> Logits:
-        """Its own answers to uint8 [N, H, W, 3]: float32 [N, K]."""
+        """The original's scores for uint8 [N, H, W, 3]: float32 [N, K]."""
         fed: npt.NDArray[np.generic] = images
         if self._asked.channel_order == "bgr":
             fed = images[..., ::-1]
@@ -82,7 +82,7 @@ class Original:
         return scores
 
     def _constants(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation, in the order that the graph has its channels in."""
+        """Mean and standard deviation, in the graph's own order of channels."""
         normalization = self._asked.normalization or Normalization()
         mean, std = normalization.constants()
         bgr = self._asked.channel_order == "bgr"
@@ -90,7 +90,7 @@ class Original:
 
 
 def read_onnx(path: Path, asked: Asked, preprocessing: Preprocessing) -> OnnxClassifier:
-    """Read an ONNX classifier; raises GraphError, one sentence, for any that cannot be served."""
+    """Read an ONNX classifier; raises GraphError, one sentence, if it cannot be served."""
     try:
         return _read(path, asked, preprocessing)
     except GraphError as error:
@@ -112,7 +112,7 @@ def _read(path: Path, asked: Asked, preprocessing: Preprocessing) -> OnnxClassif
     try:
         original = Original(path, reading, asked)
         scores = original.scores(probe_images(reading.height, 2))
-    except Exception as error:  # ONNX Runtime has no class of its own for all that it raises
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         reason = str(error).partition("\n")[0][:200]
         raise GraphError(f"ONNX Runtime cannot run the graph: {reason}") from None
     activation = _activation(reading, asked, scores)
@@ -135,7 +135,7 @@ def _read(path: Path, asked: Asked, preprocessing: Preprocessing) -> OnnxClassif
 
 
 def check(classifier: OnnxClassifier, session: onnxruntime.InferenceSession) -> float:
-    """The largest difference to the original's answers; raises ParityError above the tolerance."""
+    """The largest difference from the original's scores; raises ParityError above the tolerance."""
     return _difference(classifier.original, session, classifier.image_size)
 
 
@@ -149,7 +149,7 @@ def _difference(original: Original, session: onnxruntime.InferenceSession, size:
         shapes = {answer.shape for answer in answers}
         if shapes != {expected[-batch:].shape}:
             raise ParityError(f"the graph answers a batch of {batch} with shapes {shapes}")
-        # The original gives one of the two; or the logarithm of its probabilities.
+        # The original's scores are logits, probabilities, or the logarithms of probabilities.
         found = [*answers, np.log(np.maximum(answers[1], 1e-30))]
         difference = min(float(np.abs(each - expected[-batch:]).max()) for each in found)
         if not difference <= allowed:  # so that NaN fails too
@@ -177,11 +177,14 @@ def _activation(reading: Reading, asked: Asked, scores: Logits) -> Activation:
 def _any_batch(
     model: ir.Model, path: Path, reading: Reading, asked: Asked, original: Original
 ) -> ir.Model:
-    """The wrapped graph for any batch size: at once if it computes the same so, else one by one."""
+    """The wrapped graph for any batch size.
+
+    It computes a batch at once if the results stay the same, else image by image.
+    """
     free_batch(model)
     try:
         _difference(original, _session(model), reading.height)
-    except Exception:  # ONNX Runtime's refusal, or other numbers: both mean that it insists on one
+    except Exception:  # ONNX Runtime refuses the graph, or the results differ: the batch must be 1
         model = load_graph(path)
         again = read_graph(model, asked)
         wrap(model, again, asked)
@@ -208,12 +211,12 @@ def _session(model: ir.Model) -> onnxruntime.InferenceSession:
 
 
 def _described(model: ir.Model, num_classes: int) -> ir.Model:
-    """The model with the contract's shapes on its outputs, and checked."""
+    """The model, checked, with the contract's shapes on its outputs."""
     for output in model.graph.outputs:
         output.type = ir.TensorType(ir.DataType.FLOAT)
         output.shape = ir.Shape(["batch", num_classes])
     model.graph.name = "classifier"
-    passes.ShapeInferencePass()(model)  # FP16 asks every value for its type
+    passes.ShapeInferencePass()(model)  # the conversion to FP16 needs the type of every value
     add_embedding(model)
     onnx.checker.check_model(ir.to_proto(model))
     return model

@@ -1,8 +1,8 @@
-"""What an ONNX graph says of itself, and what has to be asked for.
+"""The facts about an ONNX graph: those that it contains, and those that the user must state.
 
-In: an ONNX file of an image classifier, and what the user says of it. Out: a `Reading`. What is
-certain is read off the graph; what is not is asked for by the flag that says it; what this program
-cannot serve is refused in a sentence.
+In: an ONNX file of an image classifier, and the user's statements about it. Out: a `Reading`. Facts
+that are certain are read off the graph. For any other fact an error names the flag by which the
+user states it. A graph that this program cannot serve is refused with one sentence.
 """
 
 import dataclasses
@@ -18,20 +18,20 @@ from export.preprocessing import Activation, Normalization
 
 Layout = Literal["nchw", "nhwc"]
 ChannelOrder = Literal["rgb", "bgr"]
-# "none": the graph's output is probabilities already.
+# "none": the outputs of the graph are already probabilities.
 AskedActivation = Literal["softmax", "sigmoid", "none"]
 
-# The first whose Softmax works along one axis. Older graphs are converted.
+# The first opset whose Softmax works along one axis. Older graphs are converted.
 LEAST_OPSET = 13
 
 
 class GraphError(ValueError):
-    """The graph cannot be published so; the message is one sentence for the user."""
+    """The graph cannot be published as it is; the message is one sentence for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What the user says of a graph; None: nothing."""
+    """The user's statements about a graph; None where the user states nothing."""
 
     normalization: Normalization | None = None
     layout: Layout | None = None
@@ -43,21 +43,24 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What is known of a graph."""
+    """The facts about a graph."""
 
     image: ir.Value  # its input
     takes_bytes: bool  # uint8 pixels, so that normalisation is inside
     layout: Layout
     height: int  # pixels
     width: int
-    batch: int | None  # the number of images that it insists on; None: any
+    batch: int | None  # the only number of images that it takes; None: any number
     scores: ir.Value  # its output [N, K]
-    logits: ir.Value  # what comes before the activation, where that is inside; else `scores`
+    logits: ir.Value  # the input of the activation, if the graph ends with one; else `scores`
     inside: Literal["softmax", "sigmoid"] | None  # the activation that ends the graph
 
 
 def load_graph(path: Path) -> ir.Model:
-    """Read an ONNX file, without functions or constants that are nodes; raises GraphError."""
+    """Read an ONNX file; functions are inlined, Constant nodes become initialisers.
+
+    Raises GraphError.
+    """
     if not path.is_file():
         raise GraphError("no such file" if not path.exists() else "expected a file")
     try:
@@ -85,10 +88,10 @@ def load_graph(path: Path) -> ir.Model:
 
 
 def _converted(path: Path) -> ir.Model:
-    """The graph in the oldest set of operators that this program writes."""
+    """The graph, converted to the oldest opset that this program accepts."""
     try:
         return ir.from_proto(onnx.version_converter.convert_version(onnx.load(path), LEAST_OPSET))
-    except Exception as error:  # the converter's own kinds
+    except Exception as error:  # the converter has exception classes of its own
         version = onnx.load(path, load_external_data=False).opset_import[0].version
         reason = str(error).partition("\n")[0][:120]
         raise GraphError(
@@ -98,7 +101,7 @@ def _converted(path: Path) -> ir.Model:
 
 
 def read_graph(model: ir.Model, asked: Asked) -> Reading:
-    """Find out what a graph takes and gives; raises GraphError."""
+    """Find out the input and the output of a graph; raises GraphError."""
     image = _image(model)
     takes_bytes = image.dtype == ir.DataType.UINT8
     _check_normalization(asked, takes_bytes=takes_bytes)
@@ -121,7 +124,10 @@ def read_graph(model: ir.Model, asked: Asked) -> Reading:
 
 
 def final_activation(reading: Reading, asked: Asked) -> Activation | None:
-    """What makes probabilities of logits; None where the user says that they are some already."""
+    """The activation that turns logits into probabilities.
+
+    None where the user states that the scores are already probabilities.
+    """
     if reading.inside is not None:
         return reading.inside
     return None if asked.activation == "none" else asked.activation
@@ -222,7 +228,7 @@ def _scores(model: ir.Model, asked: Asked) -> ir.Value:
 def _activation_inside(
     scores: ir.Value,
 ) -> tuple[ir.Value, Literal["softmax", "sigmoid"] | None]:
-    """The value before the activation that ends a graph, and which that is."""
+    """The input of the activation at the end of a graph, and the activation's name."""
     value = scores
     while (node := value.producer()) is not None and node.op_type in RESHAPERS and node.inputs[0]:
         value = node.inputs[0]
@@ -243,7 +249,7 @@ def _over_classes(node: ir.Node, value: ir.Value) -> bool:
 
 
 def _fixed(value: ir.Value, axis: int) -> int | None:
-    """A dimension where it is a number above 0."""
+    """The size of an axis if it is a number above 0, else None."""
     size = value.shape[axis] if value.shape is not None else None
     return size if isinstance(size, int) and size > 0 else None
 

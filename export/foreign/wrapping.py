@@ -2,7 +2,7 @@
 
 In: a graph and its `Reading`. Out: the same model with the input `image` (UINT8 [N, H, W, 3]) and
 the outputs `logits` and `probabilities` (FP32 [N, K]), any batch size N. Cast, normalisation,
-layout and activation are nodes around the graph, which is otherwise as it was.
+layout and activation are nodes around the graph; the graph itself does not change.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ import onnx_ir as ir
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from export.foreign.reading import Asked, Reading, final_activation
 
-OWN = "original/"  # before every name of the foreign graph, so that none clashes with ours
+OWN = "original/"  # prefix of every name of the foreign graph, so that none clashes with ours
 _BATCH = "batch"
 
 
 def wrap(model: ir.Model, reading: Reading, asked: Asked) -> None:
-    """Change a model in place; its batch is as it was."""
+    """Change a model in place; its batch size does not change."""
     _rename(model)
     graph = model.graph
     image = ir.Value(
@@ -66,7 +66,7 @@ def _rename(model: ir.Model) -> None:
 def _prepared(
     model: ir.Model, image: ir.Value, reading: Reading, asked: Asked
 ) -> tuple[ir.Value, list[ir.Node]]:
-    """What the foreign graph reads instead of its own input, and the nodes that make it."""
+    """The value that replaces the foreign graph's input, and the nodes that compute this value."""
     nodes: list[ir.Node] = []
 
     def add(op: str, inputs: Sequence[ir.Value], name: str, **attributes: Any) -> ir.Value:  # noqa: ANN401 - ONNX's
@@ -88,7 +88,7 @@ def _prepared(
     if reading.takes_bytes:
         casts = [user for user, _ in reading.image.uses()]
         if casts and all(_casts_to_float(user) for user in casts):
-            # It would cast what is cast already: its users read that instead.
+            # The graph only casts the bytes to floats, so the users of its Cast read our floats.
             for node in casts:
                 for user, index in list(node.outputs[0].uses()):
                     user.replace_input_with(index, pixels)
@@ -98,7 +98,7 @@ def _prepared(
 
 
 def _answers(reading: Reading, asked: Asked) -> tuple[ir.Value, ir.Value, list[ir.Node]]:
-    """Logits, probabilities, and the nodes that make them of the graph's own outputs."""
+    """Logits, probabilities, and the nodes that compute them from the graph's own outputs."""
     nodes: list[ir.Node] = []
 
     def add(op: str, value: ir.Value, name: str, **attributes: Any) -> ir.Value:  # noqa: ANN401
@@ -108,7 +108,7 @@ def _answers(reading: Reading, asked: Asked) -> tuple[ir.Value, ir.Value, list[i
         output.shape = None
         return output
 
-    # Flatten also turns [N, K, 1, 1] into [N, K], and gives outputs of our own names.
+    # Flatten also turns [N, K, 1, 1] into [N, K], and gives the outputs our own names.
     activation = final_activation(reading, asked)
     if activation is None:
         probabilities = add("Flatten", reading.scores, PROBABILITIES, axis=1)
@@ -120,7 +120,7 @@ def _answers(reading: Reading, asked: Asked) -> tuple[ir.Value, ir.Value, list[i
 
 
 def _drop_unreachable(model: ir.Model) -> None:
-    """Remove nodes and weights that no output needs: those of outputs that are not published."""
+    """Remove nodes and weights that only unpublished outputs need."""
     graph = model.graph
     needed: set[ir.Node] = set()
     ahead = [value.producer() for value in graph.outputs]
@@ -139,7 +139,7 @@ def _drop_unreachable(model: ir.Model) -> None:
 
 
 def _with_inner(node: ir.Node) -> list[ir.Node]:
-    """A node and those of the graphs within it, as an If and a Loop have."""
+    """A node, and the nodes of its inner graphs (as in an If or a Loop)."""
     found = [node]
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
@@ -152,5 +152,5 @@ def _casts_to_float(node: ir.Node) -> bool:
 
 
 def _row(values: Sequence[float]) -> npt.NDArray[np.float32]:
-    """One value for each channel, or one for all where they are the same."""
+    """One value for each channel, or a single value if all are the same."""
     return np.array(values if len(set(values)) > 1 else values[0], np.float32)

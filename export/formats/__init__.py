@@ -1,1 +1,1 @@
-"""How publishers lay out checkpoints: files of arrays, names of arrays, configurations."""
+"""The publishers' formats of checkpoints: files of arrays, names of arrays, configurations."""

@@ -1,7 +1,7 @@
-"""Files of arrays, NumPy's `.npz` and `.safetensors`, read lazily and without trusting them.
+"""Files of arrays, NumPy's `.npz` and `.safetensors`, read lazily and as untrusted input.
 
-In: a path. Out: the arrays of the file, every shape known from the headers alone, every value read
-when asked for, so that memory holds one array at a time. Nothing is ever unpickled.
+In: a path. Out: the arrays of the file. Shapes are known from the headers alone; values are read
+only when they are needed, so that memory holds one array at a time. Nothing is ever unpickled.
 """
 
 from collections.abc import Iterator
@@ -41,9 +41,9 @@ ArrayFile = NpzArrays | SafetensorsArrays
 
 @contextmanager
 def open_arrays(path: Path) -> Iterator[ArrayFile]:
-    """Open a file of arrays; its content, not its name, says which format it has.
+    """Open a file of arrays; the format is decided by the content, not by the name.
 
-    Raises CheckpointError for a path that is no file, and for a file that is neither format.
+    Raises CheckpointError for a path that is no file, and for a file of neither format.
     """
     start = read_start(path)
     if start.startswith(b"PK"):

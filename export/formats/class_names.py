@@ -1,4 +1,4 @@
-"""The names of classes that come along with weights.
+"""The names of the classes that come with weights.
 
 In: the `config.json` of timm or transformers. Out: a label for each class, or None where the
 configuration names none.
@@ -12,7 +12,7 @@ from contracts.published import CheckpointError
 
 
 def from_timm(config: Mapping[str, Any], num_classes: int) -> list[str] | None:
-    """`label_names`, each by its `label_descriptions` where there is one."""
+    """The `label_names`, each replaced by its entry in `label_descriptions` if there is one."""
     names = config.get("label_names") or config.get("labels")
     if names is None:
         return None
@@ -22,7 +22,7 @@ def from_timm(config: Mapping[str, Any], num_classes: int) -> list[str] | None:
 
 
 def from_transformers(config: Mapping[str, Any], num_classes: int) -> list[str] | None:
-    """`id2label`, unless it has nothing but the stand-ins LABEL_0, LABEL_1, …"""
+    """The names in `id2label`; None if they are only the placeholders LABEL_0, LABEL_1, …"""
     names = config.get("id2label")
     if names is None:
         return None

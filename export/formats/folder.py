@@ -1,7 +1,7 @@
-"""Folders of weights as people have them: what lies beside the arrays.
+"""Folders of weights, with the configurations that lie beside the arrays.
 
 In: the path of a file, or of a folder that holds one. Out: the file of arrays, and the JSON files
-that say what the arrays cannot.
+with the facts that the arrays do not contain.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ _PICKLES = ("pytorch_model.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """The configurations that lie beside a file of arrays; None for one that does not."""
+    """The configurations beside a file of arrays; None for a configuration that is not there."""
 
     config: dict[str, Any] | None = None  # config.json
     preprocessor: dict[str, Any] | None = None  # preprocessor_config.json, of transformers
@@ -32,9 +32,9 @@ class Beside:
 
 
 def weights_of(path: Path) -> Path:
-    """The file of arrays of a folder; a path that is no folder is returned as it is.
+    """The file of arrays of a folder; a path that is no folder is returned unchanged.
 
-    Raises CheckpointError where a folder holds none, or several.
+    Raises CheckpointError where a folder holds no file of arrays, or several.
     """
     if not path.is_dir():
         return path
@@ -59,7 +59,7 @@ def weights_of(path: Path) -> Path:
 
 
 def read_beside(weights: Path) -> Beside:
-    """What lies beside a file of arrays; raises CheckpointError for what is no JSON object."""
+    """The configurations beside a file of arrays; raises CheckpointError if one is no object."""
     return Beside(
         _read_object(weights.with_name("config.json")),
         _read_object(weights.with_name("preprocessor_config.json")),

@@ -1,7 +1,8 @@
-"""What a file of weights says, whichever library wrote it: one reading for all of them.
+"""The meaning of a file of weights, in one form for all libraries.
 
-In: an open file of arrays and what lies beside it. Out: the arrays by their published names, the
-network, and how images are prepared for it. What neither says is asked for, never guessed.
+In: an open file of arrays and the configurations beside it. Out: the arrays by their published
+names, the network, and its rule for preparing images. A fact that neither the arrays nor the
+configurations contain must be stated by the user, and is never guessed.
 """
 
 import dataclasses
@@ -30,12 +31,12 @@ from export.preprocessing import (
     Preprocessing,
 )
 
-USUAL_BIT_SIZE = 224  # pixels per side; a BiT's weights fit any, and hold none
+USUAL_BIT_SIZE = 224  # pixels per side; a BiT's weights fit any size, and state none
 
 
 @dataclasses.dataclass(frozen=True)
 class Stated:
-    """What a user says of weights, where their file does not; None: nothing."""
+    """A user's statements about weights, for facts that their file lacks; None: no statement."""
 
     gelu: Gelu | None = None
     heads: int | None = None  # of a ViT
@@ -44,7 +45,7 @@ class Stated:
 
 @dataclasses.dataclass(frozen=True)
 class Interpreted:
-    """What a file and its configuration say."""
+    """The meaning of a file and its configuration."""
 
     arrays: Arrays
     network: Network
@@ -52,18 +53,18 @@ class Interpreted:
     normalization: Normalization = USUAL_NORMALIZATION
     activation: Activation = "softmax"
     labels: list[str] | None = None
-    tag: str = ""  # of timm's weights: what they were trained on
+    tag: str = ""  # timm's tag of its weights: the data of their training
 
 
 def is_foreign(file: ArrayFile) -> bool:
-    """Whether the names of the arrays are another library's."""
+    """Whether the names of the arrays are those of timm or transformers, not Google's."""
     return _is_transformers(file) or family_of(file.shapes) is not None
 
 
 def interpret(
     file: ArrayFile, beside: Beside, image_size: int | None, stated: Stated
 ) -> Interpreted:
-    """Read a file; raises CheckpointError for what is missing, wrong or unknown."""
+    """Read a file; raises CheckpointError if a fact is missing, wrong or unknown."""
     if _is_transformers(file):
         return _interpret_transformers(file, beside, stated)
     family = family_of(file.shapes)
@@ -104,7 +105,7 @@ def _interpret_timm(
 
 
 def _timm_settings(file: ArrayFile, family: str, beside: Beside, stated: Stated) -> TimmSettings:
-    """How timm computes with these arrays; raises CheckpointError where that cannot be known."""
+    """The settings of timm's code for these arrays; raises CheckpointError if they are unknown."""
     if beside.library == "transformers":
         raise CheckpointError("config.json is of transformers, but the arrays have timm's names")
     if beside.config is not None:

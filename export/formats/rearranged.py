@@ -1,7 +1,8 @@
 """A file's arrays under other names and in other shapes, computed when they are read.
 
-In: the arrays of a file. Out: `Arrays` of the published names, each made of one or more of the
-file's own. What nobody took stays there under its own name, so that the loader reports it.
+In: the arrays of a file. Out: `Arrays` with the published names, each made of one or more of the
+file's own arrays. An array of the file that is not used keeps its own name, so that the loader
+reports it.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ Maker = Callable[[], Array]
 
 
 class Rearranged:
-    """Arrays by their published names; see the module."""
+    """Arrays by their published names; see the module's docstring."""
 
     def __init__(self, file: Arrays) -> None:
         self._file = file
@@ -25,11 +26,11 @@ class Rearranged:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """Of what was added, and of what is left of the file."""
+        """The shapes of the arrays that were added, and of the file's arrays that are left."""
         return self._left | self._added
 
     def add(self, key: str, shape: Shape, sources: tuple[str, ...], make: Maker) -> None:
-        """Let `make` compute the array `key`; `sources` are then taken from the file.
+        """Let `make` compute the array `key`; `sources` count as used from then on.
 
         Raises CheckpointError where another array of the file has the same meaning.
         """
@@ -40,11 +41,11 @@ class Rearranged:
             self._left.pop(source, None)
 
     def zeros(self, key: str, shape: Shape) -> None:
-        """An array that the file lacks because it would hold nothing else."""
+        """Add an array of zeros, which the file does not contain."""
         self.add(key, shape, (), lambda: np.zeros(shape, np.float32))
 
     def ignore(self, key: str) -> None:
-        """Take from the file what the classifier does not use."""
+        """Count an array as used that the classifier does not need."""
         self._left.pop(key, None)
 
     def read(self, key: str) -> Array:
@@ -53,7 +54,7 @@ class Rearranged:
 
 
 class Renamed:
-    """The arrays of a file under other names, and otherwise as they are."""
+    """The arrays of a file under other names, otherwise unchanged."""
 
     def __init__(self, file: Arrays, rename: Callable[[str], str]) -> None:
         self._file = file

@@ -1,8 +1,8 @@
-"""timm's architectures by name: what their code does that no array tells.
+"""timm's architectures by name: properties of their code that the arrays do not show.
 
 In: the `config.json` that timm writes beside weights. Out: `TimmSettings`, or a CheckpointError
-that names what this program does not know. Nothing is guessed: an architecture that is not in the
-table is refused, and so is an argument that is not known to leave the computation as it is.
+that names the unknown part. Nothing is guessed: an architecture that is not in the table is
+refused, and so is an argument whose effect on the computation is not known.
 Source: timm 1.0.31, models/vision_transformer.py, deit.py, mlp_mixer.py and resnetv2.py.
 """
 
@@ -16,7 +16,7 @@ from export.models.network import Gelu, Pool
 
 @dataclasses.dataclass(frozen=True)
 class TimmSettings:
-    """What timm's code does with the arrays of one architecture."""
+    """The properties of timm's code for one architecture."""
 
     family: str  # "mixer", "vit" or "bit"
     heads: int = 0  # of a ViT
@@ -102,8 +102,7 @@ ARCHITECTURES: dict[str, TimmSettings] = {
     ),
 }
 
-# Arguments of timm's models that names and shapes of arrays show, so that the file itself states
-# them.
+# Arguments of timm's models whose values follow from the names and shapes of the arrays.
 _VISIBLE = {
     "vit": {
         *("img_size", "patch_size", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "qk_norm"),
@@ -113,13 +112,14 @@ _VISIBLE = {
     "mixer": {"img_size", "patch_size", "embed_dim", "num_blocks", "mlp_ratio"},
     "bit": {"layers", "channels", "width_factor"},
 }
-# Arguments that change training alone, or nothing at images of the weights' own size.
+# Arguments that have an effect only in training, or only for images of another size than the
+# weights' own.
 _HARMLESS = {
     *("drop_rate", "drop_path_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate"),
     *("attn_drop_rate", "weight_init", "fix_init", "zero_init_last", "nlhb"),
     *("dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
 }
-# Arguments that must have one value.
+# Arguments for which this program accepts only one value.
 _FIXED: dict[str, tuple[object, ...]] = {
     "in_chans": (3,),
     "final_norm": (True,),
@@ -132,7 +132,7 @@ _POOLS: dict[str, Pool] = {"token": "token", "avg": "mean"}
 
 
 def read_settings(config: Mapping[str, Any], family: str) -> TimmSettings:
-    """What a `config.json` says; `family` is that of the file's arrays.
+    """The settings in a `config.json`; `family` is the family of the file's arrays.
 
     Raises CheckpointError for an architecture or an argument that this program does not know.
     """
@@ -150,7 +150,7 @@ def read_settings(config: Mapping[str, Any], family: str) -> TimmSettings:
         )
     arguments: dict[str, Any] = dict(config.get("model_args") or {})
     settings = _with_pool(settings, arguments.pop("global_pool", None), config.get("global_pool"))
-    arguments.pop("num_classes", None)  # of which the head's shape is the truth
+    arguments.pop("num_classes", None)  # the shape of the head decides instead
     for argument, value in arguments.items():
         settings = _with(settings, argument, value)
     return settings
@@ -165,7 +165,7 @@ def architecture(config: Mapping[str, Any]) -> str:
 
 
 def _with(settings: TimmSettings, argument: str, value: object) -> TimmSettings:
-    """The settings of a model that was made with one more argument."""
+    """The settings after one more argument of the model is applied."""
     if argument in _VISIBLE[settings.family] | _HARMLESS or value is None:
         return settings
     if argument in _FIXED and value not in _FIXED[argument]:
@@ -186,9 +186,11 @@ def _with(settings: TimmSettings, argument: str, value: object) -> TimmSettings:
 
 
 def _with_pool(settings: TimmSettings, argument: object, noted: object) -> TimmSettings:
-    """`argument` is what the model was made with, `noted` what timm noted of the model that it saw.
+    """The settings after `global_pool` is applied.
 
-    timm does not read its own note; but where the two disagree, the configuration is refused.
+    `argument` is the value that the model was made with; `noted` is the value that timm recorded in
+    the configuration. timm does not read its record, but if the two disagree, the configuration is
+    refused.
     """
     value = noted if argument is None else argument
     if value is None:

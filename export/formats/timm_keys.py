@@ -1,9 +1,10 @@
 """timm's names of arrays: its files become files in the published format.
 
 In: the arrays of a state dict of timm's Mixer, VisionTransformer or ResNetV2. Out: the same arrays
-by their published names and in their published shapes. What timm's VisionTransformer has beyond the
-published one is folded in where that changes nothing: the scale of a layer into the weights before
-it, register tokens into the class token, a bias that is not there into zeros.
+by their published names and in their published shapes. Where timm's VisionTransformer differs from
+the published one, the arrays are changed so that the results stay the same: the scale of a layer is
+multiplied into the weights before it, register tokens are joined to the class token, and a missing
+bias becomes zeros.
 """
 
 import dataclasses
@@ -78,14 +79,14 @@ def published_arrays(file: Arrays, family: str) -> Rearranged:
         if (name := _published_name(key, family)) is not None:
             turned = tuple(shape[axis] for axis in _axes(len(shape)))
             if name == "resnet/head/conv2d/kernel" and len(shape) == 2:
-                turned = (1, 1, *turned)  # some libraries have a dense layer there
+                turned = (1, 1, *turned)  # the head is a dense layer in some libraries
             arrays.add(name, turned, (key,), _Maker(file, key, turned))
     return arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class ViTArrays:
-    """A ViT's arrays by their published names, and what their names and shapes tell."""
+    """A ViT's arrays by their published names, and the facts that names and shapes show."""
 
     arrays: Rearranged
     sizes: ViTSizes
@@ -99,8 +100,9 @@ class ViTArrays:
 def vit_arrays(file: Arrays, heads: int, *, prefix_has_positions: bool | None) -> ViTArrays:
     """Read a ViT's file, which does not hold its number of heads.
 
-    `prefix_has_positions` says whether the class token and registers have position embeddings;
-    None: as the number of these tells. Raises CheckpointError for sizes that cannot be.
+    `prefix_has_positions` says whether the class token and registers have position embeddings; if
+    it is None, the number of position embeddings decides. Raises CheckpointError for impossible
+    sizes.
     """
     shapes = file.shapes
     width, _, patch, _ = anchor(shapes, "patch_embed.proj.weight", "d 3 P P")
@@ -122,7 +124,7 @@ def vit_arrays(file: Arrays, heads: int, *, prefix_has_positions: bool | None) -
         POSITIONS,
         (1, positions - covered + prefix, width),
         ("pos_embed",),
-        # A token without a position embedding has one of zeros.
+        # A token without a position embedding gets zeros.
         lambda: np.pad(file.read("pos_embed"), ((0, 0), (prefix - covered, 0), (0, 0))),
     )
     _add_missing_biases(arrays, layers, (heads, width // heads))
@@ -147,9 +149,9 @@ def vit_arrays(file: Arrays, heads: int, *, prefix_has_positions: bool | None) -
 
 
 def is_plain_vit(shapes: Mapping[str, Shape]) -> bool:
-    """Whether arrays leave nothing open but the number of heads: those of timm's first ViTs.
+    """Whether the arrays are those of timm's first ViTs, so that only the heads are unknown.
 
-    Every later kind that computes otherwise has other arrays, or lacks some.
+    Every later kind that computes differently has other arrays, or lacks some.
     """
     plain = {"cls_token", "norm.weight", "blocks.0.attn.qkv.bias", "patch_embed.proj.bias"}
     other = {"fc_norm.weight", "norm_pre.weight", "reg_token", "blocks.0.ls1.gamma"}
@@ -183,7 +185,7 @@ def _add_vit_array(arrays: Rearranged, file: Arrays, key: str, split: tuple[int,
     width = math.prod(split)
     if scope.endswith("/qkv"):
         if shape[0] != 3 * width:
-            return  # it is left over, and reported
+            return  # the array is not used, and the loader reports it
         for part, published in enumerate(("query", "key", "value")):
             new = (*turned[:-1], *split)
             rows = slice(part * width, (part + 1) * width)
@@ -217,7 +219,7 @@ def _add_missing_biases(arrays: Rearranged, layers: int, split: tuple[int, int])
 
 @dataclasses.dataclass(frozen=True)
 class _Maker:
-    """Some rows of one of the file's arrays, scaled, turned and in another shape."""
+    """Some rows of one of the file's arrays, scaled, transposed and in another shape."""
 
     file: Arrays
     key: str
@@ -239,7 +241,7 @@ def _joined(file: Arrays, keys: Sequence[str]) -> Array:
 
 
 def _axes(ndim: int) -> tuple[int, ...]:
-    """PyTorch's order of axes to the published one: OIHW to HWIO, [out, in] to [in, out]."""
+    """The permutation of PyTorch's axes to the published: OIHW to HWIO, [out, in] to [in, out]."""
     return {4: (2, 3, 1, 0), 2: (1, 0)}.get(ndim, tuple(range(ndim)))
 
 

@@ -1,7 +1,8 @@
 """How timm prepares images for a model: its `pretrained_cfg`.
 
 In: the `pretrained_cfg` of a `config.json`, or of a file's own metadata. Out: the image size, a
-`Preprocessing`, a `Normalization`. What the configuration lacks is timm's default for the family.
+`Preprocessing`, a `Normalization`. A value that the configuration lacks is timm's default for the
+family.
 """
 
 import json
@@ -52,7 +53,7 @@ def image_size(cfg: Mapping[str, Any], default: int) -> int:
 
 
 def normalization(cfg: Mapping[str, Any]) -> Normalization:
-    """timm's mean and standard deviation; raises CheckpointError where they are none."""
+    """timm's mean and standard deviation; raises CheckpointError if they are not valid."""
     return Normalization(
         channels("timm's mean", cfg.get("mean", _HALF)),
         channels("timm's std", cfg.get("std", _HALF)),
@@ -73,7 +74,7 @@ def preprocessing(
             raise CheckpointError(f"timm's {name}: expected one of {known}, found {found!r}")
         return found
 
-    # timm's own configurations for weights above 224 pixels cut nothing.
+    # timm's own configurations for weights above 224 pixels crop nothing.
     default_crop = _CROP[family] if published_size <= 224 else 1.0
     crop = cfg.get("crop_pct", default_crop)
     if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
@@ -84,7 +85,8 @@ def preprocessing(
         resize="squash" if mode == "squash" else "shortest",
         interpolation=cast(Interpolation, interpolation),
         antialias=True,
-        # timm rounds the resized side down; so expressed, rounding to the nearest gives the same.
+        # timm rounds the resized side down. With the fraction computed in this way, rounding to the
+        # nearest gives the same side.
         crop_fraction=size / math.floor(size / crop),
         rounding="torchvision",
     )

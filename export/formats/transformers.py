@@ -1,8 +1,8 @@
 """Hugging Face transformers' folders: ViT and BiT under timm's names, and what config.json says.
 
 In: the arrays of `model.safetensors`, `config.json` and `preprocessor_config.json`. Out: the same
-arrays named as timm names them, and the settings that no array tells. Files hold the names of
-before version 5 or, where a state dict was saved as it is in memory, today's; both are read.
+arrays under timm's names, and the settings that no array shows. A file has the names from before
+version 5, or the present names if a state dict was saved as it is in memory; both are read.
 Source: transformers 5.24.0, models/vit, models/bit and image_processing_backends.py.
 """
 
@@ -57,7 +57,8 @@ _ACTIVATIONS: dict[object, Activation] = {
     "single_label_classification": "softmax",
     "multi_label_classification": "sigmoid",
 }
-# What each kind of network must say, with transformers' default; anything else computes otherwise.
+# The settings that each family must have, by transformers' names and with its defaults. Networks
+# with other values compute differently, and are refused.
 _FIXED: dict[str, dict[str, object]] = {
     "vit": {"num_channels": 3},
     "bit": {
@@ -76,7 +77,7 @@ _INTERPOLATIONS: dict[object, Interpolation] = {2: "bilinear", 3: "bicubic"}
 
 @dataclasses.dataclass(frozen=True)
 class TransformersSettings:
-    """What config.json says that no array tells."""
+    """The settings of config.json that no array shows."""
 
     family: str  # "vit" or "bit"
     activation: Activation
@@ -86,7 +87,7 @@ class TransformersSettings:
 
 
 def read_settings(config: Mapping[str, Any]) -> TransformersSettings:
-    """Read a `config.json`; raises CheckpointError for what this program does not know."""
+    """Read a `config.json`; raises CheckpointError for a value that this program does not know."""
     family = config.get("model_type")
     if family not in _CLASSES:
         raise CheckpointError(
@@ -108,7 +109,7 @@ def read_settings(config: Mapping[str, Any]) -> TransformersSettings:
     if (kind := config.get("problem_type")) not in _ACTIVATIONS:
         raise CheckpointError(f"config.json: problem_type is {kind!r}, which is no classification")
     if family == "bit":
-        # From the stage on at which the strides are used up, transformers leaves them out.
+        # transformers has no stride in the stages after the output stride is reached.
         if len(config.get("depths", ())) > 4:
             raise CheckpointError("config.json: expected at most 4 depths at output_stride 32")
         return TransformersSettings(family, _ACTIVATIONS[kind])
@@ -124,7 +125,7 @@ def read_settings(config: Mapping[str, Any]) -> TransformersSettings:
 
 
 def timm_names(file: Arrays) -> Renamed:
-    """The arrays as timm names them, without those that a classifier does not use."""
+    """The arrays under timm's names, without arrays that a classifier does not use."""
     arrays = Renamed(file, _timm_name)
     for key in list(arrays.shapes):
         # ViTModel's pooler is not part of ViTForImageClassification, but some files hold it.
@@ -148,7 +149,7 @@ def preprocessing(
 ) -> tuple[int, Preprocessing, Normalization]:
     """Read a `preprocessor_config.json`: pixels per side, resizing and normalisation.
 
-    Raises CheckpointError, which names the field, for what cannot be expressed.
+    Raises CheckpointError, which names the field, for a rule that cannot be expressed.
     """
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     stem = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", kind)

@@ -16,7 +16,7 @@ from export.models.network import Network
 
 
 class Unit(nn.Module):
-    """A bottleneck: normalisation comes before each convolution, nothing after the addition."""
+    """A bottleneck: normalisation before each convolution, no operation after the addition."""
 
     def __init__(self, inputs: int, middle: int, stride: int, first: bool, epsilon: float) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a.group_norm(x)
-        skip = x if self.a.proj is None else self.a.proj(y)  # it reads what the convolution reads
+        skip = x if self.a.proj is None else self.a.proj(y)  # the input of the convolution, too
         y = self.b.group_norm(self.a(y))
         y = self.c.group_norm(self.b(y))
         z: Tensor = skip + self.c(y)
@@ -36,7 +36,7 @@ class Unit(nn.Module):
 
 
 class Head(nn.Module):
-    """The classifier, published as a convolution of size 1, which is a dense layer after a mean."""
+    """The classifier: published as a 1×1 convolution, which equals a dense layer after a mean."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.root_block(images.permute(0, 3, 1, 2))
-        # Padded with zeros, not with -inf as max_pool2d would: the root may be negative.
+        # The border is zeros, not the -inf of max_pool2d: the root's output may be negative.
         x = functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), kernel_size=3, stride=2)
         for block in self.blocks:
             x = self.get_submodule(block)(x)
@@ -76,11 +76,11 @@ class ResNet(nn.Module):
 
 
 class BiT(nn.Module):
-    """The network, in the scope that the published files put it into."""
+    """The network, in the scope of the published names."""
 
     def __init__(self, sizes: BiTSizes, network: Network, image_size: int) -> None:
         super().__init__()
-        if image_size < 8:  # below, a group may be one value, which cannot be normalised
+        if image_size < 8:  # below 8 a group may be a single value, which cannot be normalised
             raise CheckpointError(f"image size {image_size}: a BiT needs at least 8 pixels")
         self.resnet = ResNet(sizes, network)
 

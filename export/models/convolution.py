@@ -1,4 +1,4 @@
-"""BiT's layers: standardised convolutions, which are plain ones once loaded, and GroupNorm."""
+"""BiT's layers: standardised convolutions, which become plain ones when loaded, and GroupNorm."""
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +42,10 @@ class GroupNormReLU(PublishedLayer):
         self.beta = nn.Parameter(torch.empty(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Spelt out, this is exported as InstanceNormalization on shapes that are constants, which
-        # onnxruntime and TensorRT both have kernels for; `group_norm` computes its shapes in the
-        # graph. Scale and shift as a BatchNormalization or as a depthwise convolution took within
-        # 7 % of the CPU time in onnxruntime (R50x1, batch 1 and 8), now more, now less.
+        # In this form the layer is exported as InstanceNormalization with constant shapes, for
+        # which onnxruntime and TensorRT both have kernels; `group_norm` would compute its shapes in
+        # the graph. Scale and shift as a BatchNormalization or as a depthwise convolution changed
+        # the CPU time in onnxruntime by at most 7 % (R50x1, batch 1 and 8), in both directions.
         _, channels, height, width = x.shape
         y = x.reshape(-1, BIT_GROUPS, channels // BIT_GROUPS * height * width)
         y = functional.instance_norm(y, eps=1e-5).reshape(-1, channels, height, width)

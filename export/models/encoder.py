@@ -1,4 +1,4 @@
-"""Parts of the ViT's encoder; attention in the form that inference engines recognise and fuse."""
+"""Parts of the ViT's encoder; attention has the form that inference engines recognise and fuse."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ class EncoderBlock(nn.Module):
 
 
 class PositionEmbedding(PublishedLayer):
-    """Adds a learned vector to each token; the grid is resized to the image when it is loaded."""
+    """Adds a learned vector to each token; loading resizes the grid of vectors to the image."""
 
     def __init__(self, width: int, extra: int, published_grid: int, grid: int, way: Grid) -> None:
         super().__init__()
@@ -77,7 +77,8 @@ class PositionEmbedding(PublishedLayer):
             return array
         old = self.published_grid
         positions = torch.from_numpy(array[0, self.extra :].reshape(1, old, old, -1)).double()
-        # In the order of `Grid`: with the corners of both grids on each other, or with pixels.
+        # In the order of `Grid`. align_corners true: the corner points of both grids coincide;
+        # false: the points are centres of pixels.
         ways: dict[Grid, dict[str, Any]] = {
             "corners": {"mode": "bilinear", "align_corners": True},
             "bicubic": {"mode": "bicubic", "align_corners": False},

@@ -1,7 +1,7 @@
 """Layers that the architectures share, written for inference graphs.
 
-Kernels lie [in, out] as in the published files, so that a dense layer is one MatMul and one Add
-in ONNX and nothing is transposed, neither here nor there.
+Kernels are [in, out] as in the published files, so that a dense layer is one MatMul and one Add in
+ONNX, and no kernel is transposed in PyTorch or in the graph.
 """
 
 import math
@@ -36,7 +36,7 @@ class Dense(PublishedLayer):
 
 
 class ReshapedDense(Dense):
-    """A dense layer whose sides are published as several axes, as [heads, width of a head]."""
+    """A dense layer whose inputs or outputs are published as several axes, as [heads, width]."""
 
     def __init__(self, kernel: Shape, bias: Shape) -> None:
         outputs = math.prod(bias)
@@ -77,8 +77,8 @@ class MlpBlock(nn.Module):
 class TokenDense(PublishedLayer):
     """x [N, inputs, C] -> kernelᵀ · x + bias [N, outputs, C]: a dense layer on the token axis.
 
-    The published layer acts on the transposed [N, C, S]. With the kernel on the left nothing has
-    to be transposed at run time, so it lies [outputs, inputs] here.
+    The published layer acts on the transposed [N, C, S]. With the kernel on the left no
+    transposition is needed at run time. So the kernel is [outputs, inputs] in this class.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -114,8 +114,9 @@ class TokenMlpBlock(nn.Module):
 class PatchEmbedding(PublishedLayer):
     """Images [N, H, W, 3] -> tokens [N·K², S, width], row-major, each a projection of one patch.
 
-    A convolution whose kernel equals its stride, written as one transposition and one MatMul. With
-    `tiles` = K > 1 the image is cut into K × K tiles, each of which becomes an image of its own.
+    It is a convolution whose kernel size equals its stride, written as one transposition and one
+    MatMul. With `tiles` = K > 1 the image is cut into K × K tiles, and each tile becomes an image
+    of its own.
     """
 
     def __init__(self, patch_size: int, width: int, tiles: int = 1) -> None:

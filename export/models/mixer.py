@@ -40,10 +40,11 @@ class MlpMixer(nn.Module):
     """Per-patch embedding, the Mixer blocks, global average pooling, head.
 
     At K times the resolution of the weights the paper (appendix C) makes the token-mixing MLP
-    block-diagonal, one copy per spatial tile. Then nothing but the final mean ever joins two tiles,
-    so the tiles are simply images of their own until then: same logits, K² times fewer FLOPs in
-    token mixing than with the block-diagonal matrices, and no permutation in the blocks. (S/32 at
-    448 pixels in onnxruntime: 1.17 and 1.22 times less CPU time at batch 1 and 8.)
+    block-diagonal, with one copy per spatial tile. Then only the final mean combines tiles, so this
+    class treats each tile as an image of its own until the mean. The logits are the same, token
+    mixing has K² times fewer FLOPs than with the block-diagonal matrices, and the blocks need no
+    permutation. (S/32 at 448 pixels in onnxruntime: 1.17 and 1.22 times less CPU time at batch 1
+    and 8.)
     """
 
     def __init__(self, sizes: MixerSizes, network: Network, image_size: int) -> None:

@@ -1,8 +1,9 @@
-"""Parameters as they lie in published checkpoints: `a/b/c` keys and arrays of stated shapes.
+"""Loading of published checkpoints: `a/b/c` keys and arrays of known shapes.
 
-Every module of `export.models` names its parameters as the published keys do, with dots for the
-slashes, so that no table of names is needed. What differs is how some arrays lie: a layer says so
-in `published_shapes` and `from_published`. In: arrays, by key. Out: a module with its parameters.
+In: arrays, by key. Out: a module with its parameters. Every module of `export.models` names its
+parameters as the published keys do, with dots for the slashes, so that no table of names is needed.
+Some arrays have another layout in the file; their layers define it in `published_shapes` and
+`from_published`.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from contracts.published import Shape, check_shapes
 
 
 class PublishedLayer(nn.Module):
-    """A layer with parameters of its own, which lie in the file as here unless it says so."""
+    """A layer with parameters; by default they have the same layout in the file as here."""
 
     def published_shapes(self) -> dict[str, Shape]:
         """The shape of each parameter's array in a published file, by the parameter's name."""
@@ -38,8 +39,8 @@ def published_layers(module: nn.Module) -> Iterator[tuple[str, PublishedLayer, s
 def load_published(module: nn.Module, arrays: Arrays) -> None:
     """Give every parameter of `module` its values; the module may be on the meta device.
 
-    Every array is consumed exactly once. Raises CheckpointError, naming the key, for an array that
-    is missing, left over, of another shape, or not readable.
+    Every array is used exactly once. Raises CheckpointError, which names the key, for an array that
+    is missing, unused, of another shape, or not readable.
     """
     layers = list(published_layers(module))
     check_shapes(arrays.shapes, {key: shape for key, _, _, shape in layers})

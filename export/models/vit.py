@@ -16,7 +16,7 @@ from export.models.parameters import PublishedLayer
 
 
 class Encoder(nn.Module):
-    """Position embedding and the blocks; its last LayerNorm is applied by whoever pools."""
+    """Position embedding and the blocks; the caller applies the last LayerNorm when it pools."""
 
     def __init__(self, sizes: ViTSizes, network: Network, image_size: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class VisionTransformer(PublishedLayer):
         self.norm_after_pooling = flavour.norm_after_pooling
         self.prefix = prefix_tokens(sizes, network)
         self.embedding = PatchEmbedding(patch, width)
-        # The class token, and behind it the registers of a ViT that has some.
+        # The class token, followed by the registers of a ViT that has some.
         self.cls = nn.Parameter(torch.empty(1, self.prefix, width)) if self.prefix else None
         self.Transformer = Encoder(sizes, network, image_size)
         represented = sizes.representation_size or width
@@ -79,6 +79,6 @@ class VisionTransformer(PublishedLayer):
 
 
 def prefix_tokens(sizes: ViTSizes, network: Network) -> int:
-    """How many tokens come before those of the patches."""
+    """How many tokens come before the tokens of the patches."""
     prefix = network.flavour.prefix_tokens
     return int(sizes.class_token) if prefix is None else prefix

@@ -1,4 +1,5 @@
-"""Published weights by name: which there are, their download, and its check.
+"""Published weights by name: their list, their download, and the check of the download.
 
-In: a name, and the network or what it gave before. Out: a file or folder of weights here.
+In: a name, and the internet or an earlier download. Out: a file or folder of weights on this
+machine.
 """

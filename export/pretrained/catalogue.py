@@ -1,12 +1,13 @@
-"""The published weights that this program knows by name, and what is known of each.
+"""The published weights that this program knows by name, and the facts about each.
 
 In: `catalogue.csv`. Out: a row for each name: timm's models on Hugging Face's hub by timm's name,
 Google's files by their address in its storage (gs://BUCKET/OBJECT). Names, top-1 (in percent, on
-ImageNet-1k's validation images) and rules are their publishers': timm 1.0.31 and its
+ImageNet-1k's validation images) and rules are from the publishers: timm 1.0.31 and its
 results-imagenet.csv, the READMEs and evaluations of google-research/vision_transformer, big_vision
-and big_transfer. Where these resize by averaging over areas, the row has bilinear with
-antialiasing, the nearest that the gateway knows. All of them are Apache-2.0. Two names of GSAM's
-and SAM's Mixers were seen in their README's folders and in others' scripts alone.
+and big_transfer. Where a publisher resizes by averaging over areas, the row has bilinear with
+antialiasing, the most similar method of the gateway. All weights are Apache-2.0. Two names, of
+GSAM's and SAM's Mixers, are documented only by the folders in their README and by scripts of other
+authors.
 """
 
 import csv
@@ -29,8 +30,8 @@ class Published:
     variant: str  # of contracts.variants
     classes: int
     image_size: int  # pixels per side
-    preprocessing: Preprocessing  # on the hub the folder's own configuration says it, and counts
-    top1: float | None  # percent; None: its publisher states none
+    preprocessing: Preprocessing  # weights of the hub use their own configuration instead
+    top1: float | None  # percent; None: the publisher states no top-1
 
     @property
     def at(self) -> Literal["hub", "google"]:
@@ -39,7 +40,7 @@ class Published:
 
     @property
     def flags(self) -> str:
-        """What a command line says of these weights where their file lies here already."""
+        """The flags of a command line for these weights if their file is here already."""
         rule = self.preprocessing
         crop = f" --crop-fraction {rule.crop_fraction:g}" if rule.crop_fraction < 1 else ""
         antialias = "" if rule.antialias else " --no-antialias"
@@ -47,7 +48,7 @@ class Published:
 
     @property
     def rule(self) -> str:
-        """How an image becomes the input, for people."""
+        """The rule for preparing an image, as text for people."""
         rule, size = self.preprocessing, self.image_size
         if rule.resize == "squash":
             how = f"squashed to {size}"

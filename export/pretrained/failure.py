@@ -1,12 +1,12 @@
-"""Why published weights cannot be had."""
+"""The errors of a download of published weights."""
 
 
 class DownloadError(Exception):
-    """Published weights cannot be had, or are not what was published; one sentence for the user."""
+    """Weights cannot be downloaded or are not the published ones; one sentence for the user."""
 
 
 class UnreachableError(DownloadError):
-    """Nobody answers at `url`, or not with the file; it may be had from elsewhere."""
+    """No server answers at `url`, or not with the file; another source may have it."""
 
     def __init__(self, url: str, why: object) -> None:
         text = str(why).strip() or repr(why)

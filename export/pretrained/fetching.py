@@ -1,7 +1,7 @@
 """`--pretrained NAME`: from a name to weights on this machine.
 
-In: a name of the catalogue, of any repository on Hugging Face's hub, or of any object in Google's
-storage. Out: where the weights lie, and what their file does not say itself.
+In: a name in the catalogue, of any repository on Hugging Face's hub, or of any object in Google's
+storage. Out: the path of the weights, and the facts that their file does not contain.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ _GS = "gs://"
 
 @dataclasses.dataclass(frozen=True)
 class Fetched:
-    """Weights that are here."""
+    """Weights that are on this machine."""
 
     path: Path  # a file, or the folder of a repository
     origin: str  # for people: where they came from
-    known: Published | None  # the catalogue's row; None for weights that it does not have
+    known: Published | None  # the catalogue's row; None for weights that it does not list
 
     @property
     def image_size(self) -> int | None:
@@ -35,7 +35,7 @@ class Fetched:
         return self.known.image_size if self.known and self.known.at == "google" else None
 
     def applied(self, classifier: "Classifier") -> "Classifier":
-        """With what the catalogue knows of Google's files, which hold arrays alone."""
+        """The classifier; the catalogue adds the facts that Google's files, arrays alone, lack."""
         if self.known is None or self.known.at == "hub":
             return classifier
         return dataclasses.replace(
@@ -46,7 +46,10 @@ class Fetched:
 
 
 def fetch(name: str) -> Fetched:
-    """Have the weights here; raises UsageError for an unknown name, DownloadError for a failure."""
+    """Download the weights if they are not here.
+
+    Raises UsageError for an unknown name, DownloadError for a failure.
+    """
     known = catalogue().get(name)
     try:
         return _from_google(name, known) if name.startswith(_GS) else _from_hub(name, known)
@@ -81,8 +84,8 @@ def _from_hub(name: str, known: Published | None) -> Fetched:
 
 
 def _other_way(error: UnreachableError, known: Published | None) -> str:
-    """What is left where a file cannot be downloaded."""
-    # docker-compose.yml says so of its container.
+    """The user's alternatives when a file cannot be downloaded."""
+    # docker-compose.yml sets this in the container of export.
     if os.environ.get("EXPORT_NETWORK") == "none":
         return (
             "this container has no network; for this command it gets one by "

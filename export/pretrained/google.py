@@ -1,10 +1,10 @@
-"""Weights from Google's storage, by HTTPS: resumed where a download was cut off, checked by hashes.
+"""Weights from Google's storage, by HTTPS: an interrupted download is resumed, hashes are checked.
 
-In: a bucket and an object. Out: the object as a file below $XDG_CACHE_HOME/mixer-serving. Beside it
-lies what the storage said of it: ETag, length, CRC32C and MD5 (`x-goog-hash`). A part of an object
-goes on at its end if the object is still the same (`If-Range`). The hashes are compared before a
-file is used, each time. STORAGE_EMULATOR_HOST, a variable of Google's own libraries, names
-another server.
+In: a bucket and an object. Out: the object as a file below $XDG_CACHE_HOME/mixer-serving. Beside
+the file lies the storage's record of the object: ETag, length, CRC32C and MD5 (`x-goog-hash`). An
+incomplete download continues at its end if the object is still the same (`If-Range`). The hashes
+are compared each time before the file is used. STORAGE_EMULATOR_HOST, a variable of Google's own
+libraries, names another server.
 """
 
 import base64
@@ -34,7 +34,7 @@ from export.pretrained.failure import DownloadError, UnreachableError
 from export.progress import console, note
 
 GOOGLE = "https://storage.googleapis.com"
-# Attempts in a row that receive nothing.
+# The most attempts in a row that receive no data.
 ATTEMPTS = 4
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 _PIECE = 1 << 20
@@ -46,17 +46,17 @@ class _WorthRepeatingError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """What the storage said of an object."""
+    """The storage's record of an object."""
 
     url: str
     etag: str
     length: int
     crc32c: str | None  # base64 of 4 bytes, big-endian
-    md5: str | None  # base64; an object that was composed of others has none
+    md5: str | None  # base64; an object that was composed of other objects has none
 
 
 def fetch_object(bucket: str, name: str) -> Path:
-    """The file; raises DownloadError."""
+    """The path of the object's file; raises DownloadError."""
     host = os.environ.get("STORAGE_EMULATOR_HOST") or GOOGLE
     base = (host if "://" in host else f"http://{host}").rstrip("/")
     url = f"{base}/{bucket}/{quote(name, safe='/')}"
@@ -98,10 +98,10 @@ def _fetch(url: str, target: Path) -> None:
 
 
 def _receive(url: str, part: Path, about: Path, record: _Record | None) -> _Record:
-    """Ask for what is missing, and append it to `part`; what the storage says of the object."""
+    """Request the missing bytes and append them to `part`; returns the storage's record."""
     begun = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"}
-    # A weak tag does not promise the same bytes, and none promises nothing: begin anew.
+    # Without a strong ETag the bytes may have changed, so the download begins anew.
     if record is not None and begun and record.etag.startswith('"'):
         headers |= {"Range": f"bytes={begun}-", "If-Range": record.etag}
     with httpx2.stream(
@@ -152,7 +152,7 @@ def _said(url: str, headers: httpx2.Headers) -> _Record:
 
 
 def _check(path: Path, about: Path, record: _Record) -> None:
-    """Raises DownloadError, and removes the file, where its content is not what was published."""
+    """Raises DownloadError, and removes the file, if its content is not the published one."""
     md5, crc32c = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
@@ -178,7 +178,7 @@ def _read_record(about: Path, url: str) -> _Record | None:
         found = _Record(**json.loads(about.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    # Of another server: begin anew.
+    # A record of another server is not used, so the download begins anew.
     return found if found.url == url else None
 
 
@@ -190,7 +190,7 @@ def _write_record(about: Path, record: _Record) -> None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Only one process at a time downloads an object; the others wait, and find it there."""
+    """Let only one process at a time download an object; others wait, and then find the file."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,7 +202,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bar(url: str, begun: int, length: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; it is told of each piece's bytes."""
+    """A progress bar on a terminal; the caller reports the bytes of each piece."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

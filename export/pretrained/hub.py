@@ -1,9 +1,10 @@
 """Weights from Hugging Face's hub, or from the mirror that HF_ENDPOINT names.
 
 In: a repository (ORGANISATION/NAME, or with @REVISION) of timm's or transformers' kind. Out: a
-folder with its configuration and `model.safetensors`. huggingface_hub downloads, keeps (HF_HOME),
-and stays off the network where HF_HUB_OFFLINE says so. It checks a plain download's size alone, so
-what a file holds is compared with the hub's digest here, each time, before it is used.
+folder with its configuration and `model.safetensors`. huggingface_hub downloads and caches the
+files (HF_HOME), and uses no network if HF_HUB_OFFLINE is set. For a plain download it checks only
+the size. So this module compares the content of a file with the hub's digest each time before the
+file is used.
 """
 
 import contextlib
@@ -36,13 +37,13 @@ from export.options import UsageError
 from export.pretrained.failure import DownloadError, UnreachableError
 from export.progress import note, step
 
-# It would log a line for each retry.
+# The library would log a line for each retry.
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 # The hub names a large file by the SHA-256 of its content, a small one as git does.
 _SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
-# An abandoned part of a download is older than this; a live one is written to all the time.
+# A partial download that is older than this was abandoned; an active one is written all the time.
 _ABANDONED_SECONDS = 3600.0
 
 
@@ -51,7 +52,7 @@ def fetch_repository(name: str) -> Path:
     repository, _, revision = name.partition("@")
     with step(f"asking {constants.ENDPOINT}"):
         config = _fetch(repository, CONFIG, revision or "main")
-    # The folder is named for the commit: the other files are of the same one.
+    # The folder has the name of the commit; the other files are taken from the same commit.
     commit = config.parent.name
     if "model_type" in _object(config):
         with contextlib.suppress(_AbsentError):
@@ -61,11 +62,11 @@ def fetch_repository(name: str) -> Path:
 
 
 class _AbsentError(DownloadError):
-    """The repository is there, and has no such file."""
+    """The repository exists, but has no such file."""
 
 
 def _fetch(repository: str, file: str, revision: str) -> Path:
-    """One file, whole and with the hub's digest."""
+    """Download one file and check it against the hub's digest; returns its path."""
     try:
         url = hf_hub_url(repository, file, revision=revision)
     except HFValidationError:
@@ -74,7 +75,8 @@ def _fetch(repository: str, file: str, revision: str) -> Path:
         ) from None
     try:
         if not constants.HF_HUB_OFFLINE and not _is_kept(repository, file, revision):
-            # The library would try for half a minute.
+            # This call fails at once if the hub is not reachable; the library's download would
+            # retry for half a minute.
             get_hf_file_metadata(url)
         path = Path(hf_hub_download(repository, file, revision=revision))
         _remove_abandoned(path.parents[2] / "blobs")
@@ -112,7 +114,7 @@ def _is_kept(repository: str, file: str, revision: str) -> bool:
 
 
 def _check(path: Path, url: str) -> None:
-    """Raises DownloadError, and removes the file, where its content is not what the hub names."""
+    """Raises DownloadError, and removes the file, if its digest is not the hub's."""
     expected = _expected_digest(path, url)
     if _SHA256.fullmatch(expected):
         with path.open("rb") as file:
@@ -128,7 +130,7 @@ def _check(path: Path, url: str) -> None:
         )
     if found == expected:
         return
-    # Both: the name in the snapshot, and what it stands for.
+    # Remove both the link in the snapshot and the file that it points to.
     with contextlib.suppress(OSError):
         path.resolve().unlink()
     path.unlink(missing_ok=True)
@@ -139,14 +141,14 @@ def _check(path: Path, url: str) -> None:
 
 
 def _expected_digest(path: Path, url: str) -> str:
-    """As the hub told it when the file came: the cache names contents by it."""
+    """The hub's digest at the time of the download: the cache uses it as the content's name."""
     if path.is_symlink():
         return path.readlink().name
     return get_hf_file_metadata(url).etag or ""
 
 
 def _remove_abandoned(blobs: Path) -> None:
-    """Remove what killed downloads have left: the library begins anew, and never removes it."""
+    """Remove partial files of killed downloads: the library neither resumes nor removes them."""
     for part in blobs.glob("*.incomplete"):
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
@@ -158,5 +160,5 @@ def _object(path: Path) -> dict[str, object]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        return {}  # what reads the folder says so
+        return {}  # the code that reads the folder reports the error
     return found if isinstance(found, dict) else {}

@@ -1,6 +1,6 @@
 """`--list-pretrained`: the published weights that are known by name, as a table.
 
-In: the catalogue. Out: lines on stdout; the names stand last, since Google's are long.
+In: the catalogue. Out: lines on stdout; the name is the last column, since Google's are long.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from export.progress import step
 
 @functools.cache
 def megabytes(variant: str, classes: int) -> float:
-    """Of the weights in float32: nothing is downloaded to find it out."""
+    """The size of the weights in float32, computed from the variant without a download."""
     network = dataclasses.replace(network_of(variant), num_classes=classes)
     with torch.device("meta"):
         module = build(network, network.image_size)
@@ -23,7 +23,7 @@ def megabytes(variant: str, classes: int) -> float:
 
 
 def print_pretrained() -> None:
-    """One line for each."""
+    """Print one line for each name."""
     with step("counting"):
         sizes = {each.name: megabytes(each.variant, each.classes) for each in catalogue().values()}
     row = "{:>7}  {:>5}  {:>5}  {:<10}  {:>6}  {:<46}  {}"
