@@ -18,8 +18,8 @@ Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
 
 # Two correct float32 implementations differ by rounding alone, which grows with the logits. So the
-# bounds are per unit of the largest logit, and absolute where no logit exceeds 1. A BiT rounds more:
-# it normalises before each of its 50 or more convolutions, over many thousand values.
+# bounds are per unit of the largest logit, and absolute where no logit exceeds 1. A BiT has larger
+# rounding errors: it normalises many thousand values before each of its 50 or more convolutions.
 TOLERANCES = {"mixer": 2e-5, "vit": 2e-5, "bit": 2e-4}
 BATCH_SIZES = (1, 3, 5)
 

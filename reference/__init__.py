@@ -1,1 +1,1 @@
-"""The JAX reference: the MLP-Mixer as published, trained, timed and compared against."""
+"""The JAX reference: the published MLP-Mixer, with training, timing and comparison."""

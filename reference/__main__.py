@@ -23,7 +23,7 @@ def main() -> None:
 
     handler = logging.StreamHandler()
     handler.addFilter(_is_wanted)
-    # By force, since a library of ours has set up handlers of its own by now.
+    # `force` removes the handlers that an imported library has set up by now.
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     app = tyro.extras.SubcommandApp()
     app.command(name="train")(commands.train_by(_recipe(RECIPES)))
@@ -50,16 +50,17 @@ def main() -> None:
 
 
 def _recipe(known: Container[str]) -> str:
-    """The --recipe of the command line, whose numbers the other flags' defaults are."""
+    """The --recipe of the command line; its numbers become the defaults of the other flags."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", default="")
     name: str = parser.parse_known_args(sys.argv[1:])[0].recipe or ""
-    return name if name in known else ""  # what is not known, the command itself refuses
+    return name if name in known else ""  # the command itself refuses an unknown recipe
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """A filter that drops one message: JAX found no TPU, where no library for one is installed. JAX
-    logs it at the level INFO, in alarming words.
+    """A filter that drops one message: JAX found no TPU, if no library for TPUs is installed.
+
+    JAX logs this message at the level INFO, and its words are alarming.
     """
     text = record.getMessage()
     in_vain = "Unable to initialize backend 'tpu'" in text and "Failed to open libtpu.so" in text
@@ -67,10 +68,11 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def _use_huge_pages() -> None:
-    """Start again with glibc's allocator on huge pages, which it reads from the environment only.
+    """Start this program again with glibc's allocator on huge pages.
 
-    XLA's CPU client allocates every step's activations anew; with 4 KiB pages the page faults cost
-    a quarter of the training step on two cores. Other systems ignore the variable.
+    glibc reads this setting from the environment only. XLA's CPU client allocates the activations
+    of every step anew; with 4 KiB pages the page faults take a quarter of the training step on two
+    cores. Other systems ignore the variable.
     """
     tunable = "glibc.malloc.hugetlb=1"
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:

@@ -1,9 +1,8 @@
 """Augmentation of a batch and normalisation, inside the compiled training step.
 
 In: uint8 images [N, H, W, 3], float32 targets [N, K] and a random key. Out: float32 images in [-1,
-1] and targets. All randomness comes from the key alone, so a resumed run sees what an unbroken run
-would
-have seen, on any number of devices.
+1] and targets. All randomness comes from the key alone. So a resumed run gets the same images as an
+uninterrupted run, on any number of devices.
 """
 
 import jax
@@ -50,17 +49,17 @@ def mix(
     kind_key, share_key, box_key = jax.random.split(key, 3)
     cut = jax.random.bernoulli(kind_key) if mixup and cutmix else jnp.asarray(cutmix > 0)
     alpha = jnp.where(cut, cutmix, mixup)
-    share = jax.random.beta(share_key, alpha, alpha)  # what stays of each image
-    # Mixup keeps more than half of each, as big_vision does (utils.py at 0127fb6, line 1148).
+    share = jax.random.beta(share_key, alpha, alpha)  # the share of each image that is kept
+    # Mixup keeps at least half of each image, as big_vision does (utils.py at 0127fb6, line 1148).
     share = jnp.where(cut, share, jnp.maximum(share, 1 - share))
     _, height, width, _ = images.shape
-    side = jnp.sqrt(1 - share)  # of the box, as a share of the image's
+    side = jnp.sqrt(1 - share)  # the box's side as a share of the image's side
     centre = jax.random.uniform(box_key, (2,))
     rows, columns = jnp.arange(height) / height, jnp.arange(width) / width
     in_rows = jnp.abs(rows - centre[0]) < side / 2
     in_columns = jnp.abs(columns - centre[1]) < side / 2
     box = (in_rows[:, None] & in_columns[None, :]).astype(images.dtype)[None, :, :, None]
-    # Where the box sticks out of the image, less is replaced than was drawn.
+    # If a part of the box is outside of the image, a smaller share is replaced than was drawn.
     share = jnp.where(cut, 1 - box.mean(), share)
     weight = jnp.where(cut, 1 - box, share)
     mixed = images * weight + jnp.roll(images, 1, axis=0) * (1 - weight)

@@ -1,4 +1,4 @@
-"""Augmentation of one image, on the host, before it comes into a batch.
+"""Augmentation of one image, on the host, before the image becomes part of a batch.
 
 In: an RGB image and a random generator that belongs to this image and epoch. Out: an RGB image at
 the image size. Random resized crop as in Szegedy et al. 2014 (arXiv 1409.4842, section 6);
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-GREY = (128, 128, 128)  # what comes in from outside of the image
+GREY = (128, 128, 128)  # the colour of areas outside of the image
 BILINEAR = Image.Resampling.BILINEAR
 NATIVE = 224  # pixels per side that the lengths below are meant for
 
@@ -21,7 +21,10 @@ NATIVE = 224  # pixels per side that the lengths below are meant for
 def crop_box(
     width: int, height: int, min_area: float, random: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A box (left, top, right, bottom): `min_area` to all of the area, 3:4 to 4:3; or the whole."""
+    """A random box (left, top, right, bottom), or the whole image if no box fits.
+
+    The box has `min_area` to all of the image's area, and an aspect of 3:4 to 4:3.
+    """
     for _ in range(10):
         area = width * height * random.uniform(min_area, 1)
         ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -71,7 +74,7 @@ def _solarize_add(image: Image.Image, m: float) -> Image.Image:
 
 
 def _cutout(image: Image.Image, m: float, random: np.random.Generator) -> Image.Image:
-    """A grey square around a random place, of which what sticks out of the image is lost."""
+    """Draw a grey square around a random point; a part outside of the image is dropped."""
     half = round(_pixels(int(40 * m), max(image.size)))
     x, y = int(random.integers(image.width)), int(random.integers(image.height))
     image = image.copy()
@@ -89,7 +92,8 @@ OPERATIONS: dict[str, Operation] = {
     "rotate": lambda image, m, random: image.rotate(
         _signed(30 * m, random), BILINEAR, fillcolor=GREY
     ),
-    # Keeps 4 bits at full strength, and more above it: weaker, not stronger; so it was published.
+    # This keeps 4 bits at full strength, and more bits above full strength. So it becomes weaker,
+    # not stronger, as in the published code.
     "posterize": lambda image, m, _random: image.point(
         [v & ~((1 << 8 - min(int(4 * m), 8)) - 1) for v in range(256)] * 3
     ),

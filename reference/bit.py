@@ -1,8 +1,8 @@
 """Big Transfer's ResNet-v2 in Flax (Kolesnikov et al., 2019, arXiv 1912.11370).
 
 In: float32 images [N, H, W, 3], already normalised to [-1, 1]. Out: float32 logits [N, K]. `dtype`
-is what is computed in; parameters, statistics and logits stay float32. The module names are the
-keys of Google's published checkpoints. Nothing here knows about files, data or devices.
+is the type of the computation; parameters, statistics and logits stay float32. The module names are
+the keys of Google's published checkpoints. This module does not depend on files, data or devices.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from reference.convolution import Conv, GroupNorm, StdConv
 
 
 class PreActivatedConv(nn.Module):
-    """GroupNorm, ReLU, convolution; `project` adds the shortcut's 1×1 from the same activation."""
+    """GroupNorm, ReLU, convolution; `project` adds the shortcut's 1×1 convolution of the ReLU."""
 
     features: int
     size: int
@@ -53,7 +53,7 @@ class Unit(nn.Module):
 
 
 class Block(nn.Module):
-    """Units of one resolution; the first changes it and projects its shortcut."""
+    """Units of one resolution; the first unit changes the resolution and projects its shortcut."""
 
     units: int
     features: int
@@ -102,7 +102,7 @@ class ResNet(nn.Module):
 
 
 class BigTransfer(nn.Module):
-    """The network; its one child is the scope of the published names."""
+    """The network; its only child is the scope of the published names."""
 
     config: BiTSizes
     num_classes: int

@@ -52,7 +52,7 @@ def read_arrays(path: Path) -> Arrays:
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write an `.npz` file atomically."""
-    # Not through np.savez, which takes some names as arguments of its own (`file`).
+    # np.savez is not used, since it takes some names for its own arguments (`file`).
     with atomically(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for key, value in arrays.items():
             with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
@@ -67,7 +67,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write under a temporary name; flushed to the disk, then renamed to `path`."""
+    """Open a file under a temporary name; at the end flush it to the disk, rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -81,6 +81,9 @@ def atomically(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove what killed processes left of their writing of `path`; nobody else may be writing."""
+    """Remove temporary files of `path` that killed processes left.
+
+    No other process may write `path` at the same time.
+    """
     for left_over in path.parent.glob(f".{path.name}.*.tmp"):
         left_over.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 as their authors publish them.
 
 In: the file `cifar-10-python.tar.gz` or `cifar-100-python.tar.gz`. Out: uint8 images
-[N, 32, 32, 3], int32 labels [N], the names of the classes. Of the pickles inside, nothing but
-arrays is ever loaded.
+[N, 32, 32, 3], int32 labels [N], the names of the classes. From the pickles in the archive only
+arrays are loaded.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 
 class ArchiveError(ValueError):
-    """The file is not that archive; the message says what it is."""
+    """The file is not the expected archive; the message says what was found."""
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles what CIFAR's batches hold, and no other class: a pickle can run any code."""
+    """Unpickles the classes in CIFAR's batches and no others, since a pickle can run any code."""
 
     _allowed = frozenset(
         {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
@@ -31,7 +31,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in self._allowed:
             raise pickle.UnpicklingError(f"refused to load {module}.{name}")
-        # NumPy 2 renamed the module that the published files name.
+        # The published files name a module that NumPy 2 has renamed.
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
@@ -40,7 +40,7 @@ class _Layout:
     """How one of the two archives names its parts."""
 
     archive: str
-    splits: dict[str, str]  # what the names of a split's batches begin with
+    splits: dict[str, str]  # split: the prefix of its batches' names
     meta: str
     labels: bytes
     names: bytes

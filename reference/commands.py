@@ -72,7 +72,7 @@ def train_by(recipe: str) -> Callable[..., None]:
             processes: Elsewhere: how many processes there are.
             process: Elsewhere: which of them this is, from 0.
         """
-        if recipe and recipe not in RECIPES:  # of one that there is, the numbers are in config
+        if recipe and recipe not in RECIPES:  # a known recipe's numbers are in config already
             raise ConfigError(f"recipe: no {recipe!r}; there are {', '.join(RECIPES)}")
         if distributed or coordinator:
             parallel.join(coordinator, processes, process)
@@ -90,7 +90,7 @@ def train(
     refuse_broken: bool = False,
     profile: bool = False,
 ) -> None:
-    """Run a configuration and say what it came to."""
+    """Run a configuration and print the accuracy."""
     found = training.train(
         config, data, out, resume=resume, refuse_broken=refuse_broken, profile=profile
     )
@@ -163,7 +163,7 @@ def few_shot(
     """
     network = evaluation.open_network(checkpoint_file, image_size, resize, crop_fraction)
     training, test = (network.load(data_source, split) for split in ("train", "test"))
-    # No more of the training images than the probes may draw.
+    # Only the training images that the probes may draw.
     rows = fewshot.candidates(training.labels, max(shots))
     training = training.take(rows)
     both = [(network.features(part), part.labels) for part in (training, test)]

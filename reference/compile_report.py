@@ -1,4 +1,4 @@
-"""What the TPU's compiler said, as a table for people and as JSON for everything else.
+"""The statements of the TPU's compiler, as a table for people and as JSON for programs.
 
 In: `Compiled` rows, or the JSON files under docs/results. Out: a table on the terminal; Markdown
 between two marks of a page.
@@ -50,7 +50,7 @@ def cells(row: Compiled) -> tuple[str, ...]:
 
 
 def show(rows: Sequence[Compiled], console: Console) -> None:
-    """The rows as a table, then why some could not be compiled."""
+    """Print the rows as a table, then the reasons why some could not be compiled."""
     table = Table(title="Compiled, not run", title_justify="left")
     for column in (*HEAD, *HEAD_MEASURED):
         table.add_column(column)
@@ -86,7 +86,7 @@ def read(file: Path) -> list[Compiled]:
 
 
 def comparison(rows: Iterable[Compiled]) -> list[tuple[str, ...]]:
-    """The v3 rows beside the paper: for each network the batch with the best optimum."""
+    """The v3 rows beside the paper's: for each network the batch size with the best optimum."""
     best: dict[tuple[str, int], Compiled] = {}
     for row in rows:
         if row.topology.startswith("v3") and row.kind == "forward" and row.optimum:
@@ -118,7 +118,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def refresh(page: Path) -> str:
-    """The page with each generated part made anew from the JSON file that its mark names.
+    """The page, with each generated part made again from the JSON file that its mark names.
 
     A mark is `<!-- generated: FILE KIND -->`: FILE relative to the page, KIND compiled or
     comparison.

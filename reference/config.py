@@ -1,4 +1,4 @@
-"""What a training run computes, in one typed place; written beside every checkpoint."""
+"""The configuration of a training run, in one typed class; written beside every checkpoint."""
 
 import dataclasses
 from typing import Literal
@@ -120,7 +120,7 @@ class TrainConfig:
     """Threads that decode and augment images; 0: one per core. May change when a run goes on."""
 
     def __post_init__(self) -> None:
-        """Refuse what no run can mean, before anything is read."""
+        """Refuse values that no run can use, before any file is read."""
         for fields, fits, wish in _RANGES:
             for field in fields:
                 value = getattr(self, field)
@@ -151,7 +151,7 @@ class TrainConfig:
 
     @property
     def on_images(self) -> bool:
-        """Whether images are augmented one by one, before they come into a batch."""
+        """Whether images are augmented one by one, before they become part of a batch."""
         return self.randaugment_layers > 0 or self.min_crop_area < 1 or self.resize > 0
 
 
@@ -159,7 +159,7 @@ class ConfigError(ValueError):
     """The configuration cannot be run; the message names the field."""
 
 
-# Fields, what holds for each, and what is said where it does not.
+# Fields, the condition for each, and the message if the condition does not hold.
 _RANGES = (
     (
         ("validation",),

@@ -1,4 +1,4 @@
-"""What BiT is made of: standardised convolutions and GroupNorm, as Flax modules.
+"""BiT's layers: standardised convolutions and GroupNorm, as Flax modules.
 
 In and out: images or features [N, H, W, C]. Names of parameters are those of the published files.
 """
@@ -43,9 +43,10 @@ class StdConv(nn.Module):
 class GroupNorm(nn.Module):
     """GroupNorm over 32 groups of channels, under the published names of its parameters.
 
-    Statistics are float32 and come from one pass over the features, channel by channel; the groups
-    are formed from those. Features that were reshaped to groups themselves, and read twice, took
-    the TPU's compiler twice the time for a whole network (docs/tpu.md).
+    Statistics are float32. They come from one pass over the features, channel by channel; the
+    statistics of groups are computed from those of channels. In another version the features
+    themselves were reshaped to groups and read twice; by the TPU's compiler the whole network then
+    took twice the time (docs/tpu.md).
     """
 
     dtype: Any
@@ -58,20 +59,20 @@ class GroupNorm(nn.Module):
         exact = x.astype(jnp.float32)
         mean = _of_groups(jnp.mean(exact, axis=(1, 2)))
         square = _of_groups(jnp.mean(jnp.square(exact), axis=(1, 2)))
-        variance = jnp.maximum(square - jnp.square(mean), 0)  # rounding may leave less than nothing
+        variance = jnp.maximum(square - jnp.square(mean), 0)  # rounding may make it negative
         scale = gamma * jax.lax.rsqrt(variance + GROUP_NORM_EPSILON)
         shift = beta - mean * scale
         return (exact * scale[:, None, None] + shift[:, None, None]).astype(self.dtype)
 
 
 def _of_groups(means: jax.Array) -> jax.Array:
-    """[N, C] means of channels to those of their groups, each where its channels are."""
+    """Means of channels [N, C] to means of groups [N, C]: each channel gets its group's mean."""
     grouped = jnp.mean(means.reshape(means.shape[0], BIT_GROUPS, -1), axis=2)
     return jnp.repeat(grouped, means.shape[1] // BIT_GROUPS, axis=1)
 
 
 class Conv(nn.Module):
-    """A `StdConv` one level down, as the published names have it."""
+    """A `StdConv` in a scope of its own, as the published names require."""
 
     features: int
     size: int

@@ -2,9 +2,9 @@
 
 In: step numbers and losses. Out: `NAME.log.jsonl`, one JSON object a line: step, loss,
 images_per_second, input_wait, and at the end of an epoch also epoch and validation_accuracy.
-`input_wait` is the share of the time in which the loop waited for images; the device, which has
-up to two steps queued, is idle for at most that share. A resumed run goes on in the file after the
-step that it goes on from. The same numbers go to TensorBoard, in `NAME.tensorboard`.
+`input_wait` is the share of the time in which the loop waited for images. The device, which has up
+to two steps queued, is idle for at most that share. A resumed run continues the file after its
+first step. The same numbers go to TensorBoard, in `NAME.tensorboard`.
 """
 
 import json
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Curve:
     """Records and shows a run from `first_step` to `total_steps`; a context manager.
 
-    Without a file it does neither: the processes of a run but the first.
+    Without a file it neither records nor shows: so do all processes of a run except the first.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Curve:
             self._board.close()
 
     def count_wait(self, batches: Iterator[T]) -> Iterator[T]:
-        """The same batches, while the time that is spent waiting for them is counted."""
+        """Pass the batches on, and count the time that is spent waiting for them."""
         while True:
             before = time.monotonic()
             batch = next(batches, None)
@@ -83,7 +83,7 @@ class Curve:
             yield batch
 
     def step(self, step: int, measured: Measured, rate: float) -> None:
-        """Count a step; reading what it measured waits for the device: only every ten seconds."""
+        """Count a step; every ten seconds read its measurements, which waits for the device."""
         self._progress.update(self._task, completed=step)
         if time.monotonic() - self._since >= LOG_EVERY_SECONDS:
             self._write(step, measured, rate, {}, show=not self._progress.console.is_terminal)
@@ -109,12 +109,12 @@ class Curve:
         if not self._file:
             return
         images = (step - self._since_step) * self._batch_size
-        value = float(measured.loss)  # waits for the device, so it comes before the clock is read
+        value = float(measured.loss)  # this waits for the device, so the clock is read afterwards
         seconds = time.monotonic() - self._since
         rate = images / seconds
         row = {
             "step": step,
-            "loss": float(f"{value:.7g}"),  # what float32 holds
+            "loss": float(f"{value:.7g}"),  # the digits of a float32
             "learning_rate": float(f"{learning_rate:.4g}"),
             "gradient_norm": float(f"{float(measured.gradient_norm):.4g}"),
             "images_per_second": round(rate, 1),
@@ -137,13 +137,13 @@ class Curve:
 
 
 def _board(log: Path, first_step: int) -> SummaryWriter:
-    """The same rows for TensorBoard, in `NAME.tensorboard`; of later steps it drops what it has."""
+    """A writer of the same rows for TensorBoard; rows of steps that are done again are dropped."""
     folder = log.with_name(log.name.removesuffix(".log.jsonl") + ".tensorboard")
     return SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
 
 
 def _cut(file: Path, step: int) -> None:
-    """Drop what was logged after `step`, which is done again, and a line that broke off."""
+    """Drop the rows of steps after `step`, which are done again, and an incomplete last line."""
 
     def stays(line: str) -> bool:
         try:

@@ -1,9 +1,9 @@
-"""Images for training and evaluation: all in memory, or decoded as they are needed.
+"""Images for training and evaluation: all in memory, or decoded when they are needed.
 
 In: a folder tree `SPLIT/<class>/*.jpg` (at any depth, any format that the gateway reads),
 WebDataset's tar files, or the archive of CIFAR-10 or CIFAR-100. Out: a `Memory` of uint8 images
 [N, H, W, 3] with int32 labels [N], or, for sets larger than memory, `Files`, which opens an image
-when it is asked for. Files that are no images are named and skipped or replaced, or refused.
+when it is requested. A file that is no image is logged by name and skipped or replaced, or refused.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from reference import cifar, webdataset
 GIB = 1 << 30
 # Lists of images, SPLIT.txt; VTAB-1k trains on the 1,000 images of `train800val200`.
 LISTS = {"train": ("train", "train800val200")}
-# Files that are no images, or only half of one, or that cannot be read.
+# The errors of files that are no images, that are incomplete, or that cannot be read.
 BROKEN = (ImageError, OSError)
 
 Read = TypeVar("Read")
@@ -64,7 +64,7 @@ class Memory:
         return Memory(self.images[rows], self.labels[rows], self.classes)
 
     def image(self, row: int) -> Image.Image:
-        """One image, RGB, as large as it was read."""
+        """One image, RGB, in the size in which it was read."""
         return Image.fromarray(self.images[row])
 
     def square(self, row: int) -> npt.NDArray[np.uint8]:
@@ -74,7 +74,7 @@ class Memory:
 
 
 class Decoded:
-    """How many images were decoded, and those that are kept; safe to use from many threads."""
+    """The number of decoded images, and the images that are kept; safe to use from many threads."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -89,14 +89,14 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Images of one split, decoded when they are asked for; safe to ask from many threads."""
+    """Images of one split, decoded when they are requested; safe to use from many threads."""
 
     files: tuple[Item, ...]
     labels: npt.NDArray[np.int32]  # [N]
     classes: tuple[str, ...]
     rule: ResizeRule
-    keep: bool = False  # whether images at the image size are kept once they were decoded
-    broken: set[Item] = dataclasses.field(default_factory=set)  # found so far, and named
+    keep: bool = False  # whether decoded images at the image size are kept
+    broken: set[Item] = dataclasses.field(default_factory=set)  # found and logged so far
     decoded: Decoded = dataclasses.field(default_factory=Decoded)
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Files:
         return dataclasses.replace(self, files=files, labels=self.labels[rows])
 
     def image(self, row: int) -> Image.Image:
-        """One image, RGB, upright, at least twice as large as the image size where it was."""
+        """One image, RGB, upright; a larger one is decoded at no less than twice the image size."""
         return self._first(row, lambda file: open_upright(file, 2 * self.image_size))
 
     def square(self, row: int) -> npt.NDArray[np.uint8]:
@@ -126,8 +126,8 @@ class Files:
         return kept
 
     def _first(self, row: int, open_: Callable[[Item], Read]) -> Read:
-        # One that turns out to be broken is named, and the class's next is taken. Which one that is
-        # depends on the files alone, so a resumed run reads the same.
+        # A broken file is logged by name, and the next file of its class is read instead. The
+        # choice depends on the files alone, so a resumed run reads the same images.
         for step in range(len(self.files)):
             other = (row + step) % len(self.files)
             file = self.files[other]
@@ -161,12 +161,12 @@ def load(
 ) -> Dataset:
     """Read `split` ("train" or "test") of a folder tree, of tar files, or of CIFAR's archive.
 
-    Images are resized by `rule`, or else straight to a square. A folder of more than `memory_gib`
-    (decoded), or any with `as_files`, comes as `Files`, of which none is opened yet. Before the
-    first file of a folder is opened, `listed` is told how many there are; it may raise. Raises
-    DataError where there is nothing to read, or (with `refuse_broken`) for the first file that is
-    no image; otherwise such files are logged by name and left out, or replaced when their turn
-    comes.
+    Images are resized by `rule`; without one, straight to a square. A folder of more than
+    `memory_gib` (decoded), or any with `as_files`, is returned as `Files`, and no file is opened
+    yet. Before the first file of a folder is opened, `listed` gets the number of files; it may
+    raise. Raises DataError if there is nothing to read, or (with `refuse_broken`) for the first
+    file that is no image. Without `refuse_broken` such files are logged by name and left out, or
+    replaced when they are read.
     """
     rule = rule or ResizeRule(image_size, image_size)
     if source.is_file():
@@ -196,7 +196,7 @@ def load(
             _log.warning("skipped %s", what)
             good[index] = False
 
-    if not lazy or refuse_broken:  # of a large set this takes as long as one epoch's reading
+    if not lazy or refuse_broken:  # for a large set this takes as long as reading in one epoch
         _for_all(open_, range(len(files)), f"reading {source / split}", workers)
     if not good.any():
         raise DataError(f"{source / split}: not one of {len(files)} files is an image")
@@ -210,7 +210,7 @@ def load(
 
 
 def measured_by(dataset: Dataset, rule: ResizeRule) -> Dataset:
-    """The same images, resized by this rule and counted anew; those in memory stay as they are."""
+    """The same images, resized by `rule`, with a new count; images in memory do not change."""
     if isinstance(dataset, Memory):
         return dataset
     return dataclasses.replace(dataset, rule=rule, decoded=Decoded())
@@ -235,7 +235,7 @@ def find_split(
 
 
 def _listed(file: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ...]]:
-    """The images of a list, of whose lines each has a file beside it and the number of a class."""
+    """The images of a list: each line has the path of a file and the number of its class."""
     files, labels = [], []
     for number, line in enumerate(file.read_text().splitlines(), 1):
         name, _, label = line.strip().rpartition(" ")
@@ -266,7 +266,7 @@ def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ..
 
 
 def survey(source: "Path | Dataset", split: str) -> tuple[int, int]:
-    """How many images a split has, and how many pixels its first one has; opens no other."""
+    """The number of images of a split, and of pixels of its first image, the only one it opens."""
     if not isinstance(source, Path):
         return len(source), source.image_size**2
     if source.is_file():
@@ -287,7 +287,7 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, 
 
 
 def share_of(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """This share of each class's images, drawn with `seed`; a larger share holds the smaller."""
+    """This share of each class's images, drawn with `seed`; a larger share contains a smaller."""
     if share == 1:
         return dataset
     order = np.random.default_rng((seed, 1)).permutation(len(dataset))
@@ -300,13 +300,16 @@ def share_of(dataset: Dataset, share: float, seed: int) -> Dataset:
 
 
 def open_upright(file: Item, at_least: int) -> Image.Image:
-    """One image, turned as its EXIF data say, RGB; large JPEGs are decoded at a fraction of their
-    size that leaves both sides at least `at_least` pixels long."""
+    """One image, RGB, turned by its EXIF data.
+
+    A large JPEG is decoded at a fraction of its size, at which both sides have at least `at_least`
+    pixels.
+    """
     return decode(open_header(file.read_bytes(), OWN_MAX_PIXELS), at_least).image
 
 
 def shrink(image: Image.Image, image_size: int) -> Image.Image:
-    """Straight to a square, bilinear, antialiased: the exported models' default rule."""
+    """Resize straight to a square, bilinear, antialiased: the default rule of exported models."""
     if image.size == (image_size, image_size):
         return image
     return Image.fromarray(ResizeRule(image_size, image_size).apply(image))

@@ -77,7 +77,7 @@ def _batch_size(dataset: data.Dataset, layout: Layout) -> int:
 
 
 def _filled(dataset: data.Dataset, batch_size: int, workers: int) -> Iterator[pipeline.Batch]:
-    """This process's share of every batch, the last one filled up with rows of label -1."""
+    """This process's share of every batch; the last batch is padded with rows of label -1."""
     processes = jax.process_count()
     share = batch_size // processes
     batches = pipeline.in_order(dataset, batch_size, workers, jax.process_index(), processes)
@@ -89,20 +89,20 @@ def _filled(dataset: data.Dataset, batch_size: int, workers: int) -> Iterator[pi
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A checkpoint that was read, ready to answer, and how it wants its images."""
+    """A network read from a checkpoint, ready to answer, with its rule for resizing images."""
 
     pretrained: models.Pretrained
     rule: ResizeRule
     path: Path
 
     def probabilities(self, dataset: data.Dataset) -> npt.NDArray[np.float32]:
-        """Of every image in order, float32 [N, K]."""
+        """The probabilities of every image in order, float32 [N, K]."""
         layout = Layout.over(jax.devices())
         model = models.build(self.pretrained.config, self.pretrained.num_classes)
         return answers(model, layout, layout.copy(self.pretrained.params), dataset)
 
     def features(self, dataset: data.Dataset) -> npt.NDArray[np.float32]:
-        """What the head is given, of every image in order, float32 [N, D]."""
+        """The inputs of the head for every image in order, float32 [N, D]."""
         headless = resolution.without_head(self.pretrained)
         layout = Layout.over(jax.devices())
         model = models.build(headless.config, headless.num_classes)
@@ -110,7 +110,7 @@ class Network:
         return answers(model, layout, params, dataset, softmax=False)
 
     def load(self, source: Path, split: str, memory_gib: float = 4.0) -> data.Dataset:
-        """The images of a split, resized as the network wants them."""
+        """The images of a split, resized by the network's rule."""
         size = self.rule.height
         return data.load(source, split, size, rule=self.rule, memory_gib=memory_gib)
 
@@ -123,8 +123,9 @@ def open_network(
 ) -> Network:
     """Read a checkpoint of any family; raises CheckpointError or DataError.
 
-    What is left open of its rule is that of its training run, whose configuration lies beside it,
-    or else straight to a square.
+    A part of the resize rule that is not given is taken from the configuration of the training run,
+    which lies beside the checkpoint. Without a configuration, images are resized straight to a
+    square.
     """
     pretrained = models.read(path)
     size = image_size or pretrained.image_size or _recorded(path).get("image_size") or 224
@@ -145,7 +146,7 @@ def open_network(
 def evaluate_file(network: Network, source: Path, split: str) -> Scores:
     """Measure a network on the images of a split.
 
-    Raises DataError, also where the classes are not as many as the network's.
+    Raises DataError, also if the number of classes is not that of the network.
     """
     dataset = network.load(source, split)
     if len(dataset.classes) != network.pretrained.num_classes:
@@ -157,7 +158,7 @@ def evaluate_file(network: Network, source: Path, split: str) -> Scores:
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """The configuration of the run that wrote a checkpoint; {} where there is none."""
+    """The configuration of the run that wrote a checkpoint; {} if there is none."""
     file = path.with_suffix(".json")
     try:
         found = json.loads(file.read_text())

@@ -28,12 +28,12 @@ class Probe:
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """The mean accuracy over the seeds."""
         return float(np.mean(self.accuracies))
 
 
 def _drawn(labels: Labels, shots: int, seed: int) -> npt.NDArray[np.intp]:
-    """The places of `shots` images of each class."""
+    """The rows of `shots` images of each class."""
     random = np.random.default_rng(seed)
     places = [
         random.permutation(np.flatnonzero(labels == label))[:shots]
@@ -43,7 +43,10 @@ def _drawn(labels: Labels, shots: int, seed: int) -> npt.NDArray[np.intp]:
 
 
 def candidates(labels: Labels, shots: int, seeds: tuple[int, ...] = SEEDS) -> npt.NDArray[np.intp]:
-    """Places of training images, so few that their features are soon computed: rising [M]."""
+    """The rows of all training images that a probe may draw, ascending [M].
+
+    They are few, so that their features are computed quickly.
+    """
     return np.unique(np.concatenate([_drawn(labels, 2 * shots, seed) for seed in seeds]))
 
 
@@ -79,7 +82,7 @@ def classify(shots: Features, labels: Labels, test: Features, classes: int) -> n
         return np.concatenate([(rows - mean) / deviation, constant], axis=1)
 
     x, targets = extended(shots), 2.0 * np.eye(classes)[labels] - 1
-    if len(x) < x.shape[1]:  # the smaller of two systems, with the same solution
+    if len(x) < x.shape[1]:  # solve the smaller of two systems that have the same solution
         weights = x.T @ np.linalg.solve(x @ x.T + L2 * np.eye(len(x)), targets)
     else:
         weights = np.linalg.solve(x.T @ x + L2 * np.eye(x.shape[1]), x.T @ targets)

@@ -1,7 +1,7 @@
-"""The forward pass as it is timed and compiled for other machines.
+"""The forward pass in the form in which it is timed, and compiled for other machines.
 
 In: a variant, an image size, a precision and a set of devices. Out: a jitted function, the shapes
-of what it takes, and its floating point operations. It takes uint8 pixels and returns
+of its inputs, and its floating point operations. The function takes uint8 pixels and returns
 probabilities, as in serving.
 """
 
@@ -32,7 +32,7 @@ class Forward:
 
     @property
     def sizes(self) -> Sizes:
-        """The variant's, with token MLPs as wide as enlarging it makes them."""
+        """The variant's sizes, with token MLPs as wide as in the variant enlarged to the size."""
         sizes = models.variant(self.variant)
         if isinstance(sizes, MixerSizes):
             tiles = (self.image_size // models.native_image_size(self.variant)) ** 2

@@ -1,4 +1,4 @@
-"""The losses: how far a network's answers are from the right ones.
+"""The losses: the distance of a network's answers from the right answers.
 
 In: float32 logits [N, K] and targets: shares [N, K] of the classes, or a teacher's logits [N, K].
 Out: a float32 scalar, the mean over the N examples. The arithmetic is big_vision's (utils.py at
@@ -23,7 +23,7 @@ def sigmoid(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def distillation(logits: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
-    """Divergence KL(teacher ‖ student) of the probabilities at a temperature, times its square."""
+    """KL(teacher ‖ student) of the probabilities at a temperature, times temperature squared."""
     wanted = jax.nn.log_softmax(teacher / temperature)
     found = jax.nn.log_softmax(logits / temperature)
     return temperature**2 * jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - found), axis=-1))

@@ -1,9 +1,9 @@
-"""The MLP-Mixer in Flax, in the words of the paper (Tolstikhin et al., 2021, arXiv 2105.01601).
+"""The MLP-Mixer in Flax, in the terms of the paper (Tolstikhin et al., 2021, arXiv 2105.01601).
 
 In: float32 images [N, H, W, 3], already normalised to [-1, 1]. Out: float32 logits [N, K]. `dtype`
-is what is computed in; parameters, statistics of LayerNorm and logits stay float32. The module
-names are the keys of Google's published checkpoints, so a flattened parameter tree *is* a
-checkpoint. Nothing here knows about files, data or devices.
+is the type of the computation; parameters, statistics of LayerNorm and logits stay float32. The
+module names are the keys of Google's published checkpoints, so a flattened parameter tree *is* a
+checkpoint. This module does not depend on files, data or devices.
 """
 
 from typing import Any

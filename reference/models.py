@@ -1,8 +1,8 @@
-"""The three families by one interface: every variant by name, every checkpoint by its content.
+"""One interface to the three families: every variant by name, every checkpoint by its content.
 
 In: a variant's name, or an `.npz` file as Google publishes it for Mixer, ViT and BiT. Out: a Flax
-module and, from a file, its parameters. A checkpoint says what it is: family and sizes are read off
-its keys and shapes, every key is used once and every shape is checked.
+module and, from a file, its parameters. The keys and shapes of a checkpoint show its family and
+sizes; every key is used once and every shape is checked.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Pretrained:
 
 
 class UnknownVariantError(ValueError):
-    """There is no such variant; the message lists those that there are."""
+    """There is no such variant; the message lists all variants."""
 
 
 def variant(name: str) -> Sizes:
@@ -70,8 +70,8 @@ def build(
 ) -> nn.Module:
     """The network with these sizes, which computes in `dtype`; parameters stay float32.
 
-    `dropout` and `stochastic_depth` are in force where `apply` is given a key. Raises ValueError
-    for what the family does not have.
+    `dropout` and `stochastic_depth` have an effect where `apply` is given a key. Raises ValueError
+    for a regularisation that the family does not have.
     """
     module = _MODULES[type(config)]
     known = {field.name for field in dataclasses.fields(module)}
@@ -84,12 +84,12 @@ def build(
 def init(model: nn.Module, key: jax.Array, image_size: int) -> optax.Params:
     """Fresh parameters for images of `image_size` pixels per side."""
     blank = jnp.zeros((1, image_size, image_size, 3))
-    # Compiled as one, which also leaves out the forward pass.
+    # Compiled as one function, so that XLA removes the forward pass, which is not needed.
     return cast("optax.Params", jax.jit(model.init)(key, blank)["params"])
 
 
 def shapes(model: nn.Module, image_size: int) -> optax.Params:
-    """What `init` would give, as shapes: nothing is computed."""
+    """The shapes of `init`'s parameters; nothing is computed."""
     return jax.eval_shape(lambda: init(model, jax.random.key(0), image_size))
 
 
@@ -107,7 +107,7 @@ def apply(
 
 
 def read(path: Path) -> Pretrained:
-    """Read a checkpoint of any family. Raises CheckpointError naming the key that does not fit."""
+    """Read a checkpoint of any family; raises CheckpointError, which names the wrong key."""
     try:
         with open_npz(path) as arrays:
             return _pretrained(arrays)
@@ -116,7 +116,7 @@ def read(path: Path) -> Pretrained:
 
 
 class InMemory:
-    """Arrays that were read already."""
+    """Arrays that are in memory already."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         self._arrays = arrays

@@ -1,10 +1,10 @@
-"""What a gradient does to the parameters: clipping, Adam, Muon or momentum, weight decay.
+"""From a gradient to the change of the parameters: clipping, Adam, Muon or momentum, weight decay.
 
-In: a `TrainConfig`. Out: an optax transformation, to be multiplied by the learning rate.
-Which arrays decay, and which ones Muon takes, is decided by their published names. The order is
-big_vision's (optax.py at 0127fb6, lines 114 to 149): clip, direction, decay, learning rate; its
-`wd`, which it does not multiply by the peak rate, is here `weight_decay` × `learning_rate`, as in
-AdamW.
+In: a `TrainConfig`. Out: an optax transformation, whose result is multiplied by the learning rate.
+The published names of the arrays decide which arrays decay, and which ones Muon takes. The order is
+big_vision's (optax.py at 0127fb6, lines 114 to 149): clip, direction, decay, learning rate.
+big_vision does not multiply its `wd` by the peak rate; this `wd` is `weight_decay` ×
+`learning_rate` here, as in AdamW.
 """
 
 import re
@@ -31,14 +31,14 @@ _MATRICES: tuple[tuple[re.Pattern[str], optax.contrib.MuonDimensionNumbers], ...
 
 
 def decays(params: optax.Params) -> optax.Params:
-    """A tree of bool: what weight decay pulls towards zero, which is kernels and nothing else."""
+    """A tree of bool: whether weight decay acts on an array, which is so for kernels alone."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: _name(path).rsplit("/", 1)[-1] == "kernel", params
     )
 
 
 def muon_dimensions(params: optax.Params) -> optax.Params:
-    """A tree of what Muon takes as matrices, with their axes; None for what Adam takes."""
+    """A tree with the axes of each array that Muon takes as a matrix; None for Adam's arrays."""
 
     def dimensions(
         path: tuple[Any, ...], _: jax.Array
@@ -52,7 +52,7 @@ def muon_dimensions(params: optax.Params) -> optax.Params:
 def build_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Gradient clipping, the direction of the step, and weight decay.
 
-    A step takes the result times the learning rate off the parameters.
+    A step subtracts the result times the learning rate from the parameters.
     """
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
@@ -62,14 +62,14 @@ def build_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def _direction(config: TrainConfig) -> optax.GradientTransformation:
-    """Which way the parameters go, against the gradient; as large as at a learning rate of 1."""
+    """The direction of a step, scaled for a learning rate of 1."""
     moments = jnp.bfloat16 if config.moments == "bfloat16" else jnp.float32
     if config.optimizer == "sgd":
         return optax.trace(config.momentum, accumulator_dtype=moments)
     if config.optimizer == "adamw":
         return optax.scale_by_adam(config.beta1, config.beta2, mu_dtype=moments)
-    # Muon (arXiv 2502.16982) takes matrices only, with updates as large as AdamW's usually are, so
-    # that one learning rate does for both.
+    # Muon (arXiv 2502.16982) takes matrices only. Its updates are as large as AdamW's usually are,
+    # so that one learning rate suits both.
     muon = optax.contrib.muon(
         1.0,
         adam_b1=config.beta1,
@@ -78,7 +78,7 @@ def _direction(config: TrainConfig) -> optax.GradientTransformation:
         consistent_rms=0.2,
         muon_weight_dimension_numbers=muon_dimensions,
     )
-    return optax.chain(muon, optax.scale(-1.0))  # its own updates point down already
+    return optax.chain(muon, optax.scale(-1.0))  # Muon's updates already have the negative sign
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What the Mixer paper measured: images per second and TPUv3 core, at the best batch size.
+"""The measurements of the Mixer paper: images per second and TPUv3 core at the best batch size.
 
 Tolstikhin et al., 2021 (arXiv 2105.01601), tables 2 and 3. A row per network and image size.
 """
@@ -10,7 +10,7 @@ import dataclasses
 class Measured:
     """One figure of the paper."""
 
-    name: str  # as printed there
+    name: str  # as printed in the paper
     variant: str
     image_size: int  # pixels per side
     images_per_second: float  # per TPUv3 core

@@ -1,6 +1,6 @@
 """Data parallelism over every device that JAX sees, in this process and in the others of the run.
 
-Parameters lie whole on each device, batches are divided among them; the compiler adds the
+Each device has all parameters, and batches are divided among the devices; the compiler adds the
 all-reduce of the gradients. In: arrays of this process. Out: arrays with a sharding over all
 devices.
 """
@@ -48,7 +48,7 @@ class Layout:
         return copied
 
     def divide(self, share: npt.NDArray[Any]) -> jax.Array:
-        """Make one array of what each process has of it: its share of the rows."""
+        """Make one array from the processes' shares of its rows."""
         return self._make(self.divided, share)
 
     @staticmethod
@@ -60,7 +60,7 @@ class Layout:
 def join(coordinator: str, processes: int, process: int) -> None:
     """Make this process one of several that train together.
 
-    On Cloud TPU and under Slurm everything is found out; elsewhere the three arguments say it.
+    On Cloud TPU and under Slurm the settings are detected; elsewhere the arguments state them.
     """
     if coordinator:
         jax.distributed.initialize(coordinator, processes, process)

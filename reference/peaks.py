@@ -1,7 +1,7 @@
-"""What a device can compute at most: from data sheets, or measured with a matrix product.
+"""The peak rate of a device: from data sheets, or measured with a matrix product.
 
-In: a JAX device and a precision. Out: floating point operations per second, and where that figure
-comes from.
+In: a JAX device and a precision. Out: floating point operations per second, and the source of this
+figure.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Dense bfloat16, in FLOP/s per JAX device; the start of its `device_kind`. TPUs: the pages under
+# Dense bfloat16, in FLOP/s per JAX device, by the start of `device_kind`. TPUs: the pages under
 # cloud.google.com/tpu/docs (a v3 chip has 123e12 and is two devices). GPUs: NVIDIA's data sheets,
 # without sparsity.
 DATA_SHEETS: dict[str, float] = {
@@ -31,7 +31,7 @@ DATA_SHEETS: dict[str, float] = {
 def peak(device: Any, precision: str) -> tuple[float, str]:  # noqa: ANN401  JAX has no type for it
     """FLOP/s of one device, and their source."""
     if precision == "bfloat16":
-        # The longest name that fits: "TPU v5 lite" before "TPU v5".
+        # The longest name that fits is taken: "TPU v5 lite" before "TPU v5".
         for kind in sorted(DATA_SHEETS, key=len, reverse=True):
             if device.device_kind.startswith(kind):
                 return DATA_SHEETS[kind], "data sheet"

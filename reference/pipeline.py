@@ -1,8 +1,8 @@
-"""Batches, made ready while the device computes.
+"""Batches, prepared while the device computes.
 
-In: a `Dataset` and a `TrainConfig`. Out: batches of uint8 images [N, H, W, 3] and int32 labels [N],
-in an order, and augmented in a way, that the seed, the epoch and the place of an image alone
-decide. A bounded pool of threads works a few batches ahead; Pillow releases Python's lock.
+In: a `Dataset` and a `TrainConfig`. Out: batches of uint8 images [N, H, W, 3] and int32 labels [N].
+The order and the augmentation depend only on the seed, the epoch and the row of an image. A bounded
+pool of threads prepares a few batches in advance; Pillow releases Python's global lock.
 """
 
 import os
@@ -44,7 +44,7 @@ def order(count: int, config: TrainConfig, first_step: int) -> Iterator[tuple[in
 def training(
     dataset: Dataset, config: TrainConfig, first_step: int, process: int = 0, processes: int = 1
 ) -> Iterator[Batch]:
-    """The batches of a run from `first_step` on; of each, the share of this process."""
+    """The batches of a run from `first_step` on; each has this process's share of the rows."""
     share = config.batch_size // processes
 
     def prepared(epoch: int, row: int) -> Images:
@@ -72,7 +72,7 @@ def training(
 def in_order(
     dataset: Dataset, batch_size: int, workers: int = 0, process: int = 0, processes: int = 1
 ) -> Iterator[Batch]:
-    """Every image once, unchanged: of each batch, the share of this process.
+    """Every image once, unchanged; each batch has this process's share of the rows.
 
     The last batch may be smaller, and this process's share of it empty.
     """

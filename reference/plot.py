@@ -1,7 +1,7 @@
 """The figure of a training run: its loss, and its accuracy on the held-back images.
 
-In: one or more `NAME.log.jsonl` as `reference.curve` writes them. Out: an image file, in the
-format that its name ends with.
+In: one or more `NAME.log.jsonl` as `reference.curve` writes them. Out: an image file; its suffix
+decides the format.
 """
 
 import json
@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from reference.checkpoint import atomically
 
-SMOOTH = 0.03  # of a run: the loss is shown as its mean over windows of this length
+SMOOTH = 0.03  # share of a run: the loss is shown as its mean over windows of this length
 FORMATS = (".png", ".svg", ".pdf")
-# Matplotlib's defaults, whatever else in the process, or a user's own matplotlibrc, has set; and
-# no random names, so that the same log gives the same file.
+# Matplotlib's defaults: settings of other code and of a user's matplotlibrc have no effect. The
+# names in the file are not random, so that the same log gives the same file.
 own_style = style.context({"svg.hashsalt": "mixer-serving"}, after_reset=True)
 
 
@@ -25,13 +25,13 @@ class PlotError(ValueError):
 
 
 def read(log: Path) -> list[dict[str, float]]:
-    """The rows of a log in the order of their steps; a step that was done again counts once.
+    """The rows of a log in the order of their steps; a repeated step counts once.
 
     Raises PlotError.
     """
     try:
         lines = [line for line in log.read_text().splitlines() if line.strip()]
-        # A run that was killed may have left half a line, and goes over some steps again.
+        # A killed run may have left an incomplete line; when it is resumed it repeats some steps.
         whole = lines if log.read_bytes().endswith(b"\n") else lines[:-1]
         rows = {row["step"]: row for row in map(json.loads, whole)}
         found = [rows[step] for step in sorted(rows)]
@@ -66,7 +66,7 @@ def plot(logs: Sequence[Path], out: Path) -> None:
     accuracies.set(xlabel="epoch", ylabel="accuracy on held-back images, %")
     for axes in (losses, accuracies):
         axes.grid(alpha=0.3)
-        axes.locator_params(axis="x", nbins=6)  # the labels of long runs would touch
+        axes.locator_params(axis="x", nbins=6)  # with more, long labels would touch
         axes.spines[["top", "right"]].set_visible(False)
         if len(runs) > 1:
             axes.legend(frameon=False)

@@ -1,22 +1,23 @@
 """The published recipes, as configurations of which every number can be overridden.
 
 In: the name of a recipe. Out: a `TrainConfig`. Sources: big_vision at 0127fb6 (bv), the papers, and
-big_transfer at 140de6e. Their `wd` is outside the peak rate: `weight_decay` here is theirs divided
-by `learning_rate`.
+big_transfer at 140de6e. These do not multiply their `wd` by the peak rate, so `weight_decay` is
+their `wd` divided by `learning_rate`.
 """
 
 import dataclasses
 
 from reference.config import TrainConfig
 
-SMALL_AREA = 96 * 96  # pixels: below it BiT-HyperRule takes the small sizes
-# Images below which BiT-HyperRule takes this schedule: the warm-up's end, three drops, the end.
+SMALL_AREA = 96 * 96  # pixels: for smaller images BiT-HyperRule takes the small sizes
+# BiT-HyperRule's schedules: the number of training images below which a row holds, then the steps
+# of the warm-up's end, of three drops, and of the end.
 _HYPERRULE = (
     (20_000, (100, 200, 300, 400, 500)),
     (500_000, (500, 3000, 6000, 9000, 10_000)),
     (None, (500, 6000, 12_000, 18_000, 20_000)),
 )
-MIXUP_FROM = 20_000  # images, in BiT-HyperRule
+MIXUP_FROM = 20_000  # images from which BiT-HyperRule uses mixup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +154,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "cifar": Recipe(_CIFAR, "this project's, of the shipped mixer_cifar10 with more epochs"),
     "cifar-gpu": Recipe(
-        # All that a device does by itself: RandAugment, on the host, would make it wait.
+        # Only augmentations that run on the device: the device would wait for RandAugment, which
+        # runs on the host.
         dataclasses.replace(
             _CIFAR,
             epochs=400,
@@ -170,9 +172,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def by_hyperrule(config: TrainConfig, images: int, area: int) -> TrainConfig:
-    """BiT-HyperRule's choice for so many training images of about so many pixels.
+    """BiT-HyperRule's choice for `images` training images of about `area` pixels.
 
-    Fields that are set already stay as they are.
+    Fields that are set already do not change.
     """
     if not config.hyperrule:
         return config

@@ -1,8 +1,8 @@
-"""Stochastic depth (arXiv 1603.09382) as big_vision has it: blocks are skipped while it trains.
+"""Stochastic depth (arXiv 1603.09382) as in big_vision: blocks are skipped at random in training.
 
-In: what a block would add to its input [N, ...]. Out: the same with some examples' rows at zero.
-Each example is drawn by itself, and what stays is not scaled up (mlp_mixer.py at 0127fb6, lines 52
-to 78 and 173 to 177).
+In: the array [N, ...] that a block adds to its input. Out: the same array, with the rows of some
+examples at zero. Each example is drawn independently, and the other rows are not scaled up
+(mlp_mixer.py at 0127fb6, lines 52 to 78 and 173 to 177).
 """
 
 import flax.linen as nn
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 
 
 def skip_rate(last: float, index: int, blocks: int) -> float:
-    """How often block `index` of so many is skipped: never the first, `last` the last."""
+    """The rate at which block `index` of `blocks` is skipped: 0 at the first, `last` at the end."""
     return last * index / max(blocks - 1, 1)
 
 
 def skip_some(module: nn.Module, added: jax.Array, rate: float, *, train: bool) -> jax.Array:
-    """`added` with the rows of about `rate` of the examples at zero, while it trains."""
+    """`added`, in training with about a share of `rate` of the examples' rows at zero."""
     if not train or rate == 0:
         return added
     shape = (added.shape[0], *(1,) * (added.ndim - 1))

@@ -1,9 +1,8 @@
-"""Pretrained weights at another resolution: the same patches, more of them.
+"""Pretrained weights at another resolution: patches of the same size, but more of them.
 
-In: a `Pretrained` and the wished image size. Out: the same function of the image, enlarged, ready
-to be fine-tuned. Mixer: block-diagonal token MLPs, one copy per spatial tile (arXiv 2105.01601,
-appendix C). ViT: the grid of positions, interpolated (arXiv 2010.11929, section 3.2). BiT takes any
-size.
+In: a `Pretrained` and the wanted image size. Out: weights for the larger image, ready for
+fine-tuning. Mixer: block-diagonal token MLPs, one copy per spatial tile (arXiv 2105.01601, appendix
+C). ViT: the grid of positions, interpolated (arXiv 2010.11929, section 3.2). BiT takes any size.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ Array = npt.NDArray[np.float32]
 
 
 def at(pretrained: Pretrained, image_size: int) -> Pretrained:
-    """The weights for `image_size` pixels per side; raises CheckpointError where that cannot be."""
+    """The weights for `image_size` pixels per side; raises CheckpointError if it is impossible."""
     before = pretrained.image_size
     if before is None or before == image_size:
         return pretrained
@@ -41,7 +40,7 @@ def at(pretrained: Pretrained, image_size: int) -> Pretrained:
 
 
 def with_new_head(pretrained: Pretrained, num_classes: int) -> Pretrained:
-    """A head of zeros for other classes: the first loss is that of a uniform guess."""
+    """Replace the head by zeros for other classes: the first loss is that of a uniform guess."""
     params = dict(pretrained.params)
     if "resnet" in params:
         features = params["resnet"]["head"]["conv2d"]["kernel"].shape[2]
@@ -53,7 +52,7 @@ def with_new_head(pretrained: Pretrained, num_classes: int) -> Pretrained:
 
 
 def without_head(pretrained: Pretrained) -> Pretrained:
-    """A head that hands on what it is given: its logits are the network's features."""
+    """Replace the head by the identity, so that the logits are the network's features."""
     params = dict(pretrained.params)
     is_bit = "resnet" in params
     head = params["resnet"]["head"]["conv2d"] if is_bit else params["head"]
@@ -80,7 +79,7 @@ def _mixer(pretrained: Pretrained, config: MixerSizes, factor: int, grid: int) -
     tiles, side = factor * factor, factor * grid
     row, column = np.divmod(np.arange(side * side), side)
     tile = row // grid * factor + column // grid
-    # Where raster token i stands when tokens are ordered tile by tile.
+    # The index of raster token i when tokens are ordered tile by tile.
     place = tile * grid * grid + row % grid * grid + column % grid
     copies = np.eye(tiles, dtype=np.float32)
     params: dict[str, Any] = dict(pretrained.params)
@@ -122,7 +121,7 @@ def _vit(pretrained: Pretrained, config: ViTSizes, before: int, after: int) -> P
 
 
 def _stretch(grid: npt.NDArray[Any], axis: int, count: int) -> npt.NDArray[np.float64]:
-    """Linear interpolation along an axis, with the corners kept in the corners."""
+    """Linear interpolation along an axis; the first and the last point stay where they are."""
     at_ = np.linspace(0, grid.shape[axis] - 1, count)
     low = np.minimum(at_.astype(int), max(grid.shape[axis] - 2, 0))
     high = np.minimum(low + 1, grid.shape[axis] - 1)

@@ -1,9 +1,8 @@
-"""How long a run is, and the learning rate at each of its steps.
+"""The number of steps of a run, and the learning rate of each step.
 
-In: a `TrainConfig` and how many steps an epoch has. Out: the number of steps, and the learning rate
-of each. The arithmetic is big_vision's (utils.py at 0127fb6,
-lines 1113 to 1137), and for the staircase BiT-HyperRule's (big_transfer at 140de6e,
-bit_hyperrule.py).
+In: a `TrainConfig` and the number of steps of an epoch. Out: the number of steps, and the learning
+rate of each. The arithmetic is big_vision's (utils.py at 0127fb6, lines 1113 to 1137), and for the
+staircase BiT-HyperRule's (big_transfer at 140de6e, bit_hyperrule.py).
 """
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from reference.config import TrainConfig
 
-DROP = 0.1  # what each stair multiplies the learning rate by
+DROP = 0.1  # the factor of the learning rate at each stair
 
 
 def total_steps(config: TrainConfig, per_epoch: int) -> int:
@@ -20,7 +19,7 @@ def total_steps(config: TrainConfig, per_epoch: int) -> int:
 
 
 def warmup_steps(config: TrainConfig, per_epoch: int) -> int:
-    """For how many steps the learning rate rises."""
+    """The number of steps in which the learning rate rises."""
     if config.warmup_steps is not None:
         return config.warmup_steps
     return max(1, round(config.warmup_epochs * per_epoch))
@@ -36,7 +35,7 @@ def learning_rates(config: TrainConfig, per_epoch: int) -> npt.NDArray[np.float3
     elif config.schedule == "linear":
         factor = config.linear_end + (1 - config.linear_end) * (1 - progress)
     else:
-        # Each drop holds from the step after its number, and none during the warm-up.
+        # A drop takes effect one step after its number; during the warm-up no drop takes effect.
         stairs = np.round(np.array(config.stairs) * total)
         factor = DROP ** np.sum((stairs < number[:, None]) & (number[:, None] >= warmup), axis=1)
     rising = np.minimum(1.0, number / max(warmup, 1)) if warmup else 1.0

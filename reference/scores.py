@@ -9,13 +9,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-BINS = 15  # of equal width, as in Guo et al. 2017 (arXiv 1706.04599)
-Z = 1.959964  # of a normal distribution's 95 %
+BINS = 15  # bins of equal width, as in Guo et al. 2017 (arXiv 1706.04599)
+Z = 1.959964  # the quantile for 95 % of a normal distribution
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Shares, 0 to 1, and the confusion [K, K]: how many of class row were called column."""
+    """Shares, 0 to 1, and the confusion [K, K]: images of class `row` classified as `column`."""
 
     images: int
     top1: float
@@ -27,7 +27,7 @@ class Scores:
 
 
 def scores(probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.integer]) -> Scores:
-    """All of them, from float32 [N, K] and int [N]."""
+    """All scores, from float32 [N, K] and int [N]."""
     count, classes = probabilities.shape
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     hits = order == labels[:, None]
@@ -55,7 +55,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def _calibration_error(confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> float:
-    """How far confidence and accuracy are apart, over bins of confidence by their sizes."""
+    """The mean of |confidence - accuracy| over bins of confidence, weighted by the bins' sizes."""
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     sums = np.bincount(bins, right.astype(np.float64) - confidence, BINS)
     return float(np.abs(sums).sum() / len(confidence))

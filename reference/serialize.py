@@ -1,9 +1,10 @@
-"""The whole classifier as a program of XLA that needs no Python of this project: `jax.export`.
+"""The whole classifier as a program of XLA, by `jax.export`: it needs no code of this project.
 
 In: a checkpoint of any family. Out: a model folder for Triton, NAME/1/model.jax beside
 NAME/config.pbtxt for the Python-based backend `jax`: uint8 images [N, H, W, 3] to float32 `logits`
-and `probabilities` [N, K], for every batch size, on CPU, TPU and CUDA. A file is read by the JAX
-that wrote it and by later ones: StableHLO promises six months backward.
+and `probabilities` [N, K], for every batch size, on CPU, TPU and CUDA. The version of JAX that
+wrote a file can read it, and so can later versions: StableHLO promises six months of backward
+compatibility.
 """
 
 import dataclasses
@@ -33,16 +34,16 @@ from reference.config import ConfigError
 PLATFORMS = ("cpu", "tpu", "cuda")
 PROGRAM, ABOUT = "model.jax", "model.json"
 TEMPERATURE = "temperature"  # the parameter of config.pbtxt
-TOLERANCE = 1e-5  # of probabilities, beside the same network in ONNX
+TOLERANCE = 1e-5  # of probabilities, against the same network in ONNX
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What came of it."""
+    """The result of `serialize`."""
 
     folder: Path
     bytes: int
-    largest_difference: float | None  # of probabilities, beside the ONNX; None where none was given
+    largest_difference: float | None  # of probabilities, against the ONNX; None without an ONNX
 
 
 def serialize(
@@ -58,7 +59,7 @@ def serialize(
     """Write the model folder NAME. Raises CheckpointError, LabelsError or ConfigError.
 
     With an ONNX of the same classifier, nothing is written unless both give the same probabilities.
-    Where it was calibrated when it was exported, its temperature is taken along.
+    If the export has calibrated the ONNX, the program gets the same temperature.
     """
     pretrained = models.read(file)
     size = image_size or pretrained.image_size or 224
@@ -99,14 +100,15 @@ def serialize(
     head = ["Written by `python -m reference serialize`."]
     checkpoint.write_text(
         folder / "config.pbtxt", config_text(config, head)
-    )  # which Triton looks for
+    )  # Triton expects this file
     return Written(folder, len(content), difference)
 
 
 def temperature_of(onnx: Path) -> float:
-    """What divides the logits before the softmax, as the config.pbtxt of the model folder states.
+    """The temperature, which divides the logits before the softmax, from the config.pbtxt.
 
-    1 where it states none, or where there is none. Raises ConfigError.
+    It is 1 if the model folder's config.pbtxt states none, or if there is no such file. Raises
+    ConfigError.
     """
     file = onnx.parent.parent / "config.pbtxt"
     if not file.exists():
@@ -125,7 +127,7 @@ def program_of(
     model = models.build(pretrained.config, pretrained.num_classes)
 
     def classify(images: jax.Array) -> dict[str, jax.Array]:
-        # In full float32 on a TPU and on NVIDIA's GPUs, too, which would round more otherwise.
+        # Full float32, also on TPUs and NVIDIA's GPUs, which round more by default.
         with jax.default_matmul_precision("float32"):
             logits = models.apply(model, pretrained.params, normalise(images))
         return {"logits": logits, "probabilities": jax.nn.softmax(logits / temperature)}
@@ -138,7 +140,7 @@ def program_of(
 def compare(program: export.Exported, onnx: Path, image_size: int) -> float:
     """The largest difference of probabilities on random images, at three batch sizes."""
     try:
-        import onnxruntime  # noqa: PLC0415  only where it is asked for
+        import onnxruntime  # noqa: PLC0415  imported only when it is needed
     except ImportError:
         raise ConfigError("onnx: needs onnxruntime: pip install onnxruntime") from None
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
@@ -160,7 +162,7 @@ def _config(name: str, size: int, classes: int, max_batch_size: int) -> ModelCon
         config.output.add(
             name=output, data_type=floats, dims=[classes], label_filename="labels.txt"
         )
-    config.dynamic_batching.SetInParent()  # as it is by default
+    config.dynamic_batching.SetInParent()  # dynamic batching, with its default values
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
     config.default_model_filename = PROGRAM
     return config

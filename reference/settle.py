@@ -1,6 +1,7 @@
-"""Values that a configuration leaves open, found from the variant, data, devices or a record.
+"""Values that a configuration leaves open: set from the variant, the data, the devices, a record.
 
-In: a `TrainConfig`, and what there is of those. Out: the same with nothing left open.
+In: a `TrainConfig`, and those of the four sources that exist. Out: the same configuration with all
+values set.
 """
 
 import dataclasses
@@ -13,17 +14,17 @@ from reference import models
 from reference.config import ConfigError, TrainConfig
 
 DEFAULT_VARIANT = "mixer_cifar10"
-# Fields that may change when a run goes on: they decide when and how fast, never what is computed.
+# Fields that may change when a run is resumed: they affect times and speed, never the results.
 FREE = ("save_minutes", "workers")
-# Fields that a run finds out where they are left open ("", 0, "auto", None).
+# Fields that a run sets itself if they are left open ("", 0, "auto", None).
 FOUND_OUT = ("variant", "image_size", "precision", "batch_size", "validation", "label_smoothing")
-BATCH_SIZE, VALIDATION = 128, 2000  # where they are left open, and the set is not too small
+BATCH_SIZE, VALIDATION = 128, 2000  # if they are left open and the set is large enough
 
 
 def sizes(config: TrainConfig, images: int, devices: int) -> tuple[int, int]:
-    """How many of so many images are held back, and how many make a batch on so many devices.
+    """The number of held-back images, and the batch size, for so many images and devices.
 
-    Raises ConfigError, which names all that cannot be.
+    Raises ConfigError, which names all impossible values.
     """
     most = images - devices  # each device takes one image a step, or more
     if most < 1:
@@ -39,7 +40,7 @@ def sizes(config: TrainConfig, images: int, devices: int) -> tuple[int, int]:
             f"validation: cannot hold back {held_back} of {images} images; choose at most "
             f"{most}, or leave it out for {tenth}"
         )
-        held_back = tenth  # which the batch is held against
+        held_back = tenth  # the batch size is checked against this number
     rest = images - held_back
     fits = devices
     while 2 * fits <= min(BATCH_SIZE, rest):
@@ -61,14 +62,14 @@ def sizes(config: TrainConfig, images: int, devices: int) -> tuple[int, int]:
 
 
 def go_on(config: TrainConfig, before: dict[str, Any]) -> TrainConfig:
-    """The configuration of a run that goes on: what it began with, `before`.
+    """The configuration of a resumed run, which began with the record `before`.
 
-    Raises ConfigError for a field that is set to something else. Fields that were left to be
-    found out are taken from the record.
+    Raises ConfigError for a field whose value differs from the record. Fields that are left open
+    are taken from the record.
     """
-    # What a record of before these fields existed means.
+    # The values of fields that an old record lacks.
     old = dataclasses.asdict(TrainConfig(precision="float32")) | before
-    old["stairs"] = tuple(old["stairs"])  # of which JSON makes a list
+    old["stairs"] = tuple(old["stairs"])  # JSON has turned the tuple into a list
     open_ = dataclasses.asdict(TrainConfig())
     for field, value in dataclasses.asdict(config).items():
         left_open = field in FOUND_OUT and value == open_[field]
@@ -82,7 +83,7 @@ def go_on(config: TrainConfig, before: dict[str, Any]) -> TrainConfig:
 
 
 def settle(config: TrainConfig, variant: str, image_size: int) -> TrainConfig:
-    """Variant, image size, precision and smoothing; raises ConfigError."""
+    """Set variant, image size, precision and smoothing; raises ConfigError."""
     precision = config.precision
     if precision == "auto":
         precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"

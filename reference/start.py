@@ -1,8 +1,8 @@
 """Where a training run begins: at random, from pretrained weights, or where it was stopped.
 
-In: a `TrainConfig`, with fields left open, and perhaps the state of an earlier run. Out: the same
-with nothing left open but what the number of images decides, the network, and the variables of
-the first step to do.
+In: a `TrainConfig` with fields left open, and optionally the state of an earlier run. Out: the same
+configuration, in which only the fields that depend on the number of images are left open; the
+network; and the variables before the first step of this run.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ from reference.step import Variables, first_variables
 class Start:
     """Where a run begins; made before any image is read."""
 
-    config: TrainConfig  # nothing left open but what the number of images decides
+    config: TrainConfig  # only fields that depend on the number of images are left open
     sizes: Sizes
     pretrained: models.Pretrained | None = None
-    states: States | None = None  # of the run that goes on
+    states: States | None = None  # the states of the run that is resumed
     record: Record | None = None
 
     @property
@@ -41,7 +41,7 @@ class Start:
         return self.states.step if self.states else 0
 
     def model(self, num_classes: int) -> nn.Module:
-        """The network. Raises ConfigError where the run began with other classes."""
+        """The network; raises ConfigError if the run began with another number of classes."""
         if self.record and (before := self.record.contents().num_classes) != num_classes:
             raise ConfigError(f"data: the run began with {before} classes, not {num_classes}")
         try:
@@ -62,7 +62,7 @@ class Start:
         optimizer: optax.GradientTransformation,
         layout: Layout,
     ) -> Variables:
-        """What the first step to do starts from, on every device."""
+        """The variables before the first step of this run, on every device."""
         if self.states and self.record:
             return self.states.restore(optimizer, self.record, layout)
         if self.pretrained:
@@ -74,7 +74,7 @@ class Start:
 
 
 def start(config: TrainConfig, states: States | None) -> Start:
-    """Find out where to begin; raises ConfigError or CheckpointError."""
+    """Find out where the run begins; raises ConfigError or CheckpointError."""
     if states:
         record = states.record()
         sizes = record.contents().sizes
@@ -92,7 +92,7 @@ def start(config: TrainConfig, states: States | None) -> Start:
 
 
 def _as_wished(sizes: Sizes, config: TrainConfig) -> Sizes:
-    """A variant with what the configuration says of a ViT's head; raises ConfigError."""
+    """A variant's sizes with the configuration's choices for a ViT; raises ConfigError."""
     if isinstance(sizes, ViTSizes):
         token = sizes.class_token if config.pooling == "auto" else config.pooling == "token"
         width = sizes.hidden_size if config.pre_logits else sizes.representation_size
@@ -108,7 +108,7 @@ def _as_wished(sizes: Sizes, config: TrainConfig) -> Sizes:
 
 
 def _first_values(params: optax.Params, config: TrainConfig) -> optax.Params:
-    """Fresh parameters, with the head's biases and the positions that the configuration names."""
+    """Initial parameters, with the configuration's biases of the head and positions."""
 
     def value(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         names = [part.key for part in path]
@@ -116,7 +116,7 @@ def _first_values(params: optax.Params, config: TrainConfig) -> optax.Params:
             return jnp.full_like(leaf, config.head_bias)
         if names[-1] == "pos_embedding" and config.positions == "sincos":
             side = math.isqrt(leaf.shape[1])
-            token = leaf.shape[1] - side * side  # 1 with a class token, whose place is zeros
+            token = leaf.shape[1] - side * side  # 1 with a class token, whose position is zeros
             grid = sincos_positions(side, leaf.shape[2])
             return jnp.concatenate([jnp.zeros_like(leaf[:, :token]), grid], axis=1)
         return leaf

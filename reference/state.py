@@ -1,9 +1,9 @@
-"""All that a training run must remember to go on: written by Orbax, read back bit for bit.
+"""The state of a training run that is needed to resume it: written by Orbax, restored bit for bit.
 
-In and out: the folder `NAME.checkpoints` with one folder per step that is kept: the last one saved,
-and the one that was best on the held-back images. Each has the parameters, their moving average and
+In and out: the folder `NAME.checkpoints` with one folder for each kept step: the step saved last,
+and the best step on the held-back images. Each folder has the parameters, their moving average and
 the optimiser's arrays, all under their names, and a record: the configuration, the accuracy so far.
-A save is written in the background, beside the next steps, under another name until it is whole.
+A save is written in the background during the next steps, under another name until it is complete.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from reference import checkpoint
 from reference.parallel import Layout
 from reference.step import Variables
 
-NOT_MEASURED = -1.0  # the accuracy of a save between two measurements, which is never the best
+NOT_MEASURED = -1.0  # the accuracy of a save between two measurements, so that it is never the best
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What is saved beside the arrays."""
+    """The facts that are saved beside the arrays."""
 
     config: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]  # of the parameters
@@ -37,20 +37,20 @@ class Record:
     best_top5: float = NOT_MEASURED
 
     def contents(self) -> Contents:
-        """Which network it is, read off the shapes."""
+        """The network, read off the shapes."""
         return read_contents(self.shapes)
 
 
 def exists(folder: Path) -> bool:
-    """Whether something was saved."""
+    """Whether the folder has a saved state."""
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
 
 
 class States:
-    """The saved states of one run. Every process of the run has one, and calls it alike."""
+    """The saved states of one run; all processes of the run must make the same calls."""
 
     def __init__(self, folder: Path) -> None:
-        # It tells of every save in several lines.
+        # Orbax logs several lines for every save.
         logging.getLogger("absl").setLevel(logging.WARNING)
         policy = AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=_accuracy, n=1)])
         options = ocp.CheckpointManagerOptions(
@@ -61,11 +61,11 @@ class States:
 
     @property
     def step(self) -> int:
-        """The step that was saved last; 0 where nothing was."""
+        """The step that was saved last; 0 if no step was saved."""
         return self._manager.latest_step() or 0
 
     def record(self) -> Record:
-        """What was saved last, without the arrays; raises CheckpointError."""
+        """The record that was saved last, without the arrays; raises CheckpointError."""
         wanted = ocp.args.Composite(record=ocp.args.JsonRestore())
         with self._readable():
             found = self._manager.restore(self.step, args=wanted)["record"]
@@ -75,7 +75,7 @@ class States:
     def restore(
         self, optimizer: optax.GradientTransformation, record: Record, layout: Layout
     ) -> Variables:
-        """Everything that a step changes, as it was saved last, on every device of the layout."""
+        """The variables that were saved last, on every device of the layout."""
 
         def first() -> dict[str, Any]:
             params = checkpoint.unflatten({k: jnp.zeros(v) for k, v in record.shapes.items()})
@@ -91,10 +91,11 @@ class States:
             return Variables(**self._manager.restore(self.step, args=arguments)["state"])
 
     def save(self, step: int, variables: Variables, record: Record, top1: float) -> None:
-        """Begin to save; the arrays may change as soon as this returns."""
+        """Begin to save; the arrays may change when this method has returned."""
         tree = variables._asdict()
         if jax.default_backend() == "cpu":
-            # There "copies to the host" are the arrays themselves, which the next step overwrites.
+            # On a CPU, Orbax's "copies to the host" are the arrays themselves, which the next step
+            # overwrites.
             tree = jax.tree.map(jnp.copy, tree)
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(dataclasses.asdict(record))
@@ -106,7 +107,7 @@ class States:
         return bool(self._manager.reached_preemption(step))
 
     def close(self) -> None:
-        """Wait until what was saved last is whole."""
+        """Wait until the last save is complete."""
         self._manager.wait_until_finished()
         self._manager.close()
 

@@ -1,7 +1,7 @@
-"""What is compiled: the training step and the forward pass, for one device or many.
+"""The compiled functions: the training step and the forward pass, for one device or many.
 
 In: a network, an optimiser and a `TrainConfig`. Out: functions that XLA has compiled, or can
-compile for devices that are not there.
+compile for devices that this machine does not have.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,24 @@ from reference.teacher import Teacher
 
 
 class Variables(NamedTuple):
-    """What a training step changes."""
+    """The values that a training step changes."""
 
     params: optax.Params
     optimizer: optax.OptState
-    average: optax.Params  # moving average of the parameters; empty where there is none
+    average: optax.Params  # moving average of the parameters; empty if it is turned off
 
 
 class Now(NamedTuple):
-    """What differs between the steps and the seeds of a run; its programs are the same."""
+    """The values that differ between steps and seeds; all of them use the same program."""
 
-    # Scalars of NumPy, which every process has alike; traced, they are JAX's.
-    number: Any  # int32, of the step, from 0
+    # NumPy scalars, equal in every process; during tracing they are scalars of JAX.
+    number: Any  # int32, the number of the step, from 0
     seed: Any  # uint32
     rate: Any  # float32, the learning rate
 
 
 class Measured(NamedTuple):
-    """What a training step says of itself; float32 scalars."""
+    """The measurements of a training step; float32 scalars."""
 
     loss: jax.Array
     gradient_norm: jax.Array  # before clipping
@@ -65,7 +65,7 @@ def make_step(
     *,
     teacher: Teacher | None = None,
 ) -> Wrapped:
-    """The training step under `jax.jit`, which takes the place of `variables`.
+    """The training step under `jax.jit`, which reuses the memory of `variables`.
 
     (variables, Now, uint8 images [N, H, W, 3], int32 labels [N], parameters of the teacher or {}) →
     (variables, Measured). Seed and number decide the augmentation.
@@ -93,7 +93,7 @@ def make_step(
         targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
         mix_key = jax.random.fold_in(key, 1)
         inputs, targets = mix(inputs, targets, mix_key, config.mixup, config.cutmix)
-        if teacher is not None:  # which sees what the student sees
+        if teacher is not None:  # the teacher gets the same images as the student
             targets = teacher.logits(teacher_params, inputs)
         batch = (inputs, targets, jax.random.fold_in(key, 2))
         measured, gradients = _gradients(loss, params, batch, config.accumulate)
@@ -102,7 +102,8 @@ def make_step(
         updates, state = optimizer.update(gradients, variables.optimizer, params)
         downhill = jax.tree.map(lambda update: -now.rate * update, updates)
         params = optax.apply_updates(params, downhill)
-        # The average follows closely at first, or the initial parameters would stay in it for long.
+        # At first the average follows the parameters closely. Otherwise it would contain the
+        # initial parameters for a long time.
         decay = jnp.minimum(config.ema_decay, (1 + now.number) / (10 + now.number))
         average = jax.tree.map(
             lambda old, new: decay * old + (1 - decay) * new,
@@ -121,13 +122,13 @@ def _gradients(
     batch: tuple[jax.Array, jax.Array, jax.Array],
     parts: int,
 ) -> tuple[jax.Array, optax.Params]:
-    """Loss and gradients, means over the batch, computed in `parts` one after the other."""
+    """Loss and gradients, means over the batch, computed in `parts` parts one after the other."""
     if parts == 1:
         return jax.value_and_grad(loss)(params, *batch)
     inputs, targets, key = batch
 
     def apart(rows: jax.Array) -> jax.Array:
-        # Every parts-th row, so that each part is divided among the devices as the batch is.
+        # A part has every parts-th row, so that it is divided among the devices as the batch is.
         return jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0)
 
     def add(
@@ -144,14 +145,14 @@ def _gradients(
 
 
 def _without_positions(gradients: optax.Params) -> optax.Params:
-    """The same with zeros for a ViT's positions, which stay what they are."""
+    """The gradients with zeros for a ViT's positions, which must not change."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf * (path[-1].key != "pos_embedding"), gradients
     )
 
 
 def make_count(model: nn.Module, layout: Layout) -> Count:
-    """The compiled evaluation of a batch; rows with label -1 only fill it and are not counted."""
+    """The compiled evaluation of a batch; rows with label -1 are padding and are not counted."""
 
     def count(
         params: optax.Params, images: jax.Array, labels: jax.Array

@@ -1,4 +1,4 @@
-"""Signals that end a training run between two steps, so that nothing of it is lost.
+"""Signals that end a training run between two steps, so that no step is lost.
 
 In: SIGTERM and SIGINT (Ctrl-C). Out: whether one came. The second SIGINT ends the run at once.
 """
@@ -11,23 +11,23 @@ import jax
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run ended as asked
-    """A run was ended by a signal; its text says what to do next."""
+    """A signal ended a run; the exception's text says what to do next."""
 
     def __init__(self, text: str, number: int) -> None:
         super().__init__(text)
-        self.number = number  # of the signal
+        self.number = number  # the signal's number
 
 
 class Stopping:
     """Notes signals while it is entered; a context manager of the main thread."""
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal that came; 0: none did
+        self.number = 0  # the number of the signal that came; 0: none came
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stopping":
         signals = [signal.SIGINT]
-        # Of several processes JAX's coordinator hears SIGTERM, so that all stop at one step.
+        # With several processes JAX's coordinator handles SIGTERM, so that all stop at one step.
         if jax.process_count() == 1:
             signals.append(signal.SIGTERM)
         for number in signals:
@@ -43,4 +43,4 @@ class Stopping:
             raise KeyboardInterrupt
         self.number = number
         if jax.process_count() > 1:
-            signal.raise_signal(signal.SIGTERM)  # which JAX's coordinator passes on to all
+            signal.raise_signal(signal.SIGTERM)  # JAX's coordinator sends it to all processes

@@ -1,10 +1,10 @@
-"""Three families, one recipe, more and less data: the runs behind a comparison.
+"""The runs of a comparison: three families by one recipe, on more and on less data.
 
 In: CIFAR-10 (a folder or its archive) and a `Plan`. Out: a folder with one training run for each
-family, share of the training images and seed, and `study.json` with what each came to: accuracy on
-the test images, which nothing was chosen by, and on training images, cost, answers. The learning
-rate is each family's best of a few short runs, by held-back training images. The same command goes
-on where it was stopped.
+family, share of the training images and seed, and `study.json` with the results of each run:
+accuracy on training images and on the test images, cost, answers. No choice depends on the test
+images. The learning rate of a family is the best one of a few short runs, measured on held-back
+training images. The same command continues a stopped study.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from reference.state import States
 from reference.train import train
 
 FAMILIES = ("mixer", "vit", "bit")
-SEEN = 2000  # training images on which a finished network is measured, too
+SEEN = 2000  # training images on which a finished network is also measured
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Study:
         self.test = data.load(source, "test", size)
 
     def _check(self) -> None:
-        """Raises ConfigError where the folder holds another study."""
+        """Raises ConfigError if the folder has another study."""
         plan = json.loads(json.dumps(dataclasses.asdict(self.plan)))
         for field, before in self.found["plan"].items():
             if plan[field] != before and not (field == "seeds" and plan[field] > before):
@@ -95,13 +95,13 @@ class Study:
         self.found["plan"] = plan
 
     def run(self) -> None:
-        """Do what is left to do."""
+        """Do all runs that are not done yet."""
         folder = self.folder / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
         for family in FAMILIES:
             self._tune(family)
-        # The smallest and largest share first, and one seed after the other: early results are
-        # useful.
+        # The smallest and the largest share come first, and one seed after the other, so that early
+        # results are useful.
         shares = sorted(self.plan.shares, key=lambda share: -abs(share - 0.5))
         for seed in range(self.plan.seeds):
             for share in shares:
@@ -113,7 +113,7 @@ class Study:
         tried = self.found["tuning"].setdefault(family, {})
         for rate in self.plan.learning_rates:
             if str(rate) not in tried:
-                # A seed that no run of the comparison has.
+                # No run of the comparison has this seed.
                 config = plan.config(family, rate, 1.0, seed=1000)
                 tried[str(rate)] = self._train(config, f"tuning_{family}_{rate}")[0]
                 self._write()
@@ -174,7 +174,7 @@ class Study:
         resume = state.exists(states)
         before = States(states).step if resume else 0
         found = train(config, self.training, out, resume=resume, refuse_broken=False)
-        # A run that was stopped is taken to have cost before what it cost after.
+        # For a resumed run the CPU time per step before the stop is assumed to equal that after it.
         done = max(1, config.steps - before)
         return found.top1, (time.process_time() - begin) * config.steps / done
 

@@ -1,8 +1,9 @@
 """The results of a study: a table, a figure, intervals.
 
-In: the `study.json` of `reference.study`, of a whole study or of one that still runs. Out: Markdown
-and a figure. Intervals are 95 % of the bootstrap over the test images, the same images for all
-networks, and of the mean over the seeds; what seeds do is shown beside them, not in them.
+In: the `study.json` of `reference.study`, of a complete study or of one that still runs. Out:
+Markdown and a figure. Intervals are of 95 %, by bootstrap over the test images, which are the same
+for all networks; a value is the mean over the seeds. The spread between seeds is shown beside the
+intervals and is not part of them.
 """
 
 import dataclasses
@@ -39,16 +40,16 @@ class Point:
 
     @property
     def accuracy(self) -> float:
-        """On the test images, the mean over the seeds."""
+        """The accuracy on the test images, as the mean over the seeds."""
         return float(self.right.mean())
 
     def mean(self, field: str) -> float:
-        """Of a field of the runs."""
+        """The mean of a field over the runs."""
         return float(np.mean([run[field] for run in self.runs]))
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Point]]:
-    """A study and its points, of the families in order and of rising shares; raises ReportError."""
+    """A study and its points, ordered by family and by share; raises ReportError."""
     try:
         study = json.loads(path.read_text())
         labels = np.array(list(study["labels"]))
@@ -118,7 +119,7 @@ def markdown(study: dict[str, Any], points: list[Point]) -> str:
 
 @own_style
 def draw(study: dict[str, Any], points: list[Point], out: Path) -> None:
-    """Accuracy against data, and what is lost from training to test images, as .svg or .png."""
+    """Draw accuracy against data, and the loss from training to test images, as .svg or .png."""
     figure = Figure((9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for family in FAMILIES:

@@ -1,8 +1,8 @@
 """A classifier to learn from: consistent and patient teaching (arXiv 2106.05237).
 
 In: a checkpoint (.npz) of any of the three families, or an exported classifier (.onnx). Out: its
-logits for the very pixels that the student sees: the same crops, mirrored and mixed alike, computed
-anew in every step.
+logits, computed in every step for exactly the pixels that the student gets: the same crops, with
+the same mirroring and mixing.
 """
 
 import dataclasses
@@ -21,16 +21,21 @@ from reference.config import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Computes a teacher's logits; its parameters come with every call, so no program holds
-    them."""
+    """Computes a teacher's logits.
 
-    params: optax.Params  # {} for a teacher that is no network of ours
+    The parameters are an argument of every call, so that no compiled program contains them.
+    """
+
+    params: optax.Params  # {} for an ONNX teacher
     num_classes: int
-    image_size: int | None  # pixels per side; None where it takes any
+    image_size: int | None  # pixels per side; None if the teacher takes any size
     answer: Callable[[optax.Params, jax.Array], jax.Array]
 
     def logits(self, params: optax.Params, inputs: jax.Array) -> jax.Array:
-        """Float32 logits [N, K] for float32 images [N, H, W, 3] in [-1, 1], at its own size."""
+        """Float32 logits [N, K] for float32 images [N, H, W, 3] in [-1, 1].
+
+        The images are resized to the teacher's size.
+        """
         count, size = inputs.shape[0], self.image_size or inputs.shape[1]
         if size != inputs.shape[1]:
             inputs = jax.image.resize(inputs, (count, size, size, 3), "bilinear", antialias=True)
@@ -38,7 +43,7 @@ class Teacher:
 
 
 def read(path: Path, num_classes: int, precision: str) -> Teacher:
-    """Read a teacher. Raises CheckpointError, or ConfigError where it knows other classes."""
+    """Read a teacher; raises CheckpointError, or ConfigError if it has other classes."""
     found = _from_onnx(path) if path.suffix == ".onnx" else _from_checkpoint(path, precision)
     if found.num_classes != num_classes:
         raise ConfigError(
@@ -60,17 +65,17 @@ def _from_checkpoint(path: Path, precision: str) -> Teacher:
 def _from_onnx(path: Path) -> Teacher:
     """A graph with the input `image` uint8 [N, H, W, 3] and the output `logits` [N, K].
 
-    ONNX Runtime computes on the host; pixels that mixing made fractions of are rounded for it.
+    ONNX Runtime computes on the host. Mixing gives fractional pixels, which are rounded for it.
     """
     try:
-        import onnxruntime  # noqa: PLC0415  only for such a teacher
+        import onnxruntime  # noqa: PLC0415  imported only for an ONNX teacher
     except ImportError:
         raise ConfigError(
             "teacher: an .onnx file needs onnxruntime: pip install onnxruntime"
         ) from None
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base class
         raise ConfigError(f"teacher: {path}: {error}") from None
     images = {value.name: value for value in session.get_inputs()}.get("image")
     logits = {value.name: value for value in session.get_outputs()}.get("logits")

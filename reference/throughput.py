@@ -1,8 +1,8 @@
 """Images per second and device, the measure of the Mixer paper's tables, for this machine.
 
-In: variants and batch sizes. Out: for each the rate over several windows (compilation and the first
-run are not counted; the clock is read when the devices are done), the share of the device's peak,
-the paper's figure beside it; as a table and as JSON.
+In: variants and batch sizes. Out, as a table and as JSON: for each the rate over several windows
+(compilation and the first run are not counted; the clock is read when the devices are done), the
+share of the device's peak, and the paper's figure.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from reference import checkpoint, models, paper, peaks
 from reference.forward import Forward
 from reference.parallel import Layout
 
-UNSTABLE = 0.1  # of the median, between the fastest and the slowest window
+UNSTABLE = 0.1  # share of the median: allowed difference of the fastest and the slowest window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Measurement:
     model: str
     image_size: int
     batch_size: int  # per device
-    images_per_second: float | None  # per device, the median window; None where it does not fit
+    images_per_second: float | None  # per device, median window; None: does not fit in memory
     windows: tuple[float, ...] = ()  # images per second and device, each
 
     @property
@@ -109,7 +109,7 @@ def _sweep(
     network: Forward, layout: Layout, batch_sizes: Sequence[int], windows: int, seconds: float
 ) -> list[Measurement]:
     random = np.random.default_rng(0)
-    # Of the size that trained weights have, so that no step of the way meets zeros or infinities.
+    # Random values as large as trained weights, so that no layer gets zeros or infinities.
     params = jax.tree.map(
         lambda leaf: (0.02 * random.standard_normal(leaf.shape)).astype(leaf.dtype),
         network.shapes(),

@@ -1,8 +1,9 @@
 """The TPU's own compiler, on a machine without a TPU.
 
-In: the name of a slice, as `v5e:16x16`, and a function to compile for it. Out: what the compiler
-says: memory per device, collectives, operations, time. What does not fit, or cannot be compiled,
-fails here as it would there. Needs the package libtpu (requirements/tpu.txt). Nothing is run.
+In: the name of a slice, as `v5e:16x16`, and a function to compile for it. Out: the compiler's
+statements: memory per device, collectives, operations, time. A program that does not fit, or cannot
+be compiled, fails here as it would on the TPU. The package libtpu is needed (requirements/tpu.txt).
+No program is run.
 """
 
 import dataclasses
@@ -29,23 +30,23 @@ EXAMPLES = "v3:2x2, v4:2x2x1, v5e:2x2, v5e:16x16, v5p:2x2x1, v6e:4x4"
 _COLLECTIVE = re.compile(
     r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 )
-# libtpu looks for the machine that it is on; these say that it is on none.
+# libtpu tries to detect the TPU machine that it runs on; these variables say that there is none.
 _NO_MACHINE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    # Its lock file keeps two processes off one TPU; a process that only compiles takes none.
+    # libtpu's lock file prevents two processes from using one TPU; compiling alone uses no TPU.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
 class TopologyError(ValueError):
-    """There is no such slice, or no compiler for it; the message says what there is."""
+    """There is no such slice, or no compiler for it; the message says what is available."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says about one program on one slice."""
+    """The compiler's statements about one program on one slice."""
 
     topology: str
     devices: int  # v3: two per chip
@@ -58,13 +59,13 @@ class Compiled:
     error: str | None = None  # why it cannot be compiled, in the compiler's words
     memory_bytes: int | None = None  # per device: arguments, results and temporaries
     flops: float | None = None  # per device and step
-    # None where the compiler cannot print its own program: libtpu 0.0.52 fails to for some on v6e.
+    # None if the compiler cannot print its own program: libtpu 0.0.52 fails with some of v6e.
     collectives: dict[str, int] | None = dataclasses.field(default_factory=dict)
-    # The compiler's model of the time, no measurement; None where it has none: all but v3.
+    # The time in the compiler's model, which is no measurement; only v3 has a model, else None.
     optimal_seconds: float | None = None
 
     def same_program(self, other: "Compiled") -> bool:
-        """Whether both say something about the same program."""
+        """Whether both describe the same program."""
         fields = ("topology", "model", "image_size", "kind", "batch_size", "precision")
         return all(getattr(self, field) == getattr(other, field) for field in fields)
 
@@ -75,7 +76,7 @@ class Compiled:
 
 
 def slice_layout(topology: str) -> Layout:
-    """All devices of a slice that is not there; raises TopologyError."""
+    """All devices of a slice that this machine does not have; raises TopologyError."""
     if importlib.util.find_spec("libtpu") is None:
         raise TopologyError(
             "the TPU compiler is not installed: "
@@ -83,7 +84,7 @@ def slice_layout(topology: str) -> Layout:
         )
     for name, value in _NO_MACHINE.items():
         os.environ.setdefault(name, value)
-    jax.config.update("jax_platforms", "cpu")  # whatever this machine has stays free
+    jax.config.update("jax_platforms", "cpu")  # accelerators of this machine stay free
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
@@ -115,7 +116,7 @@ def compile_for(
         reason = next(line for line in str(error).splitlines() if line.strip())
         seconds = round(time.perf_counter() - begin, 1)
         return dataclasses.replace(about, compile_seconds=seconds, error=reason)
-    # Optional in JAX's types, since not every backend says all this; the TPU's does.
+    # Optional in JAX's types, since not every backend has these figures; the TPU's has them.
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
     optimal = cost.get("optimal_seconds", -1.0)
@@ -128,7 +129,7 @@ def compile_for(
         + memory.temp_size_in_bytes,
         flops=cost["flops"],
         collectives=_collectives(compiled),
-        # Elsewhere than on v3 parts of the sum are negative, and often the sum is.
+        # On other TPUs than v3 parts of the sum are negative, and often the sum itself is.
         optimal_seconds=optimal if optimal > 0 and topology.startswith("v3") else None,
     )
 

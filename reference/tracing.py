@@ -1,7 +1,7 @@
 """A trace of a few steps, for TensorBoard's profiler and Perfetto.
 
-In: a folder, or None for no trace. Out: the folder with the trace of ten steps, taken after the
-first ones, in which programs are compiled and queues fill.
+In: a folder, or None for no trace. Out: the folder with the trace of ten steps. The first steps, in
+which programs are compiled and queues fill, are not recorded.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
 """Training from scratch, and fine-tuning, on all devices.
 
-In: images (see `reference.data`) and a `TrainConfig`. Out, beside each other: `NAME.npz`, the
-parameters in the published format, those that were best on the held-back images or the last;
-`NAME.checkpoints`, all that is needed to go on; `NAME.json`, the configuration; `NAME.log.jsonl`,
-the loss curve; `NAME.labels.txt`, the classes. Every step depends on its number and the seed alone,
-so a run that was stopped and resumed ends in the same parameters.
+In: images (see `reference.data`) and a `TrainConfig`. Out, in one folder: `NAME.npz`, the
+parameters in the published format, either the best on the held-back images or the last;
+`NAME.checkpoints`, the state for a resumed run; `NAME.json`, the configuration; `NAME.log.jsonl`,
+the loss curve; `NAME.labels.txt`, the classes. The randomness of a step depends on its number and
+the seed alone, so a run that was stopped and resumed ends with the same parameters.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from reference.tracing import Tracing
 _log = logging.getLogger(__name__)
 
 STEPS_IN_FLIGHT = 2  # queued on the device, so that it never waits for the host
-STEPS_PER_CLOCK = 20  # after which several processes look at the clock of the first
+STEPS_PER_CLOCK = 20  # with several processes, all use the first one's clock every so many steps
 
 
 def train(
@@ -55,9 +55,10 @@ def train(
 ) -> Accuracy:
     """Run `config` to its end; returns the accuracy of what was written, on held-back images.
 
-    `source` is where the images lie, or these themselves at the image size. Raises ConfigError,
-    LabelsError, data.DataError or CheckpointError before the first step; and Stopped, when a signal
-    ended it, or KeyboardInterrupt at the second, with what to do next.
+    `source` is the path of the images, or the images themselves at the image size. Raises
+    ConfigError, LabelsError, data.DataError or CheckpointError before the first step. Raises
+    Stopped when a signal ended the run, or KeyboardInterrupt at the second signal; the message says
+    what to do next.
     """
     files = _Files(out)
     if not resume and state.exists(files.states):
@@ -85,7 +86,7 @@ def _prepare(
     begin = start(config, saved)
     layout = Layout.over(jax.devices())
     everything = _read(begin.config, source, refuse_broken, layout)
-    # A second time, and finally: files that are no images have been left out by now.
+    # Computed a second time with the final number: files that are no images are left out by now.
     validation, batch_size = sizes(begin.config, len(everything), layout.mesh.size)
     config = dataclasses.replace(begin.config, validation=validation, batch_size=batch_size)
     training, held_back = data.split_validation(everything, validation, config.seed)
@@ -105,7 +106,7 @@ def _read(
         config.image_size,
         refuse_broken=refuse_broken,
         memory_gib=config.memory_gib,
-        # A crop is cut out of the whole image; and of several processes each reads its share.
+        # Random crops need the whole image, and with several processes each reads only its share.
         as_files=config.min_crop_area < 1
         or config.resize > 0
         or jax.process_count() > 1
@@ -124,7 +125,7 @@ def evaluation_rule(config: TrainConfig) -> ResizeRule:
 
 
 class _Run:
-    """A run with nothing left open."""
+    """A run whose configuration is complete."""
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class _Run:
         self.states = begin.states or States(files.states)
 
     def run(self, *, profile: bool = False) -> Accuracy:
-        """Do the steps that are left; returns the accuracy of what is written."""
+        """Do the remaining steps; returns the accuracy of the parameters that are written."""
         first, processes = jax.process_index(), jax.process_count()
         batches = pipeline.training(self.training, self.config, self.done, first, processes)
         in_flight: deque[Measured] = deque()
@@ -177,8 +178,9 @@ class _Run:
                 if len(in_flight) > STEPS_IN_FLIGHT:
                     jax.block_until_ready(in_flight.popleft())
                 rate = float(self.rates[self.done - 1])
-                # The curve comes first: a run that is killed between the two goes over the step
-                # again, and writes its row anew; else it would have never written it.
+                # The curve is written before the state is saved. A run that is killed in between
+                # repeats the step and writes its row again. In the opposite order the row would be
+                # missing.
                 if self._is_measured():
                     top1 = self._measure()
                     curve.epoch(self.done, measured, rate, self.done / self.per_epoch, top1)
@@ -213,7 +215,7 @@ class _Run:
         )
 
     def _is_due(self, seconds: float) -> bool:
-        """Whether it is time to save; all processes must find the same."""
+        """Whether it is time to save; all processes must get the same answer."""
         due = seconds > 60 * self.config.save_minutes
         if jax.process_count() == 1:
             return due
@@ -222,7 +224,7 @@ class _Run:
         return bool(multihost_utils.broadcast_one_to_all(np.asarray(due)))
 
     def _measure(self) -> float:
-        """Accuracy on the held-back images now; writes `NAME.npz` where it is to be kept."""
+        """Measure accuracy on the held-back images; write `NAME.npz` if it is the one to keep."""
         params = self.variables.average or self.variables.params
         found = evaluate(self.count, self.layout, params, self.held_back, self.config.workers)
         if self.config.keep == "last" or found.top1 >= self.record.best_top1:
@@ -233,7 +235,7 @@ class _Run:
         return found.top1
 
     def _save(self, top1: float) -> None:
-        if not self.record.best_step:  # so that there is something to look at before the first one
+        if not self.record.best_step:  # so that NAME.npz exists before the first measurement
             self._write()
         self.states.save(self.done, self.variables, self.record, top1)
 
@@ -243,7 +245,7 @@ class _Run:
             write_arrays(self.files.out, params)
 
     def _stop(self, number: int) -> None:
-        """Save what is not saved yet, and end."""
+        """Save the state if it is not saved yet, and end the run."""
         if self.states.step != self.done:
             self._save(NOT_MEASURED)
         self.states.close()
@@ -252,7 +254,7 @@ class _Run:
 
 
 class _Files:
-    """What a run writes, and where; for its first process only."""
+    """The files that a run writes; only its first process writes them."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -270,7 +272,7 @@ class _Files:
         checkpoint.write_text(self.out.with_suffix(".labels.txt"), labels)
 
     def what_next(self) -> str:
-        """What to do after a stop at once."""
+        """The advice to the user after an immediate stop."""
         if state.exists(self.states):
             return "the last checkpoint is whole: go on with --resume"
         return "nothing had been saved yet: start again, without --resume"

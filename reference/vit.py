@@ -1,9 +1,9 @@
 """The Vision Transformer in Flax (Dosovitskiy et al., 2020, arXiv 2010.11929).
 
 In: float32 images [N, H, W, 3], already normalised to [-1, 1]. Out: float32 logits [N, K]. `dtype`
-is what is computed in; parameters, statistics of LayerNorm and logits stay float32. The module
-names are the keys of Google's published checkpoints (their first generation, which numbers the
-parts of a block in one sequence). Nothing here knows about files, data or devices.
+is the type of the computation; parameters, statistics of LayerNorm and logits stay float32. The
+module names are the keys of Google's published checkpoints (their first generation, which numbers
+the parts of a block in one sequence). This module does not depend on files, data or devices.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from contracts.variants import ViTSizes
 from reference.regularise import skip_rate, skip_some
 
 LAYER_NORM_EPSILON = 1e-6
-POSITIONS_DEVIATION = 0.02  # of their initial values
+POSITIONS_DEVIATION = 0.02  # standard deviation of the positions' initial values
 
 
 class MlpBlock(nn.Module):
@@ -68,7 +68,7 @@ class EncoderBlock(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Adds one learnt vector per place."""
+    """Adds one learnt vector per token position."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,9 +1,10 @@
 """Images in tar files, as WebDataset has them: `train-000000.tar` and so on.
 
-In: a folder with SPLIT-*.tar (or SPLIT/*.tar) whose samples are files of one name, one of them
-`.cls` with the number of the class in digits; `classes.txt` beside the tar files, if there is one,
-has the names of the classes, one a line. Out: the place of every image inside its tar file, which
-is read from there; only headers and numbers are read before.
+In: a folder with SPLIT-*.tar (or SPLIT/*.tar). A sample is a group of files with the same stem; its
+file `.cls` has the number of the class in digits. If there is a `classes.txt` beside the tar files,
+it has the names of the classes, one a line. Out: the offset of every image inside its tar file.
+Only headers and class numbers are read at first; an image is read from its tar file when it is
+needed.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ class Member:
 
     @property
     def parent(self) -> Path:
-        """Where it lies."""
+        """The path of the tar file, which a message names like a folder."""
         return self.tar
 
     def __str__(self) -> str:
@@ -43,7 +44,7 @@ class Member:
 
 
 def tar_files(source: Path, split: str) -> list[Path]:
-    """Those of a split in a folder, in order; none where it has none."""
+    """The tar files of a split in a folder, in order; empty if there are none."""
     return sorted(source.glob(f"{split}-*.tar")) or sorted((source / split).glob("*.tar"))
 
 
@@ -75,7 +76,7 @@ def _index(path: Path) -> list[tuple[Member, int]]:
     images: dict[str, Member] = {}
     labels: dict[str, int] = {}
     try:
-        with tarfile.open(path, "r:") as tar:  # not compressed: a place in it can be sought
+        with tarfile.open(path, "r:") as tar:  # not compressed: a reader can seek
             for entry in tar:
                 stem, dot, suffix = Path(entry.name).name.partition(".")
                 key = str(Path(entry.name).parent / stem)
