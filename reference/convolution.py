@@ -44,9 +44,9 @@ class GroupNorm(nn.Module):
     """GroupNorm over 32 groups of channels, under the published names of its parameters.
 
     Statistics are float32. They come from one pass over the features, channel by channel; the
-    statistics of groups are computed from those of channels. In another version the features
-    themselves were reshaped to groups and read twice; by the TPU's compiler the whole network then
-    took twice the time (docs/tpu.md).
+    statistics of groups are computed from those of channels. When the features themselves were
+    reshaped to groups and read twice, a whole network took twice the time in the model of the TPU's
+    compiler (docs/tpu.md).
     """
 
     dtype: Any

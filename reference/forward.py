@@ -32,7 +32,7 @@ class Forward:
 
     @property
     def sizes(self) -> Sizes:
-        """The variant's sizes, with token MLPs as wide as in the variant enlarged to the size."""
+        """The variant's sizes, with token MLPs as wide as after enlarging it to `image_size`."""
         sizes = models.variant(self.variant)
         if isinstance(sizes, MixerSizes):
             tiles = (self.image_size // models.native_image_size(self.variant)) ** 2

@@ -59,7 +59,7 @@ class Compiled:
     error: str | None = None  # why it cannot be compiled, in the compiler's words
     memory_bytes: int | None = None  # per device: arguments, results and temporaries
     flops: float | None = None  # per device and step
-    # None if the compiler cannot print its own program: libtpu 0.0.52 fails with some of v6e.
+    # None if the compiler cannot print its own program: libtpu 0.0.52 fails for some on v6e.
     collectives: dict[str, int] | None = dataclasses.field(default_factory=dict)
     # The time in the compiler's model, which is no measurement; only v3 has a model, else None.
     optimal_seconds: float | None = None

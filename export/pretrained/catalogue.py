@@ -35,7 +35,7 @@ class Published:
 
     @property
     def at(self) -> Literal["hub", "google"]:
-        """Where the weights lie."""
+        """The kind of storage that has the weights."""
         return "google" if self.name.startswith("gs://") else "hub"
 
     @property

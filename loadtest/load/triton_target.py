@@ -45,7 +45,7 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What Triton knows about a model."""
+    """The facts about a model that Triton reports."""
 
     height: int
     width: int

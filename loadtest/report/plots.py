@@ -173,7 +173,7 @@ def growth(
     title: str,
     subtitle: str,
 ) -> str:
-    """Time against the number of patches, both logarithmic, with what arithmetic says.
+    """Time against the number of patches, both logarithmic, beside the growth of the arithmetic.
 
     `theory` is the dotted line: the arithmetic, scaled so that it begins at the first point.
     """
