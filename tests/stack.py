@@ -6,6 +6,7 @@ that users call, and session fixtures, which a room's conftest.py imports.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -72,7 +73,8 @@ class Gateway:
 def running_gateway(
     log: Path, *flags: str, ready: bool = True, environment: dict[str, str] | None = None
 ) -> Iterator[Gateway]:
-    """`python -m server` on a free port; `ready`: only when its /readyz is 200."""
+    """`python -m server` on a free port; `ready`: only when its /readyz is 200, and each of its
+    workers has the default model that the flags name."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "server", "--port", "0", *flags],
@@ -92,6 +94,11 @@ def running_gateway(
         gateway = Gateway(wait_for(address), process, log)
         if ready:
             wait_for(lambda: address() and status(f"{gateway.url}/readyz") == 200, what="readiness")
+            given = dict(itertools.pairwise(flags))
+            workers, found = int(given.get("--workers", "1")), given.get("--default-model")
+            if workers > 1 and found:
+                line = f"model {found} version"
+                wait_for(lambda: log.read_text().count(line) >= workers, what="all workers")
         yield gateway
     finally:
         process.terminate()
@@ -223,8 +230,6 @@ def guarded(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> It
         *("--log-format", "json", "--cors-origins", "https://example.org"),
     )
     with running_gateway(folder / "log", *flags) as running:
-        ready = f"model {DEFAULT_MODEL} version"
-        wait_for(lambda: running.log.read_text().count(ready) >= 2, what="both of its workers")
         yield Guarded(running, folder / "keys", made.stderr.split()[-1])
 
 

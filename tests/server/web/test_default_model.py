@@ -32,8 +32,6 @@ def test_the_default_model_is_exchanged_and_back_while_users_ask(
         *("--default-model-file", str(file), "--shadow", "linear:100%"),
     )
     with running_gateway(tmp_path / "log", *flags) as gateway:
-        ready = f"model {DEFAULT_MODEL} version"
-        wait_for(lambda: gateway.log.read_text().count(ready) >= 2, what="both workers")
         users = Users(gateway.url)
 
         def lately() -> set[str]:
