@@ -124,7 +124,7 @@ def _curves(result: Result) -> list[Block]:
     if not models:
         return []
     svg = plots.rate_and_latency(models, "Latency against load", verdict.subtitle(result))
-    about = "Curves of p50 and p99 latency against images per second: " + "; ".join(
+    about = "Curves of latency against images per second, p50 " + "; ".join(
         f"{model} from {levels['p50'].y[0]:.0f} ms at {levels['p50'].x[0]:g} per second to "
         f"{levels['p50'].y[-1]:.0f} ms at {levels['p50'].x[-1]:g}"
         for model, levels in models.items()

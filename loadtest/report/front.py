@@ -29,8 +29,8 @@ def blocks(
 
 MADE_BY = (
     "Made by `python -m loadtest report` from the files in `results/`. A number holds for the "
-    "machine and the settings that stand at the foot of its page, and for no others. Intervals "
-    "are of 95 %."
+    "machine and the settings at the end of its page, and for no others. In brackets are 95 % "
+    "intervals, over the windows of a run."
 )
 
 
@@ -40,19 +40,24 @@ def sentences(comparisons: Sequence[Result], sweeps: Sequence[Result]) -> list[s
     if comparisons:
         machine = comparisons[0]["conditions"]["cpu"]
         vit, bit = (claims.ratios(comparisons, family) for family in ("vit", "bit"))
-        text = f"**On {machine}, through the whole path, {_against(vit, 'ViT of its size')}"
+        text = (
+            f"**On {machine}, from a JPEG over HTTP to the answer, "
+            f"{_against(vit, 'ViT of its size')}"
+        )
         found.append(f"{text}{'; ' + _against(bit, 'BiT-R50x1') if bit else ''}.**")
     for result in sweeps[:1]:
         fits = result["fits"]
         parts = [f"{model} {growth.exponent(fits[model]['cpu_ms'])}" for model in fits]
         found.append(
-            f"**Its time grows with the number of patches as a power near 1, that of ViT a little "
-            f"faster ({'; '.join(parts)}); a Mixer enlarged by fine-tuning loses that.**"
+            "**The CPU time of an image grows with the number of patches as a power, 1 if it is "
+            f"linear: {'; '.join(parts)}. (`_enlarged`: a Mixer as fine-tuning at a higher "
+            "resolution makes it.)**"
         )
     low, high = records.gpu_range()
     found.append(
-        f"**On GPUs with fused attention others measured {low:.2f} to {high:.2f} times ViT of its "
-        "size: there its lead is gone.**"
+        f"**On GPUs with fused attention published results are between {low:.2f} and {high:.2f} "
+        "times ViT of like size, by card and compiler: there it has no lead that holds "
+        "([sources](results/claims.md)).**"
     )
     return found
 
@@ -61,12 +66,12 @@ def _against(found: Sequence[tuple[str, Ratio]], other: str) -> str:
     if not found:
         return f"nothing was measured against {other}"
     if len(found) == 1:
-        return f"a Mixer answers {found[0][1].text()} times as many images per second as {other}"
+        return f"the Mixer answers {found[0][1].text()} times as many images per second as {other}"
     low = min(ratio.value for _, ratio in found)
     high = max(ratio.value for _, ratio in found)
     if low > 1:
-        return f"a Mixer is {low:.2f} to {high:.2f} times as fast as {other}"
-    return f"a Mixer is between {low:.2f} and {high:.2f} times as fast as {other}"
+        return f"the Mixer is {low:.2f} to {high:.2f} times as fast as {other}"
+    return f"the Mixer is between {low:.2f} and {high:.2f} times as fast as {other}"
 
 
 def table(comparisons: Sequence[Result]) -> Table:

@@ -79,7 +79,7 @@ def sentences(result: Result) -> list[str]:
     mean, low, high = rate_interval(main)
     speed = (
         f"On {result['conditions']['cpu']} {first} answers {mean:.1f} images per second "
-        f"({low:.1f} to {high:.1f}) through the whole path"
+        f"({low:.1f} to {high:.1f}) through the whole path, from a JPEG over HTTP"
     )
     compared = [text for other in others if (text := _compared(result, other))]
     found = [speed + (": " + "; ".join(compared) if compared else "") + "."]
@@ -89,7 +89,11 @@ def sentences(result: Result) -> list[str]:
     settings = result["settings"]
     limit = limits.use(main, settings["cores"], settings["workers"]).limit
     total = sum(point["requests"] for point in result["points"])
-    right = f"all of {total} answers were right" if result["ok"] else "SOME ANSWERS WERE WRONG"
+    right = (
+        f"all {total} answers, of all models together, were those recorded before the load"
+        if result["ok"]
+        else "SOME ANSWERS WERE WRONG"
+    )
     found.append(f"What limits {first} is {_named(limit)}; {right}.")
     return found
 

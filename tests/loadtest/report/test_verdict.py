@@ -27,7 +27,7 @@ def test_a_difference_is_named_with_its_interval() -> None:
     first, second, third = verdict.sentences(compared(made.MIXER, made.VIT))
     assert first == (
         "On Abacus, 2 cores mixer_x answers 22.1 images per second (21.9 to 22.4) through the "
-        "whole path: 1.22 (1.22 to 1.23) times as many as vit_x."
+        "whole path, from a JPEG over HTTP: 1.22 (1.22 to 1.23) times as many as vit_x."
     )
     assert second.startswith("Requests at random times wait as follows: mixer_x at 59% of its most")
     assert "99 % within" in second  # 780 requests
@@ -118,9 +118,11 @@ def test_records_of_others_are_divided_rightly() -> None:
 
 def test_the_first_page_says_it_in_three_sentences() -> None:
     found = front.sentences([compared(made.MIXER, made.VIT)], [])
-    assert "a Mixer answers 1.22 (1.22 to 1.23) times as many images per second as ViT" in found[0]
+    assert (
+        "the Mixer answers 1.22 (1.22 to 1.23) times as many images per second as ViT" in found[0]
+    )
     assert "nothing was measured against" not in found[0]
-    assert found[-1].startswith("**On GPUs with fused attention others measured")
+    assert found[-1].startswith("**On GPUs with fused attention published results")
 
 
 def test_a_gain_is_paired_by_images() -> None:
