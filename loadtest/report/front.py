@@ -65,13 +65,9 @@ def sentences(comparisons: Sequence[Result], sweeps: Sequence[Result]) -> list[s
 def _against(found: Sequence[tuple[str, Ratio]], other: str) -> str:
     if not found:
         return f"nothing was measured against {other}"
-    if len(found) == 1:
-        return f"the Mixer answers {found[0][1].text()} times as many images per second as {other}"
-    low = min(ratio.value for _, ratio in found)
-    high = max(ratio.value for _, ratio in found)
-    if low > 1:
-        return f"the Mixer is {low:.2f} to {high:.2f} times as fast as {other}"
-    return f"the Mixer is between {low:.2f} and {high:.2f} times as fast as {other}"
+    each = [f"{name.split()[0]} {ratio.text()}" for name, ratio in found]
+    text = " and ".join(each).replace(" ", " answers ", 1)
+    return f"{text} times as many images per second as {other}"
 
 
 def table(comparisons: Sequence[Result]) -> Table:
