@@ -31,7 +31,7 @@ def test_a_difference_is_named_with_its_interval() -> None:
     )
     assert second.startswith("Requests at random times wait as follows: mixer_x at 59% of its most")
     assert "99 % within" in second  # 780 requests
-    assert third.startswith("What limits mixer_x is the model itself; all of ")
+    assert third.startswith("What limits mixer_x is the model itself; all ")
 
 
 def test_no_difference_is_called_none() -> None:
