@@ -264,13 +264,13 @@ class Decoding:
         return Decoded(pixels, began - work.submitted, time.perf_counter() - began)
 
     def _thread_ended(self, work: Work, job: "Future[Decoded]") -> None:
-        # The job holds its callback, which holds the work: the pixels would stay until the next
-        # garbage collection.
-        work.job = None
         if job.cancelled():  # given up before it began, by its request or by `close`
             self._end(self._small, work, 0.0)
             work.answer.cancel()
             return
+        # The job holds its callback, which holds the work: the pixels would stay until the next
+        # garbage collection.
+        work.job = None
         self._end(self._small, work, work.price.seconds)
         error = job.exception()
         if work.answer.cancelled():
