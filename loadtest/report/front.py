@@ -50,8 +50,7 @@ def sentences(comparisons: Sequence[Result], sweeps: Sequence[Result]) -> list[s
         parts = [f"{model} {growth.exponent(fits[model]['cpu_ms'])}" for model in fits]
         found.append(
             "**The CPU time of an image grows with the number of patches as a power, 1 if it is "
-            f"linear: {'; '.join(parts)}. (`_enlarged`: a Mixer as fine-tuning at a higher "
-            "resolution makes it.)**"
+            f"linear: {'; '.join(parts)}.**"
         )
     low, high = records.gpu_range()
     found.append(
@@ -65,8 +64,9 @@ def sentences(comparisons: Sequence[Result], sweeps: Sequence[Result]) -> list[s
 def _against(found: Sequence[tuple[str, Ratio]], other: str) -> str:
     if not found:
         return f"nothing was measured against {other}"
-    each = [f"{name.split()[0]} {ratio.text()}" for name, ratio in found]
-    text = " and ".join(each).replace(" ", " answers ", 1)
+    (name, ratio), *more = found
+    text = f"{name.split()[0]} answers {ratio.text()}"
+    text += "".join(f" and {name.split()[0]} {ratio.text()}" for name, ratio in more)
     return f"{text} times as many images per second as {other}"
 
 
