@@ -35,7 +35,7 @@ def compare(
     open_seconds: float = 8.0,
     warm: float = 0.8,
     rounds: int = 4,
-    max_rounds: int = 10,
+    max_rounds: int = 40,
     limit_minutes: float = 15.0,
     foreign_limit: float = FOREIGN_LIMIT,
     images: Path | None = None,
@@ -67,7 +67,7 @@ def compare(
         open_seconds: How long a window of the open loop is.
         warm: Seconds before each window that do not count.
         rounds: The fewest windows of each point in the closed loop.
-        max_rounds: The most, where the ratios are not known within 5 % before.
+        max_rounds: The most, for the loads under which the ratios are not known within 5 % before.
         limit_minutes: No round begins that would end later; --slo-p99 takes its time beyond it.
         foreign_limit: Share of all cores that other programs may take during a window; beyond it
             the window is repeated.

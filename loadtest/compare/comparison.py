@@ -4,10 +4,12 @@ In: names of models, a gateway with its Triton (started here or given). Out: one
 after every window, so that a stopped run keeps the windows it has measured.
 
 First the closed loop: a round measures one window of every model under every load, and the next
-round goes in the opposite order, until the ratios are known well enough. Then the open loop: each
-model at shares of its capacity, round by round, until there are enough samples for the percentiles.
-Last, if a latency limit is given, the greatest rate of each model that keeps the limit. A window in
-which other programs used the machine is repeated.
+round goes in the opposite order. After the least number of rounds only the loads that need more
+windows are measured: the greatest load until its ratios are known well enough, then those whose
+windows do not agree. Then the open loop: each model at shares of its capacity, round by round,
+until there are enough samples for the percentiles. Last, if a latency limit is given, the greatest
+rate of each model that keeps the limit. A window in which other programs used the machine is
+repeated.
 """
 
 import dataclasses
@@ -23,7 +25,7 @@ from rich.progress import Progress
 from loadtest import results, usage
 from loadtest.compare import ramp
 from loadtest.compare.measure import Load, Visit, failures, visit
-from loadtest.compare.points import Point, rate_ratio
+from loadtest.compare.points import Point, lacking
 from loadtest.load import loop, sample_images
 from loadtest.load.engine import MOST_FAILURES
 from loadtest.load.http import Http
@@ -37,7 +39,6 @@ from loadtest.servers.stack import Stack
 from loadtest.stats.percentiles import least_samples
 from loadtest.stats.ratios import LEAST_PAIRS
 
-WITHIN = 0.05  # the closed loop ends when the ratios at its greatest load are known so well
 REPEATS = 2  # of a window that was disturbed
 RAMP_TRIALS = 8
 DISTURBED_AT_MOST = 0.5  # of all windows; with more the run ends, as its result would mean nothing
@@ -144,29 +145,20 @@ class Comparison:
         self._closed = [Point(model, load) for load in loads for model in plan.models]
 
     async def _measure_closed(self, triton: Triton, progress: Progress) -> bool:
-        """Measure rounds of all points; false if a point fails too often to go on."""
+        """Measure rounds until all is known well; false if a point fails too often to go on."""
         plan = self._plan
         until = self._began + 60 * plan.minutes * CLOSED_SHARE
-        task = progress.add_task("", total=plan.max_rounds * len(self._closed))
-        longest = 0.0
+        longest = 0.0  # seconds for a point of a round
         for number in range(1, plan.max_rounds + 1):
-            began = time.monotonic()
-            if number > plan.min_rounds and began + longest > until:
-                break
-            if not await self._round(self._closed, number, plan.seconds, triton, progress):
+            began, points = time.monotonic(), self._closed
+            if number > plan.min_rounds:
+                points = lacking(self._closed, self._main())
+                if not points or began + longest * len(points) > until:
+                    break
+            if not await self._round(points, number, plan.seconds, triton, progress):
                 return False
-            longest = max(longest, time.monotonic() - began)
-            if number >= plan.min_rounds and self._known_well():
-                break
-        progress.remove_task(task)
+            longest = max(longest, (time.monotonic() - began) / len(points))
         return True
-
-    def _known_well(self) -> bool:
-        """Whether the ratios at the greatest load are known well enough, and all windows agree."""
-        first, *others = self._main()
-        ratios = [rate_ratio(first, point) for point in others]
-        known = all(ratio is not None and ratio.within <= WITHIN for ratio in ratios)
-        return known and all(point.agrees for point in self._closed)
 
     async def _measure_open(self, triton: Triton, progress: Progress) -> bool:
         """Measure each model at its rates, until there are enough samples or the time is over."""
@@ -181,12 +173,12 @@ class Comparison:
             ]
         enough = least_samples(99.0, 2)
         until, longest, number = self._began + 60 * plan.minutes, 0.0, 0
-        while lacking := [point for point in self._open if point.samples < enough]:
+        while points := [point for point in self._open if point.samples < enough]:
             number += 1
             began = time.monotonic()
             if number > 1 and began + longest > until:
                 break
-            if not await self._round(lacking, number, plan.open_seconds, triton, progress):
+            if not await self._round(points, number, plan.open_seconds, triton, progress):
                 return False
             longest = max(longest, time.monotonic() - began)
         return True

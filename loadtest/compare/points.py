@@ -1,7 +1,8 @@
 """Points of a comparison: one model under one load, with its windows, and the ratios of two.
 
-In: windows. Out: whether they agree, their joint figures, and ratios by pairs of windows of the
-same round. A disturbed window stays in the record, and its figures are not used.
+In: windows. Out: whether they agree, their joint figures, ratios by pairs of windows of the same
+round, and which points lack windows. A disturbed window stays in the record, and its figures are
+not used.
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ from typing import Any
 from loadtest.compare.measure import Load, Visit, milliseconds, percentiles
 from loadtest.stats.ratios import Ratio, paired
 from loadtest.stats.steadiness import agree
+
+WITHIN = 0.05  # the ratios at the greatest load are known well when they are known so well
 
 
 @dataclasses.dataclass
@@ -69,6 +72,21 @@ def rate_ratio(first: Point, second: Point) -> Ratio | None:
     """Rate of the second ÷ that of the first, round by round."""
     rates = [{each.round: each.rate for each in point.counted} for point in (first, second)]
     return paired([(rates[0][n], rates[1][n]) for n in rates[0] if n in rates[1]])
+
+
+def lacking(points: Sequence[Point], main: Sequence[Point]) -> list[Point]:
+    """The points of the closed loop of which more windows are needed.
+
+    First the ratios to the first of the `main` points must be known well, then the windows of each
+    point must agree. All models are measured under the load of a point that lacks windows, since
+    the two windows of a ratio come from one round.
+    """
+    first, *others = main
+    ratios = [rate_ratio(first, point) for point in others]
+    if not all(ratio is not None and ratio.within <= WITHIN for ratio in ratios):
+        return list(main)
+    loads = {point.load for point in points if not point.agrees}
+    return [point for point in points if point.load in loads]
 
 
 def counted_windows(point: dict[str, Any]) -> list[dict[str, Any]]:

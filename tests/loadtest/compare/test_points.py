@@ -8,6 +8,7 @@ from loadtest.compare.measure import Load, Visit, percentiles
 from loadtest.compare.points import (
     Point,
     counted_windows,
+    lacking,
     latencies_of,
     rate_ratio,
     recorded_cpu_ratio,
@@ -79,3 +80,26 @@ def test_percentiles_as_a_result_has_them() -> None:
     assert percentiles([1.0] * 600 + [float("inf")] * 100) == {
         "50": 1.0, "90": "failed", "95": "failed", "99": "failed",
     }  # fmt: skip
+
+
+def test_the_main_load_gets_the_windows_until_its_ratio_is_known() -> None:
+    def all_right(number: int, rate: float) -> Visit:
+        return dataclasses.replace(visit(number, rate), latencies_ms=[10.0] * 10)
+
+    one, eight = Load("gateway", 1), Load("gateway", 8)
+    rates = {
+        ("first", one): [50, 70, 50, 70],  # its windows do not agree
+        ("second", one): [50, 50, 50, 50],
+        ("first", eight): [100, 110, 100, 110],
+        ("second", eight): [100, 100, 110, 110],
+    }
+    points = [
+        Point(model, load, visits=[all_right(n, rate) for n, rate in enumerate(each)])
+        for (model, load), each in rates.items()
+    ]
+    assert lacking(points, points[2:]) == points[2:]
+    for point in points[2:]:
+        point.visits += [all_right(n, 100) for n in range(4, 40)]
+    assert lacking(points, points[2:]) == points[:2]
+    points[0].visits += [all_right(n, 60) for n in range(4, 7)]
+    assert lacking(points, points[2:]) == []
