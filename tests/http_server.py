@@ -26,11 +26,17 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # By itself five: while this process does something else, the sixth client that connects is not
+    # heard, and tries again after a second, then after three.
+    request_queue_size = 128
+
+
 @contextlib.contextmanager
 def serving(handler: type[Handler]) -> Iterator[str]:
     """The URL of a server that answers with this handler, on a free port of loopback."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

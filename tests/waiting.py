@@ -18,12 +18,18 @@ T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], T | None], seconds: float = 60.0, what: str = "") -> T:
-    """Poll until `condition` gives something true, and return that; fail after `seconds`."""
+    """Poll until `condition` gives something true, and return that; fail after `seconds`.
+
+    The last look begins after these seconds: where the whole machine stood still until then, the
+    condition may hold by now.
+    """
     deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what or condition}"
+    while True:
+        is_over = time.monotonic() >= deadline
+        if result := condition():
+            return result
+        assert not is_over, f"not within {seconds:.0f} s: {what or condition}"
         time.sleep(0.02)
-    return result
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum
 
@@ -31,6 +31,7 @@ HANG_PAUSE_S, HANG_PAUSE_MOST_S = 60.0, 3600.0
 
 
 SILENT_S = 4.0  # a model that is silent for longer is not ready
+_told: deque[int] = deque(maxlen=1000)  # the ports that `free_port` gave last
 
 
 class Reason(Enum):
@@ -168,10 +169,17 @@ class Supervisor:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens."""
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A TCP port of 127.0.0.1 on which nothing listens, another than this process was told before.
+
+    Linux chooses among some thousands, and may choose one again that nobody listens on yet: of the
+    three ports of a tritonserver two were the same once in two thousand starts.
+    """
+    while True:
+        with socket.create_server((LOOPBACK, 0)) as listener:
+            port: int = listener.getsockname()[1]
+        if port not in _told:
+            _told.append(port)
+            return port
 
 
 def check_free(port: int) -> None:
