@@ -32,6 +32,9 @@ START_SECONDS = 30.0
 STARTING_NICENESS = 10  # as threads that decode have; higher while it decodes
 # A process that neither progresses nor waits for a core for so long is stopped or stuck.
 STUCK_SECONDS = 2.0
+# Nothing that an image does to its process ends it by these signals: its memory has a limit of its
+# own, at which an allocation fails.
+KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 CPU_TICK = 0.01  # Linux gives the CPU of another process in hundredths of a second
 PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in CLASSES}
 
@@ -80,7 +83,7 @@ class DecoderProcess:
         """The pixels of an image, or its problem. If the call is given up, the process is killed.
 
         Raises `UnreadableImage` if the process died of the image or took more than `job.seconds` of
-        CPU, `DecodingStuck` if it made no progress.
+        CPU, `DecodingStuck` if it made no progress or was killed from outside.
         """
         try:
             self._send({**dataclasses.asdict(job)}, data)
@@ -181,6 +184,8 @@ class DecoderProcess:
         if status == -signal.SIGXCPU:
             return _too_long(job)
         logger.warning("a process that decodes images ended with %d over one", status)
+        if -status in KILLED:
+            return DecodingStuck("the process that decoded the image was killed; try again")
         return UnreadableImage("the decoder could not cope with the image; save it anew")
 
 

@@ -282,8 +282,10 @@ class Decoding:
 
     async def _process(self) -> DecoderProcess:
         """An idle or a new process. If this is given up during a start, the process is kept."""
-        if self._idle:
-            return self._idle.popleft()
+        while self._idle:
+            idle = self._idle.popleft()
+            if idle.alive:  # the kernel may have killed it, where memory was short
+                return idle
         starting = asyncio.create_task(DecoderProcess.start())
         self._starting.add(starting)
         starting.add_done_callback(self._starting.discard)

@@ -257,14 +257,38 @@ def test_a_stopped_process_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     run(test())
 
 
-def test_a_killed_process_is_replaced() -> None:
+def test_an_idle_process_that_was_killed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel, where memory is short: the next image is not to blame."""
+    started: list[DecoderProcess] = []
+    start = DecoderProcess.start
+
+    async def recorded() -> DecoderProcess:
+        started.append(await start())
+        return started[-1]
+
+    monkeypatch.setattr(DecoderProcess, "start", recorded)
+
+    async def test() -> None:
+        async with places() as pool:
+            await decode(pool, LARGE)
+            await started[0].kill()  # as the kernel does, of which the pool knows nothing
+            await decode(pool, LARGE)
+            assert len(started) == 2
+
+    run(test())
+
+
+def test_a_process_that_is_killed_over_an_image_is_not_the_fault_of_the_image() -> None:
     async def test() -> None:
         async with places() as pool:
             await decode(pool, LARGE)
             [worker] = workers()
-            os.kill(worker.pid, signal.SIGKILL)
-            with pytest.raises(UnreadableImage):
-                await decode(pool, LARGE)
+            with frozen(worker.pid):
+                under_way = asyncio.create_task(decode(pool, LARGE))
+                await asyncio.sleep(0.05)
+                os.kill(worker.pid, signal.SIGKILL)
+                with pytest.raises(DecodingStuck, match="was killed; try again"):
+                    await under_way
             await decode(pool, LARGE)
 
     run(test())
