@@ -42,7 +42,8 @@ def test_workers_finish_and_leave_with_their_parent(
 ) -> None:
     flags = (
         *("--triton-url", triton.grpc_url, "--default-model", DEFAULT_MODEL),
-        *("--workers", "2", "--drain-seconds", "2"),
+        # A machine that stands still for two seconds must not miss the time in which it drains.
+        *("--workers", "2", "--drain-seconds", "6"),
     )
     environment = {"TMPDIR": str(tmp_path)}
     with (

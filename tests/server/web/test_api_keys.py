@@ -126,7 +126,7 @@ def test_what_is_no_file_is_refused_at_the_start(kind: str, tmp_path: Path) -> N
         path.symlink_to(tmp_path if "link" in kind else "/dev/zero")
     done = subprocess.run(
         [sys.executable, "-m", "server", "--port", "0", "--keys-file", str(path)],
-        cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=20,
+        cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
     assert f"{path} is no file, but a {kind.split(maxsplit=1)[0]}" in done.stderr
@@ -212,11 +212,17 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
     def each_worker(status: int) -> bool:
         return all(classify(guarded, other).status_code == status for _ in range(8))
 
+    def write(keys: str) -> None:
+        # As a whole: a worker that read an empty file would let nobody in for a second.
+        new = guarded.keys_file.with_name("new")
+        new.write_text(keys)
+        new.replace(guarded.keys_file)
+
     try:
-        guarded.keys_file.write_text(f"{before}bob {hashlib.sha256(b'another-key').hexdigest()}\n")
+        write(f"{before}bob {hashlib.sha256(b'another-key').hexdigest()}\n")
         wait_for(lambda: each_worker(200), what="a key that was added")
     finally:
-        guarded.keys_file.write_text(before)
+        write(before)
     wait_for(lambda: each_worker(401), what="a key that was taken away")
 
 

@@ -98,7 +98,8 @@ def test_where_all_are_at_work_a_new_one_is_refused(monkeypatch: pytest.MonkeyPa
             busy = [await connect() for _ in range(2)]
             for _, writer in busy:
                 writer.write(LIVE.replace(b"livez", b"readyz") + b"\r\n")
-            await until(lambda: not made.connections.waiting)
+            both = made.connections.open
+            await until(lambda: len(both) == 2 and not made.connections.waiting)
             reader, writer = await connect()
             answer = await until_closed(reader)
             assert answer.startswith(b"HTTP/1.1 429 ")

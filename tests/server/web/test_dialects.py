@@ -24,6 +24,7 @@ from server.web.dialects import ALL
 from tests.photos import photo
 from tests.server.web.hostile_images import RAW, corpus
 from tests.stack import DEFAULT_MODEL, Gateway, Guarded, client_of, running_gateway
+from tests.waiting import wait_for
 
 JPEG = photo(0)
 B64 = base64.b64encode(JPEG).decode()
@@ -450,8 +451,9 @@ def test_hugging_face_refuses_another_function(client: httpx.Client) -> None:
 
 def test_metrics_tell_the_route_and_the_model(client: httpx.Client) -> None:
     assert client.post("/hf", content=JPEG).status_code == 200
-    text = client.get("/metrics").text
-    assert f'mixer_requests_total{{model="{M}",path="/hf",status="200"}}' in text
+    # A request is counted after its answer has left.
+    sample = f'mixer_requests_total{{model="{M}",path="/hf",status="200"}}'
+    wait_for(lambda: sample in client.get("/metrics").text, what="the request in the metrics")
 
 
 @pytest.mark.parametrize(

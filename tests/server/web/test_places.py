@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.stack import Gateway, running_gateway
-from tests.waiting import CHECKOUT
+from tests.waiting import CHECKOUT, wait_for
 
 # Nobody is there, and none of these paths needs one.
 ALONE = ("--triton-url", "127.0.0.1:1")
@@ -26,9 +26,9 @@ def statuses(url: str, paths: tuple[str, ...]) -> list[int]:
 
 
 def url_of(gateway: Gateway, name: str) -> str:
-    found = re.search(rf"/{name} is on (http://[\d.:]+)", gateway.log.read_text())
-    assert found
-    return found[1]
+    """It is told after the gateway's own address, which was waited for."""
+    text = rf"/{name} is on (http://[\d.:]+)(?=[\s\"])"
+    return wait_for(lambda: re.search(text, gateway.log.read_text()), what=f"/{name}")[1]
 
 
 USUAL = [200, 200, 503, 405, 404, 404]
