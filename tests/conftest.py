@@ -1,12 +1,17 @@
 """What every test has in common; each room's conftest.py adds what its tests need."""
 
 import os
+import signal
 from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
+# A shell without job control starts what runs in the background without Ctrl-C, and so would be the
+# programs that the tests start, of which some are interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

@@ -1,13 +1,14 @@
-"""Patience for tests: poll with a deadline, and stop a process for a while.
+"""Patience for tests: poll with a deadline, measure while the machine goes on, stop a process.
 
-In: a condition, or the id of a process that the test started. Out: the condition's value, or an
-assertion that fails after the deadline.
+In: a condition, a measurement, or the id of a process that the test started. Out: the value of the
+one or the other, or an assertion that fails after the deadline.
 """
 
 import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,42 @@ def wait_for(condition: Callable[[], T | None], seconds: float = 60.0, what: str
             return result
         assert not is_over, f"not within {seconds:.0f} s: {what or condition}"
         time.sleep(0.02)
+
+
+def steady(measure: Callable[[], T], longest: float = 0.2, times: int = 3) -> T:
+    """What `measure` returns where the machine did not stand still for `longest` seconds meanwhile.
+
+    A shared machine stands still for a second at times, and what was measured then says nothing of
+    what is tested. A thread tells, which only sleeps: it knows nothing of that. The last of `times`
+    measurements counts in any case.
+    """
+    for _ in range(times - 1):
+        with standstill() as longest_yet:
+            found = measure()
+        if longest_yet() < longest:
+            return found
+    return measure()
+
+
+@contextlib.contextmanager
+def standstill() -> Iterator[Callable[[], float]]:
+    """Tells for how many seconds, at most, this machine has let a thread sleep on."""
+    most, pause, enough = 0.0, 0.01, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        before = time.monotonic()
+        while not enough.wait(pause):
+            now = time.monotonic()
+            most, before = max(most, now - before - pause), now
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield lambda: most
+    finally:
+        enough.set()
+        thread.join()
 
 
 @contextlib.contextmanager

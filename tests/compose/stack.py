@@ -124,8 +124,9 @@ class Stack:
         query = {"top_k": "10"} | ({"model": model} if model else {})
         kind = {"Content-Type": "image/jpeg"}
         return httpx.post(
-            f"{self.url}/classify", params=query, content=image, headers=kind, trust_env=False
-        )
+            f"{self.url}/classify", params=query, content=image, headers=kind, trust_env=False,
+            timeout=30,
+        )  # fmt: skip
 
     def classify(self, image: bytes, model: str = "") -> list[dict[str, Any]]:
         """All ten predictions of one image."""

@@ -58,15 +58,16 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         rates = f"rate(mixer_images_refused_total[1m]) > 0 and {images}"
         wait_for(lambda: _send(stack) and ask(url, f"sum({rates})"), 120, "two scrapes")
         wait_for(lambda: _send(stack) and ask(url, "sum(up) == 3"), 60, "all targets")
-        # They are evaluated once a minute.
-        wait_for(lambda: ask(url, "mixer:slow:ratio_rate1h"), 120, "recorded rules")
+        # They are evaluated once a minute; without requests its rates would come to nothing.
+        rules = "mixer:slow:ratio_rate1h"
+        wait_for(lambda: _send(stack) and ask(url, rules), 180, "recorded rules")
         yield url
 
 
 def _send(stack: Stack) -> bool:
     """One good image, one that is none."""
     stack.classify(photo(0))
-    answer = httpx.post(f"{stack.url}/classify", content=b"no image", trust_env=False)
+    answer = httpx.post(f"{stack.url}/classify", content=b"no image", trust_env=False, timeout=30)
     assert answer.status_code == 415
     return True
 

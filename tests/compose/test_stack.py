@@ -177,7 +177,7 @@ def test_a_triton_that_hangs_is_started_again(stack: Stack, process: str) -> Non
     pid = stack.pid("triton", process)
     assert pid
     stack.signal(pid, "SIGSTOP")
-    wait_for(lambda: stack.pid("triton", process) not in (None, pid), 30, f"another {process}")
+    wait_for(lambda: stack.pid("triton", process) not in (None, pid), 60, f"another {process}")
     stack.wait()
     # Its container goes on: health check and supervisor do not fight.
     assert (stack.id("triton"), stack.inspect("triton")["State"]["StartedAt"]) == before
@@ -206,10 +206,8 @@ def test_a_model_is_added_without_a_lost_request(stack: Stack) -> None:
         wait_for(lambda: len(answers) > count + 20)
     assert set(answers) == {200}, reloaded.stdout
     assert stack.id("triton") not in (before, "")
-    names = [
-        model["name"]
-        for model in httpx.get(f"{stack.url}/models", trust_env=False).json()["models"]
-    ]
+    answer = httpx.get(f"{stack.url}/models", trust_env=False, timeout=30)
+    names = [model["name"] for model in answer.json()["models"]]
     assert names == ["bit_cifar10", "linear", "mixer_cifar10", "vit_cifar10"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.waiting import CHECKOUT
+from tests.waiting import CHECKOUT, wait_for
 
 OBSERVABILITY = CHECKOUT / "deploy/observability"
 DASHBOARD = json.loads((OBSERVABILITY / "grafana/dashboards/mixer-serving.json").read_text())
@@ -39,7 +39,9 @@ def filled(query: str) -> str:
 def ask(url: str, query: str) -> list[dict[str, Any]]:
     """The series of an instant query; none from a Prometheus that is not there yet."""
     try:
-        answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, trust_env=False)
+        answer = httpx.get(
+            f"{url}/api/v1/query", params={"query": query}, trust_env=False, timeout=30
+        )
     except httpx.TransportError:
         return []
     if answer.status_code != 200:
@@ -50,10 +52,12 @@ def ask(url: str, query: str) -> list[dict[str, Any]]:
 
 
 def check_query(url: str, title: str, query: str) -> None:
-    """Hold that there is something to see."""
-    result = ask(url, filled(query))
-    assert result, f"{title}: {filled(query)}"
-    assert not any(series["value"][1] == "NaN" for series in result), result
+    """Hold that there is something to see, a few scrapes later at most."""
+    wait_for(lambda: has_numbers(ask(url, filled(query))), 60, f"{title}: {filled(query)}")
+
+
+def has_numbers(result: list[dict[str, Any]]) -> bool:
+    return bool(result) and not any(series["value"][1] == "NaN" for series in result)
 
 
 def check_legends(url: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faulty_proxy import faulty_proxy, lie_one_in, stall_one_in
 from tests.stack import DEFAULT_MODEL, Gateway
-from tests.waiting import CHECKOUT
+from tests.waiting import CHECKOUT, steady
 
 SECONDS = 4
 
@@ -23,7 +23,7 @@ def locust(url: str, *flags: str) -> subprocess.CompletedProcess[str]:
             *("--headless", "-u", "2", "-r", "100", "-t", f"{SECONDS}s", "--only-summary"),
             *("--json", "--pictures", "3", *flags),
         ],
-        cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60,
+        cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=110,
     )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_every_answer_is_checked(gateway: Gateway, tmp_path: Path, flags: tuple[
 
 def test_the_clock_starts_after_the_preparation(gateway: Gateway) -> None:
     """At a rate: all of the four seconds' requests are sent within them."""
-    done = locust(gateway.url, "--arrival-rate", "25", "--arrivals", "even")
+    done = steady(lambda: locust(gateway.url, "--arrival-rate", "25", "--arrivals", "even"))
     (asked,) = summary(done.stdout)
     seconds = asked["last_request_timestamp"] - asked["start_time"]
     assert seconds == pytest.approx(SECONDS, rel=0.15)

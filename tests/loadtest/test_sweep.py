@@ -13,7 +13,7 @@ from loadtest import sweep
 from loadtest.results import read
 from loadtest.stats import growth
 from tests import tiny_models
-from tests.loadtest.runs import loadtest
+from tests.loadtest.runs import AMONG_OTHERS, loadtest
 
 TOKENS = (49, 100, 196, 400, 784, 1600)
 
@@ -96,7 +96,7 @@ def test_the_sweep_end_to_end(tmp_path: Path) -> None:
     done = loadtest(
         *("sweep", "--models", "mixer_s16", "--sizes", *map(str, sizes), "--seconds", "0.3"),
         *("--rounds", "3", "--repository", tmp_path / "models", "--out", out),
-        *("--foreign-limit", "1"),
+        *AMONG_OTHERS,
     )
     assert done.returncode == 0, done.stderr
     result = read(out)
