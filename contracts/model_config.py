@@ -73,8 +73,14 @@ def comments(text: str) -> list[str]:
 
 
 def json_form(config: ModelConfig) -> dict[str, Any]:
-    """The configuration as the JSON that Triton hands to a backend, without what is not set."""
-    form: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    """The configuration as the JSON that Triton hands to a backend.
+
+    As in Triton's own, a field without a value has its default: a parameter whose text is empty,
+    such as the digest of random weights, has an empty `string_value`.
+    """
+    form: dict[str, Any] = json_format.MessageToDict(
+        config, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     return form
 
 

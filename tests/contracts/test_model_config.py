@@ -10,6 +10,7 @@ from contracts.model_config import (
     ConfigError,
     comments,
     config_text,
+    json_form,
     parameters,
     parse_config,
     read_config,
@@ -77,3 +78,10 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "config.pbtxt").write_bytes(b"\xff\xfe\0")
     with pytest.raises(ConfigError, match=r"config\.pbtxt: .*utf-8"):
         read_config(tmp_path / "config.pbtxt")
+
+
+def test_the_json_form_states_the_defaults() -> None:
+    form = json_form(parse_config('name: "m" parameters { key: "k" value { } } input { }'))
+    assert form["parameters"] == {"k": {"string_value": ""}}
+    assert (form["max_batch_size"], form["output"], form["input"][0]["name"]) == (0, [], "")
+    assert "dynamic_batching" not in form

@@ -113,7 +113,7 @@ def _why_not(name: str, config: ModelConfig, version: str | None) -> str | None:
 
 def _open(config: ModelConfig, folder: Path, version: str) -> onnxruntime.InferenceSession:
     try:
-        return open_session({"input": [], "output": []} | json_form(config), folder, version)
+        return open_session(json_form(config), folder, version)
     except ChangedError as error:
         raise ChangedModelError(str(error)) from None
     except SessionError as error:

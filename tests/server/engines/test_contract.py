@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from contracts.repository import GRAPH_DIGEST, graph_digest
+from contracts.repository import CHECKPOINT_DIGEST, GRAPH_DIGEST, graph_digest
 from server import problems
 from server.engines.engine import Engine
 from server.engines.model import Model, Unusable
@@ -30,7 +30,10 @@ from tests.waiting import CHECKOUT
 
 T = TypeVar("T")
 ENGINES = ("triton", "onnxruntime")
-USABLE = ("plain", "external", "twins", "versions", "first_version", "few_labels", DEFAULT_MODEL)
+USABLE = (
+    *("plain", "external", "twins", "versions", "first_version", "few_labels", "random_weights"),
+    DEFAULT_MODEL,
+)
 # Why each is not served.
 UNUSABLE: dict[str, type[problems.Problem]] = {
     "missing_file": problems.ModelNotReady,
@@ -62,6 +65,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_models.publish(repository, "plain")
     tiny_models.publish(repository, "external", external_data=True)
     tiny_models.publish(repository, "twins", instances=2)
+    # As `python -m export --model` writes it: random weights come from no file.
+    tiny_models.publish(repository, "random_weights", parameters={CHECKPOINT_DIGEST: ""})
     (tiny_models.publish(repository, "few_labels") / "labels.txt").write_text("cat\r\n\r\ndog")
     for name in ("versions", "first_version"):
         folder = tiny_models.publish(repository, name)
