@@ -7,6 +7,12 @@ token-mixing MLP is the same for every number of patches; the paper calls this c
 `mixer_s16_enlarged` is the network that fine-tuning at a higher resolution makes (appendix C of the
 paper: the MLP becomes block-diagonal, so its hidden width grows with the number of patches).
 Every model takes the whole path: export, Triton, one image per request.
+
+For each window Triton is started with that one model (servers/turns.py says why). A round goes
+through all sizes, and at each size through all models, so that models of one size are measured
+within a minute, and each round has an exponent of its own, whose spread over the rounds is the
+interval. The next round goes in the opposite order. The result is written after every window, so
+that a run that is cut off keeps what it has measured.
 """
 
 import dataclasses
@@ -31,6 +37,7 @@ from loadtest.machine import conditions
 from loadtest.machine.disturbance import FOREIGN_LIMIT
 from loadtest.progress import bar
 from loadtest.servers import stack
+from loadtest.servers.turns import Turns
 from loadtest.stats.growth import fits
 
 PATCH = 16
@@ -38,6 +45,7 @@ CLASSES = 1000
 TRAINED_AT = 224  # pixels per side, for which the table states the hidden widths
 ENLARGED = "_enlarged"
 REPEATS = 2  # of a window that was disturbed
+WARM_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +128,8 @@ class Sweep:
     def __init__(
         self, models: Sequence[str], sizes: Sequence[int], repository: Path, out: Path
     ) -> None:
-        self._keys = [(model, size) for model in models for size in sizes]
+        self._models = list(dict.fromkeys(models))
+        self._keys = [(model, size) for size in dict.fromkeys(sizes) for model in self._models]
         self._repository, self._out = repository, out
         self._folders: dict[Key, Path] = {}
         self._foreign_limit = FOREIGN_LIMIT
@@ -157,58 +166,57 @@ class Sweep:
                 self._folders[key] = publish(self._repository, *key)
                 self._flops[key] = flops_per_image(self._folders[key])
                 progress.advance(task)
-        with stack.running(list(self._folders.values())) as running:
-            loop.run(self._measure(running, sample_images, seconds, rounds))
+        with bar() as progress, Turns() as turns:
+            task = progress.add_task("", total=rounds * len(self._keys))
+            for number in range(rounds):
+                # Every second round goes in the opposite order, so that a machine that becomes
+                # slower favours no size.
+                for key in self._keys[:: 1 if number % 2 == 0 else -1]:
+                    progress.update(task, description=f"{key[0]}, {key[1]} pixels")
+                    with turns.serving(self._folders[key]) as running:
+                        loop.run(self._measure(key, number, running, sample_images, seconds))
+                    progress.advance(task)
+        self.result["complete"] = True
+        self._write()
 
     async def _measure(
         self,
+        key: Key,
+        number: int,
         running: stack.Stack,
         sample_images: Sequence[SampleImage],
         seconds: float,
-        rounds: int,
     ) -> None:
+        """Measure a window of one model, again if it was disturbed."""
+        name = self._folders[key].name
         triton = Triton(running.triton)
         try:
-            targets = {
-                key: await TritonTarget.prepare(triton, folder.name, sample_images, "fp32")
-                for key, folder in self._folders.items()
-            }
-            with bar() as progress:
-                task = progress.add_task("", total=rounds * len(self._keys))
-                for number in range(rounds):
-                    # Every second round goes in the opposite order, so that a machine that becomes
-                    # slower favours no size.
-                    for key in self._keys[:: 1 if number % 2 == 0 else -1]:
-                        progress.update(task, description=f"{key[0]}, {key[1]} pixels")
-                        for _ in range(1 + REPEATS):
-                            found, window = await visit(
-                                targets[key],
-                                Load("triton", 1),
-                                model=self._folders[key].name,
-                                number=number,
-                                warm=seconds / 4,
-                                seconds=seconds,
-                                triton=triton,
-                                instances=1,
-                                servers=running.servers,
-                                foreign_limit=self._foreign_limit,
-                            )
-                            self._visits[key].append(found)
-                            failed = self.result["failures"]
-                            failed += window.errors[: MOST_FAILURES - len(failed)]
-                            self._write()
-                            if not found.disturbed:
-                                break
-                        progress.advance(task)
-            self.result["complete"] = True
-            self._write()
+            target = await TritonTarget.prepare(triton, name, sample_images, "fp32")
+            for _ in range(1 + REPEATS):
+                found, window = await visit(
+                    target,
+                    Load("triton", 1),
+                    model=name,
+                    number=number,
+                    warm=WARM_SECONDS,
+                    seconds=seconds,
+                    triton=triton,
+                    instances=1,
+                    servers=running.servers,
+                    foreign_limit=self._foreign_limit,
+                )
+                self._visits[key].append(found)
+                failed = self.result["failures"]
+                failed += window.errors[: MOST_FAILURES - len(failed)]
+                self._write()
+                if not found.disturbed:
+                    break
         finally:
             await triton.close()
 
     def _write(self) -> None:
-        rows = [
-            row for key in self._keys if (row := _row(key, self._visits[key], self._flops[key]))
-        ]
+        keys = sorted(self._keys, key=lambda key: self._models.index(key[0]))
+        rows = [row for key in keys if (row := _row(key, self._visits[key], self._flops[key]))]
         lacking = [f"{m} at {s}" for m, s in self._keys if self._visits[m, s] and not any(
             not each.disturbed for each in self._visits[m, s]
         )]  # fmt: skip
@@ -218,7 +226,7 @@ class Sweep:
             "disturbed": f"no window of {', '.join(lacking)} counts" if lacking else "",
             "fits": {
                 model: fits(rows_of)
-                for model in dict.fromkeys(model for model, _ in self._keys)
+                for model in self._models
                 if len(rows_of := [row for row in rows if row["model"] == model]) >= 4
             },
         }

@@ -16,6 +16,7 @@ import contextlib
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -42,6 +43,7 @@ from loadtest.servers.launch import (
     triton_address,
 )
 from loadtest.servers.processes import EVENT_LOOP, Watched
+from loadtest.servers.stack import serving
 from loadtest.stats.samples import good
 from loadtest.usage import UsageError
 
@@ -92,33 +94,42 @@ class Bench:
         self._watched: dict[str, Watched] = {}
 
     @contextlib.contextmanager
-    def servers(self, contestants: tuple[Contestant, ...]) -> Iterator[None]:
-        """Start what the contestants need."""
-        models = str((self._folder / "models").resolve())
+    def servers(
+        self, contestants: tuple[Contestant, ...], models: tuple[str, ...]
+    ) -> Iterator[None]:
+        """Start what the contestants need, with these models alone; raises StackError."""
         with contextlib.ExitStack() as stack:
+            repository = stack.enter_context(tempfile.TemporaryDirectory(prefix="loadtest-"))
+            for model in models:
+                Path(repository, model).symlink_to((self._folder / "models" / model).resolve())
+            where = ("--repository", repository)
 
-            def start(server: Server) -> Server:
-                return stack.enter_context(server)
+            def start(*flags: str) -> Server:
+                flags = ("--default-model", models[0], "--log-format", "text", *flags)
+                server = gateway(*flags, own_session=False)
+                try:
+                    stack.enter_context(serving(server, models))
+                except StackError as error:
+                    raise StackError(
+                        f"{error}; the models are in {self._folder / 'models'}: without this "
+                        "folder they are made anew"
+                    ) from None
+                return server
 
             if {"gateway", "batch", "workers"} & set(contestants):
-                flags = ("--default-model", "tiny")
-                first = start(
-                    gateway(*flags, "--with-triton", "--repository", models, own_session=False)
-                )
+                first = start("--with-triton", *where)
                 for contestant in ("gateway", "batch"):
                     self._add(contestant, first, {"gateway": first.pid})
             if "workers" in contestants:
-                triton = ("--workers", "2", "--triton-url", triton_address(first.pid))
-                workers = start(gateway(*flags, *triton, own_session=False))
+                workers = start("--workers", "2", "--triton-url", triton_address(first.pid))
                 self._add("workers", workers, {"workers": workers.pid, "gateway": first.pid})
             if "in_process" in contestants:
-                engine = ("--engine", "onnxruntime", "--repository", models)
-                alone = start(gateway("--default-model", "tiny", *engine, own_session=False))
+                alone = start("--engine", "onnxruntime", *where)
                 self._add("in_process", alone, {"gateway": alone.pid})
             if "yardstick" in contestants:
                 port = free_port()
-                arguments = ("loadtest.bench.yardstick", models, "--port", str(port))
-                plain = start(Server(arguments, port, "/docs", own_session=False))
+                arguments = ("loadtest.bench.yardstick", repository, "--port", str(port))
+                plain = stack.enter_context(Server(arguments, port, "/docs", own_session=False))
                 self._add("yardstick", plain, {"yardstick": plain.pid})
             yield
 
@@ -256,10 +267,11 @@ def main(
         raise UsageError(
             f"--cases {' '.join(sorted(unknown))}: expected some of {', '.join(known)}"
         )
-    prepare(folder, models)
-    bench = Bench(folder, seconds)
     chosen = {name: known[name] for name in cases or every}
-    with bench.servers(contestants):
+    served = tuple(dict.fromkeys(case.model for case in chosen.values()))
+    prepare(folder, [name for name in models if name in served])
+    bench = Bench(folder, seconds)
+    with bench.servers(contestants, served):
         report = loop.run(compare(bench, chosen, contestants, concurrency, rounds))
     if out:
         out.write_text(json.dumps(report, indent=1) + "\n")

@@ -96,7 +96,7 @@ def sweep(
         raise UsageError(f"--sizes: expected at least four multiples of {growth.PATCH}")
     path = out or results_folder() / results.file_name("sweep", "fp32", *models)
     run = growth.Sweep(models, sizes, repository or models_folder() / "sweep", path)
-    run.run(sample_images.load(None, 4), seconds, rounds, foreign_limit)
+    run.run(sample_images.load(None, 2), seconds, rounds, foreign_limit)
     found = run.result
     for model, fits in found["fits"].items():
         measured, counted = fits["cpu_ms"], fits.get("flops")

@@ -62,6 +62,7 @@ class Server:
         self._own_session = own_session
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
+        self._told = False  # to end
 
     @property
     def pid(self) -> int:
@@ -75,6 +76,7 @@ class Server:
 
     def launch(self) -> None:
         """Start it and return at once."""
+        self._told = False
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is ended
         self._process = subprocess.Popen(
             [*PYTHON, *self.arguments], cwd=self._folder, env=environment(),
@@ -89,10 +91,14 @@ class Server:
     def wait(self, seconds: float = START_SECONDS) -> None:
         """Wait until the path `probe` answers 200; raises StackError."""
         deadline = time.monotonic() + seconds
-        while get(f"{self.url}{self._probe}")[0] != 200:
+        while (answer := get(f"{self.url}{self._probe}"))[0] != 200:
             self.check()
             if time.monotonic() > deadline:
-                raise StackError(f"{self}: not ready within {seconds:.0f} s: {self.last_words()}")
+                said = last_words(answer[1].decode(errors="replace"))
+                raise StackError(
+                    f"{self}: not ready within {seconds:.0f} s: {self.last_words()}; "
+                    f"its {self._probe} says: {said}"
+                )
             time.sleep(LOOK_SECONDS)
 
     def check(self) -> None:
@@ -107,11 +113,17 @@ class Server:
         self._output.seek(0)
         return last_words(self._output.read().decode(errors="replace"))
 
+    def terminate(self) -> None:
+        """Tell it to end, once, and return at once; `stop` waits for its end."""
+        if self._process is not None and not self._told:
+            self._process.terminate()
+            self._told = True
+
     def stop(self) -> int:
         """End the server, by SIGKILL if SIGTERM does not suffice; returns its exit status."""
         if self._process is None:
             return 0
-        self._process.terminate()
+        self.terminate()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -95,12 +95,19 @@ def running(folders: Sequence[Path], workers: int = 1) -> Iterator[Stack]:
             Path(folder, each.name).symlink_to(each.resolve())
         flags = ("--with-triton", "--repository", folder, "--default-model", models[0])
         server = gateway(*flags, "--workers", str(workers), "--log-format", "text")
-        try:
-            server.launch()
-            wait_for_models(server, models)
+        with serving(server, models):
             yield Stack(server.url, triton_address(server.pid), {GATEWAY: server.pid})
-        finally:
-            server.stop()
+
+
+@contextlib.contextmanager
+def serving(server: Server, models: Sequence[str]) -> Iterator[None]:
+    """Start a gateway; enter when it is ready and serves all models. Raises StackError."""
+    try:
+        server.launch()
+        wait_for_models(server, models)
+        yield
+    finally:
+        server.stop()
 
 
 def wait_for_models(server: Server, models: Sequence[str]) -> None:
@@ -117,7 +124,7 @@ def wait_for_models(server: Server, models: Sequence[str]) -> None:
         for model, why in refused.items():
             refused_since = refused_since or time.monotonic()
             if time.monotonic() > refused_since + SETTLE_SECONDS:
-                raise StackError(f"model {model} is unavailable: {why}"[:600])
+                raise StackError(f"model {model} is unavailable: {why}: {server.last_words()}")
         time.sleep(LOOK_SECONDS)
     raise StackError(f"not ready within {START_SECONDS:.0f} s: {server.last_words()}")
 

@@ -1,19 +1,26 @@
 """Growth with resolution: the fit on known laws, the checkpoints, and the command end to end."""
 
+import contextlib
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from export.checkpoint import load_classifier
 from loadtest import sweep
 from loadtest.results import read
+from loadtest.servers.turns import Turns
 from loadtest.stats import growth
 from tests import tiny_models
 from tests.loadtest.runs import AMONG_OTHERS, loadtest
+from tests.waiting import CHECKOUT, wait_for
 
 TOKENS = (49, 100, 196, 400, 784, 1600)
 
@@ -105,6 +112,60 @@ def test_the_sweep_end_to_end(tmp_path: Path) -> None:
     assert "low" in result["fits"]["mixer_s16"]["cpu_ms"]
     assert loadtest("report", out, "--markdown", page).returncode == 0
     assert "Growing resolution: mixer_s16" in (tmp_path / "page/growth.md").read_text()
+
+
+def test_a_sweep_that_is_cut_off_keeps_what_it_has_and_ends_its_servers(tmp_path: Path) -> None:
+    sizes = (16, 32, 48, 64)
+    for size in sizes:
+        tiny_models.publish(tmp_path / "models", f"mixer_s16_at_{size}")
+    out = tmp_path / "sweep.json"
+    command = (
+        *(sys.executable, "-m", "loadtest", "sweep", "--models", "mixer_s16"),
+        *("--sizes", *map(str, sizes), "--seconds", "0.3", "--rounds", "500"),
+        *("--repository", tmp_path / "models", "--out", out, *AMONG_OTHERS),
+    )
+    with subprocess.Popen(list(map(str, command)), cwd=CHECKOUT, stderr=subprocess.PIPE) as process:
+        try:
+            wait_for(out.exists)
+            started = psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert f"what had been measured is in {out}" in said.decode()
+    result = read(out)
+    assert not result["complete"]
+    assert result["rows"][0]["image_size"] == 16
+    assert started
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not alive
+
+
+def test_the_models_of_a_size_are_measured_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round is whole, and goes in the opposite order of the one before."""
+    run = sweep.Sweep(["a", "b"], [16, 32, 16], tmp_path, tmp_path / "out.json")
+    asked: list[str] = []
+
+    @contextlib.contextmanager
+    def serving(_: Turns, folder: Path) -> Iterator[None]:
+        asked.append(folder.name)
+        yield
+
+    async def nothing(*_: object) -> None:
+        """No window: the order alone is asked."""
+
+    def published(_: Path, model: str, size: int) -> Path:
+        return tiny_models.publish(tmp_path / "models", f"{model}_at_{size}")
+
+    monkeypatch.setattr(sweep, "publish", published)
+    monkeypatch.setattr(Turns, "serving", serving)
+    monkeypatch.setattr(run, "_measure", nothing)
+    run.run([], 1.0, 2)
+    there = ["a_at_16", "b_at_16", "a_at_32", "b_at_32"]
+    assert asked == [*there, *reversed(there)]
 
 
 def test_bare_models_of_both_frameworks(tmp_path: Path) -> None:
