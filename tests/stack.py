@@ -45,7 +45,9 @@ def running_triton(
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        wait_for(lambda: triton.pid or supervisor.done(), what="a Triton that takes requests")
+        # Programs may have to be compiled first.
+        started = "a Triton that takes requests"
+        wait_for(lambda: triton.pid or supervisor.done(), 300, started)
         if supervisor.done():
             supervisor.result()
         yield triton

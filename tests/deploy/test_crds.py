@@ -22,6 +22,7 @@ from tests.deploy.test_helm import CASES, FOREIGN, render
 from tests.deploy.test_kserve import DOCUMENTS
 from tests.waiting import CHECKOUT
 
+pytestmark = pytest.mark.timeout(400)  # registries of packages are asked, over any network
 CRDS = CHECKOUT / "tests/deploy/crds"
 KSERVE = "kserve==0.21.0"
 Object = dict[str, Any]

@@ -230,6 +230,6 @@ def test_a_triton_that_hangs_is_started_again(launch: Launch, tmp_path: Path) ->
         (tritonserver,) = children(triton.process.pid)
         os.kill(tritonserver, signal.SIGSTOP)
         wait_for(lambda: not triton.is_ready(), 15, "a Triton that is not ready")
-        wait_for(triton.is_ready, 30, "a ready Triton")
+        wait_for(triton.is_ready, 60, "a ready Triton")
         assert triton.metric(r'^mixer_triton_restarts_total{reason="hung"} (\d+)') == "1"
         assert triton.answers()

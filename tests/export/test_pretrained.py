@@ -70,7 +70,7 @@ class Machine:
             "HF_HOME": str(home / "huggingface"),
             "XDG_CACHE_HOME": str(home / "cache"),
             "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_ETAG_TIMEOUT": "3",
+            "HF_HUB_ETAG_TIMEOUT": "30",
             "no_proxy": "127.0.0.1",
         }
 

@@ -25,6 +25,8 @@ def test_every_answer_is_one_that_the_document_names(gateway: Gateway, tmp_path:
             *(f"{gateway.url}/openapi.json", "--checks", ",".join(CHECKS)),
             *("--phases", "examples,coverage,fuzzing", "--max-examples", "15"),
             *("--seed", "1", "--no-color", "--generation-database", "none"),
+            # What a machine that stands still for a second makes of Hypothesis and of an answer.
+            *("--suppress-health-check", "too_slow", "--request-timeout", "60"),
         ],
         cwd=tmp_path,
         env=os.environ
