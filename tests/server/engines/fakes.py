@@ -105,7 +105,8 @@ class FakeEngine(Engine):
 class FakeClient:
     """A connection to a Triton of one model, as the catalogue and the replica use it.
 
-    `failure` is raised by every call; while `frozen` no call returns.
+    `failure` is raised by every call; `fails_at_call` becomes it at the next call that is counted.
+    While `frozen` no call returns.
     """
 
     url: str
@@ -113,6 +114,7 @@ class FakeClient:
     resize: str = "squash"
     instances: int = 1
     failure: Problem | None = None
+    fails_at_call: Problem | None = None
     answer: Probabilities = field(default_factory=lambda: EVEN)
     calls: int = 0  # with black images: probes have another
     _thawed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -147,7 +149,10 @@ class FakeClient:
     ) -> tuple[Probabilities, str]:
         assert model == self.name
         assert not extras
-        self.calls += not images[0].any()
+        if not images[0].any():
+            self.calls += 1
+            if self.fails_at_call is not None:
+                self.failure, self.fails_at_call = self.fails_at_call, None
         await self._reply(seconds)
         return np.tile(self.answer, (len(images), 1)), "1"
 

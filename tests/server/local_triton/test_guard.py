@@ -35,6 +35,8 @@ def test_leaves_nothing_behind(
         end(gateway, number)
         wait_for(lambda: not any(map(is_alive, (server, *stubs))), what="no process")
         wait_for(lambda: not shared_memory(gateway.pid), what="no shared memory")
+        if number == signal.SIGKILL:  # the guard removes the one after the other
+            wait_for(lambda: not list(scratch.iterdir()), what="no temporary files")
         assert not list(scratch.iterdir())
 
 

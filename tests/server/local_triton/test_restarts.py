@@ -107,7 +107,8 @@ def test_can_be_stopped_at_any_time(model_repository: Path) -> None:
     before = children(os.getpid())
     for patience in (0, 0.2):  # before it has begun, while it loads its models
         asyncio.run(main(patience))
-    assert children(os.getpid()) == before
+    # Of what other tests have started something may have ended meanwhile.
+    assert set(children(os.getpid())) <= set(before)
 
 
 def test_a_free_port_is_another_each_time() -> None:

@@ -48,7 +48,8 @@ def telling(supervisor: Stub, **options: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         loop.call_soon_threadsafe(task.cancel)
-        wait_for(task.done)
+        # The server has ended, and the connections that it had: each sees that its client has gone.
+        wait_for(lambda: not asyncio.all_tasks(loop), what="no connection")
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
