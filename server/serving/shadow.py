@@ -106,7 +106,7 @@ class Shadow:
         self._former = aim.former
         self._seconds = seconds
         self._disagreed = disagreed
-        self._copies: deque[tuple[Copy, float]] = deque()
+        self._copies: deque[tuple[Copy, str, float]] = deque()  # for which model, and since when
         self._bytes = 0
         self._there = asyncio.Event()
         self._buffers = Buffers(2**62, 2**62, seconds)  # the bounds are on the queue
@@ -125,14 +125,19 @@ class Shadow:
         return model.name == default != self.other and sampled
 
     def offer(self, copy: Copy) -> None:
-        """Queue a copy, whose answer has left, unless there is no room for it."""
-        now = time.monotonic()
+        """Queue a copy, whose answer has left, unless there is no room for it.
+
+        The copy is for the model that is the other one now, whatever becomes the default later.
+        """
+        now, other = time.monotonic(), self.other
+        if other == copy.model.name:
+            return  # the default was changed since the request was answered
         if now < self._resume:
-            self._count(copy, "paused")
+            self._count(copy, other, "paused")
         elif len(self._copies) >= MOST_COPIES or self._bytes + copy.size > MOST_BYTES:
-            self._count(copy, "full")
+            self._count(copy, other, "full")
         else:
-            self._copies.append((copy, now))
+            self._copies.append((copy, other, now))
             self._bytes += copy.size
             self._there.set()
 
@@ -140,20 +145,20 @@ class Shadow:
         """Compare one copy after the other, for ever."""
         while True:
             await self._there.wait()
-            copy, since = self._copies.popleft()
+            copy, other, since = self._copies.popleft()
             if not self._copies:
                 self._there.clear()
             try:
                 if time.monotonic() < self._resume:
-                    self._count(copy, "paused")
+                    self._count(copy, other, "paused")
                 elif await self._free(since):
-                    await self._answer(copy)
+                    await self._answer(copy, other)
                 else:
-                    self._count(copy, "busy")
+                    self._count(copy, other, "busy")
             except Exception:
                 # A failed comparison must not prevent the next one.
-                logger.exception("a copy for model %s could not be compared", self.other)
-                self._count(copy, "failed")
+                logger.exception("a copy for model %s could not be compared", other)
+                self._count(copy, other, "failed")
             finally:
                 self._bytes -= copy.size
                 del copy
@@ -166,25 +171,25 @@ class Shadow:
             await asyncio.sleep(LOOK_SECONDS)
         return True
 
-    async def _answer(self, copy: Copy) -> None:
-        """Let the other model answer, and compare."""
+    async def _answer(self, copy: Copy, name: str) -> None:
+        """Let the other model, which has this name, answer, and compare."""
         logs.request_id.set(copy.request_id)
         timings = Timings(time.perf_counter(), copy.request_id)
         try:
-            other = self._engine.get(self.other)
+            other = self._engine.get(name)
             if not fits(copy, other):
-                self._count(copy, "unfit")
+                self._count(copy, name, "unfit")
                 return
             with self._buffers.hold(SHADOW_CLIENT) as hold:
                 terms = Terms(other, self._seconds, SHADOW_CLIENT, timings, hold)
                 row, _ = await self._classifier.one(copy.image, terms)
         except Problem as problem:
             problem.forget()
-            self._count(copy, "failed")
+            self._count(copy, name, "failed")
             self._resume = time.monotonic() + self._pause
             logger.warning(
                 "model %s, which shadows %s, fails: %s; it gets no copies for %g s",
-                *(self.other, copy.model.name, problem.detail, self._pause),
+                *(name, copy.model.name, problem.detail, self._pause),
             )
             self._pause = min(MOST_PAUSE, 2 * self._pause)
             return
@@ -199,7 +204,7 @@ class Shadow:
         metrics.shadow_difference.labels(*names).observe(difference)
         metrics.shadow_seconds.labels(*names, "served").observe(copy.seconds)
         metrics.shadow_seconds.labels(*names, "shadow").observe(seconds)
-        self._count(copy, "compared")
+        self._count(copy, other.name, "compared")
         one, two = first(copy.model, copy.probabilities), first(other, row)
         if one.label == two.label:
             metrics.shadow_agreed.labels(*names).inc()
@@ -209,8 +214,8 @@ class Shadow:
         with contextlib.suppress(OSError):  # on a full disk only the examples are lost
             await asyncio.to_thread(self._disagreed, list(self.examples))
 
-    def _count(self, copy: Copy, outcome: str) -> None:
-        metrics.shadow_copies.labels(copy.model.name, self.other, outcome).inc()
+    def _count(self, copy: Copy, other: str, outcome: str) -> None:
+        metrics.shadow_copies.labels(copy.model.name, other, outcome).inc()
 
 
 def fits(copy: Copy, other: Model) -> bool:

@@ -148,10 +148,10 @@ def test_a_candidate_that_hangs_gets_fewer_and_fewer_copies(
         failures: list[float] = []
         count = scene.shadow._count
 
-        def noted(copy: Copy, outcome: str) -> None:
+        def noted(copy: Copy, other: str, outcome: str) -> None:
             if outcome == "failed":
                 failures.append(time.monotonic())
-            count(copy, outcome)
+            count(copy, other, outcome)
 
         monkeypatch.setattr(scene.shadow, "_count", noted)
         task = asyncio.create_task(scene.shadow.run())
@@ -204,6 +204,29 @@ def test_the_share_is_kept_and_roles_change_with_the_default() -> None:
         few = Shadow(scene.classifier, Aim("m", 0.05, "x"), 1.0)
         wanted = sum(few.wants(two) for _ in range(20_000))
         assert 800 < wanted < 1200  # 1000, give or take 31
+
+    run(test())
+
+
+def test_no_model_is_compared_with_itself_when_the_default_changes() -> None:
+    """A copy is for the model that was the other one when its answer had left."""
+
+    async def test() -> None:
+        scene = Scene()
+        one, two = scene.models
+        scene.shadow.offer(copy_of(one))
+        scene.engine.default = "c"
+        scene.shadow.offer(copy_of(one))  # was answered before the change
+        task = asyncio.create_task(scene.shadow.run())
+        await scene.until(compared=1)
+        assert [call.model.name for call in scene.engine.calls] == ["c"]
+        scene.shadow.offer(copy_of(two))
+        while len(scene.engine.calls) < 2:  # noqa: ASYNC110 - a list tells nobody
+            await asyncio.sleep(0.005)
+        assert scene.engine.calls[1].model.name == "m"
+        itself = {"model": "m", "candidate": "m", "outcome": "compared"}
+        assert REGISTRY.get_sample_value("mixer_shadow_copies_total", itself) is None
+        task.cancel()
 
     run(test())
 
