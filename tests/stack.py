@@ -89,7 +89,8 @@ def running_gateway(
 
     def address() -> str | None:
         assert process.poll() is None, f"the gateway ended: {log.read_text()}"
-        found = re.search(r"listening on (https?://[\w.:]+)", log.read_text())
+        # What follows the port shows that all of it has been written.
+        found = re.search(r"listening on (https?://[\w.:]+)[^\w.:]", log.read_text())
         return found[1] if found else None
 
     try:

@@ -114,5 +114,5 @@ def launched(folder: Path) -> Iterator[Launched]:
         )
     with terminated(process):
         running = Launched(process, log, grpc, metrics, status_port)
-        wait_for(running.is_ready, what="a ready Triton")
+        wait_for(running.is_ready, 150, "a ready Triton")  # which may have been started twice
         yield running

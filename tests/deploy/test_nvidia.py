@@ -29,6 +29,7 @@ from tests.deploy.launcher import Launched, launched, prepare
 from tests.stack import DEFAULT_MODEL, running_gateway
 from tests.waiting import CHECKOUT, wait_for
 
+pytestmark = pytest.mark.timeout(400)  # a Triton is started up to four times
 TRTEXEC = """#!{python}
 import pathlib, shutil, sys, time
 flags = dict(flag.lstrip("-").partition("=")[::2] for flag in sys.argv[1:])

@@ -68,6 +68,7 @@ def stop_when(
         while not condition():
             assert time.monotonic() < deadline, "nothing to stop came about"
             assert process.poll() is None, "the run ended before it could be stopped"
+            time.sleep(0.001)  # the run needs the core
         if by != signal.SIGKILL:
             process.send_signal(by)
             return finish(process)
