@@ -21,6 +21,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from contracts.cpu import cpu_flags, int8_is_exact
 from contracts.probing import Golden, golden_of, probe_pixels
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from export.classifier import Classifier
@@ -102,8 +103,9 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
     # Threads that wait actively would take the cores from PyTorch, which runs in turn with this
     # session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The setting of the serving backend: INT8 gives the same answers on every kind of CPU.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    # As the serving backend does: INT8 gives the same answers on every kind of CPU.
+    if not int8_is_exact(cpu_flags()):
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
