@@ -12,6 +12,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from contracts.cpu import CPU_INFO, cpu_flags
+from contracts.cpu_engines import ONNXRUNTIME, default_engine
+from contracts.gate import Judgement
 from contracts.imagenet import names_for
 from contracts.labels import (
     LabelsError,
@@ -34,7 +36,7 @@ from contracts.repository import (
 from export.checkpoint import load_classifier
 from export.config import ModelSpec, onnxruntime_config, tensorrt_config
 from export.embedding import embedding_width
-from export.engines import publish_engine
+from export.engines import compute_capability, publish_engine
 from export.flops import variant_costs
 from export.foreign.classifier import read_onnx
 from export.foreign.reading import Asked, GraphError
@@ -42,12 +44,11 @@ from export.formats.interpretation import Stated
 from export.graph import golden_answer, open_graph, save_graph
 from export.half import HalfRangeError
 from export.honesty import calibrate, gather
-from export.options import Options, Precision, UsageError
+from export.options import EngineChoice, Options, Precision, UsageError
 from export.parity import ParityError
 from export.precision import (
     GateError,
     Images,
-    Judgement,
     gather_images,
     has_vnni,
 )
@@ -137,6 +138,7 @@ def _publish(options: Options, precision: Precision) -> None:
     # The answers of random weights mean nothing, so they need not pass the gate.
     asked_for = options.precision == precision
     may_miss = asked_for and (options.force or classifier.random_weights)
+    engine = chosen_engine(options.engine, precision)
     with publishing(options.repository, name) as folder:
         path = folder / ONNX_PATH
         path.parent.mkdir()
@@ -158,6 +160,7 @@ def _publish(options: Options, precision: Precision) -> None:
             | ({} if calibration is None else calibration.parameters())
             | {GRAPH_DIGEST: graph_digest(path)},
             embedding_size=width,
+            engine=engine,
         )
         write_golden(folder, golden_answer(path, classifier.image_size))
         (folder / LABELS_NAME).write_text(labels_text(labels), encoding="utf-8")
@@ -181,6 +184,17 @@ def _publish(options: Options, precision: Precision) -> None:
         note("it is not certain what the head reads, so there is no output `embedding`")
     if classifier.random_weights:
         note("random weights: the answers mean nothing, only the speed does")
+
+
+def chosen_engine(choice: EngineChoice, precision: Precision) -> str:
+    """The engine to publish the model for."""
+    if choice != "auto":
+        return choice
+    # OpenVINO would compute on the CPU although Triton could use the GPU.
+    engine = ONNXRUNTIME if compute_capability() else default_engine(precision, cpu_flags(CPU_INFO))
+    if engine != ONNXRUNTIME:
+        note(f"this CPU has AMX, so it is served with OpenVINO; --engine {ONNXRUNTIME} prevents it")
+    return engine
 
 
 def _write_graph(

@@ -6,6 +6,7 @@ In: the facts about the model. Out: complete configurations, so that Triton neve
 
 import dataclasses
 
+from contracts.cpu_engines import ONNXRUNTIME, state_engine
 from contracts.model_config import ModelConfig, config_text, model_config_pb2
 from contracts.repository import (
     EMBEDDING,
@@ -31,17 +32,25 @@ class ModelSpec:
     max_batch_size: int
     parameters: dict[str, str]  # resize rule and provenance
     embedding_size: int | None = None  # D; None: the graph has no such output
+    engine: str = ONNXRUNTIME  # of a Triton for CPUs
 
 
 def onnxruntime_config(spec: ModelSpec) -> str:
-    """`config.pbtxt`: ONNX Runtime, on the GPU where Triton has one, else on the CPU."""
+    """`config.pbtxt`: ONNX Runtime, on the GPU where Triton has one, else on the CPU; or OpenVINO.
+
+    OpenVINO computes on the CPU in any case.
+    """
     config = _contract(spec)
     config.backend, config.default_model_filename = "onnxruntime", ONNX_PATH.name
     # Triton's default is two instances on a CPU, which would compete for the same cores.
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO)
     _add_warmup(config, spec, [1])
     _add_parameters(config, spec.parameters | _threads(spec))
-    return config_text(config, ["Written by `python -m export`. Serve it with ONNX Runtime."])
+    served_with = "ONNX Runtime"
+    if spec.engine != ONNXRUNTIME:
+        state_engine(config, spec.engine)
+        served_with = "OpenVINO"
+    return config_text(config, [f"Written by `python -m export`. Serve it with {served_with}."])
 
 
 def tensorrt_config(spec: ModelSpec) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8"]
+EngineChoice = Literal["auto", "onnxruntime", "openvino"]
 PrecisionChoice = Precision | Literal["auto"]
 DEFAULT_MAX_BATCH_SIZE = 32
 
@@ -79,6 +80,10 @@ class Options:
     others: Path | None = None
     """Images of other things than the classes, with --held-back: whether the largest logit tells
     them apart. Where it does (AUROC 0.85), /classify says "unsure" when it is asked for."""
+    engine: EngineChoice = "auto"
+    """What computes the model in a Triton for CPUs. auto: OpenVINO for int8 where this machine's
+    CPU has AMX and no GPU is seen, else ONNX Runtime. `python -m loadtest tune` measures which one
+    is faster on the machine that serves."""
     force: bool = False
     """Publish the reduced precision that was asked for even when it misses its gate; the report
     says so."""

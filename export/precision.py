@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from contracts.cpu import EXACT_INT8, cpu_flags
+from contracts.gate import Judgement, compared
 from contracts.repository import INPUT, LOGITS
 from export.calibration import calibrate
 from export.half import to_half
@@ -23,9 +24,6 @@ from export.preprocessing import Preprocessing
 from export.progress import track
 from export.quantization import activations, part_biases, quantize
 
-# The share of images whose first class must stay the same. Rounding to 11 bits changes almost no
-# answer; rounding to 8 bits may decide between classes of nearly equal probability.
-GATES: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
 # More images than the first number take time without a benefit; fewer than the second are too few
 # for a judgement.
 MOST_IMAGES, LEAST_IMAGES = 256, 20
@@ -45,37 +43,6 @@ class Images:
 
     calibration: Pixels
     held_back: Pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class Judgement:
-    """The comparison of a reduced precision with FP32."""
-
-    precision: Precision
-    images: int
-    same_class: int  # images whose first class is the same
-    max_abs_logit_diff: float
-    kept: int = 0  # layers that stay in FP32 so that the model passes the gate
-
-    @property
-    def agreement(self) -> float:
-        """The share of images whose first class is the same."""
-        return self.same_class / self.images
-
-    @property
-    def passed(self) -> bool:
-        """Whether the gate is passed; one different answer is always allowed, NaN never."""
-        allowed = max(1, int((1 - GATES[self.precision]) * self.images))
-        finite = bool(np.isfinite(self.max_abs_logit_diff))
-        return finite and self.images - self.same_class <= allowed
-
-    def __str__(self) -> str:
-        return (
-            f"{self.precision}: the same first class as FP32 on {self.same_class} of "
-            f"{self.images} images ({self.agreement:.1%}, the gate is at "
-            f"{GATES[self.precision]:.1%}), logits within {self.max_abs_logit_diff:.2g}"
-            + (f"; {self.kept} layers stay in FP32" if self.kept else "")
-        )
 
 
 def has_vnni(cpu_info: Path) -> bool:
@@ -144,13 +111,11 @@ def judge(
     images: Pixels,
 ) -> Judgement:
     """Compare a graph with `right`, the FP32 classifier's logits, on uint8 [N, H, W, 3]."""
-    same, worst = 0, 0.0
+    expected, found = [], []
     for batch in track(_batches(images), "judging"):
-        expected = right(batch)
-        logits: Logits = session.run([LOGITS], {INPUT: batch})[0]
-        same += int((logits.argmax(axis=1) == expected.argmax(axis=1)).sum())
-        worst = float(np.maximum(worst, np.abs(logits - expected).max()))
-    return Judgement(precision, len(images), same, worst)
+        expected.append(right(batch))
+        found.append(session.run([LOGITS], {INPUT: batch})[0])
+    return compared(precision, np.concatenate(expected), np.concatenate(found))
 
 
 def _batches(images: Pixels) -> list[Pixels]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from contracts.gate import Judgement
 from export.graph import EXTERNAL_DATA_NAME, open_graph, save_graph
 from export.options import Precision
 from export.precision import (
     Images,
-    Judgement,
     RightLogits,
     calibrated,
     judge,

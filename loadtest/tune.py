@@ -1,9 +1,10 @@
-"""Searches the batching and threading of a served model for the most images per second in time.
+"""Searches a served model's engine, batching and threading for the most images per second in time.
 
 In: a model of a repository and the allowed 99th percentile of the latency. Out: a result with every
 trial, and the best settings written into the model's `config.pbtxt`. The search starts from the
 present settings and changes one setting at a time. Each trial serves a copy of the model through
-the whole path, under more and more requests at once, until the answers no longer come in time.
+the whole path, under more and more requests at once, until the answers no longer come in time. An
+engine whose answers are not the present engine's, by the gate of `engine_gate`, loses its trial.
 Last, the best and the present settings take turns in new trials. The best settings are written only
 if the gain is larger than the noise of these trials.
 """
@@ -11,11 +12,14 @@ if the gain is larger than the noise of these trials.
 import dataclasses
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from contracts.cpu import cpu_flags
+from contracts.cpu_engines import ONNXRUNTIME, engines_for, state_engine, stated_engine
 from contracts.model_config import (
     ConfigError,
     ModelConfig,
@@ -27,6 +31,7 @@ from contracts.model_config import (
 from contracts.repository import CONFIG_NAME
 from loadtest import results
 from loadtest.compare.measure import Load, visit
+from loadtest.engine_gate import EngineGate
 from loadtest.load import loop
 from loadtest.load.http import Http
 from loadtest.load.http_target import GatewayTarget
@@ -40,6 +45,7 @@ from loadtest.stats.ratios import LEAST_PAIRS, Ratio, paired
 
 NOTE = "Tuned by `python -m loadtest tune`: "
 THREADS = "intra_op_thread_count"  # the parameter that both ONNX Runtime backends read
+SENT = 8  # images that are sent under load; all of them judge an engine
 MUCH = 1.02  # the least gain of a change, so that noise does not decide
 
 
@@ -51,6 +57,7 @@ class Knobs:
     max_batch_size: int
     instances: int  # of the first instance group
     threads: int  # of one instance; 0: cores ÷ instances
+    engine: str = ONNXRUNTIME  # of contracts.cpu_engines
 
     @classmethod
     def read(cls, config: ModelConfig) -> "Knobs":
@@ -69,6 +76,7 @@ class Knobs:
             # A group that states no count has one instance.
             max(groups[0].count, 1) if groups else 1,
             int(threads),
+            stated_engine(config),
         )
 
     def effective(self, cores: int) -> "Knobs":
@@ -86,18 +94,24 @@ class Knobs:
         if self.instances != before.instances:
             group = config.instance_group[0] if config.instance_group else None
             (group or config.instance_group.add()).count = self.instances
+        if self.engine != before.engine:
+            state_engine(config, self.engine)
         if self.threads != before.threads:
             config.parameters[THREADS].string_value = str(self.threads)
 
 
-def candidates(knobs: Knobs, cores: int, smallest_batch: int = 1) -> dict[str, list[int]]:
+def candidates(
+    knobs: Knobs, cores: int, smallest_batch: int = 1, engines: Sequence[str] = ()
+) -> dict[str, Sequence[Any]]:
     """The values to try for each setting, in this order; counts above the cores bring no gain.
 
-    `smallest_batch` is the least `max_batch_size` that the rest of the configuration allows.
+    `smallest_batch` is the least `max_batch_size` that the rest of the configuration allows, and
+    `engines` are those that can compute the model.
     """
     counts = sorted({1, 2, cores} & set(range(1, cores + 1)))
     batches = {1, 8, 32, knobs.max_batch_size}
     return {
+        "engine": engines,
         "instances": counts,
         "threads": sorted({0, 1, cores}),
         "max_batch_size": sorted(size for size in batches if size >= smallest_batch),
@@ -158,6 +172,7 @@ class Tuning:
             "conditions": conditions.conditions(),
             "settings": settings,
             "trials": [],
+            "engines": {},
             "confirmation": None,
             "winner": None,
         }
@@ -169,7 +184,9 @@ class Tuning:
             raise StackError(f"{path}: no such file; export the model first")
         config = self._config()
         best = before = Knobs.read(config)
-        every = candidates(before, conditions.cores(), smallest_batch(config))
+        engines = engines_for(config, cpu_flags())
+        self._gate = EngineGate(config, self._images)
+        every = candidates(before, conditions.cores(), smallest_batch(config), engines)
         choices = {knob: values for knob, values in every.items() if knob in self._knobs}
         with bar() as progress:
             task = progress.add_task("", total=1 + sum(len(values) for values in choices.values()))
@@ -224,6 +241,7 @@ class Tuning:
             rate, p99, note = self._measured(knobs)
         except StackError as error:
             rate, p99, note = 0.0, None, f"did not start: {error}"
+        self.result["engines"] = self._gate.findings()
         self.result["trials"].append({
             "knobs": dataclasses.asdict(knobs), "rate": rate, "p99_ms": p99,
             "note": ", ".join(filter(None, (about, note))),
@@ -232,7 +250,7 @@ class Tuning:
         return rate
 
     def _measured(self, knobs: Knobs) -> tuple[float, float | None, str]:
-        """Images per second in time, their p99 in ms, and a note. Raises StackError."""
+        """Images per second in time, their p99 in ms, and a note; raises StackError."""
         with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
             copy = Path(folder, self._model)
             shutil.copytree(self._folder, copy, ignore=shutil.ignore_patterns(CONFIG_NAME))
@@ -246,8 +264,11 @@ class Tuning:
         http, triton = Http(running.url), Triton(running.triton)
         best: tuple[float, float | None, str] = (0.0, None, "never in time")
         try:
+            if refusal := await self._gate.refusal(triton, self._model, knobs.engine):
+                return 0.0, None, refusal
             about = await http.json(http.request(f"/models/{self._model}"))
-            target = await GatewayTarget.prepare(http, self._model, self._images, about)
+            sent = self._images[:SENT]
+            target = await GatewayTarget.prepare(http, self._model, sent, about)
             for concurrency in self._concurrency:
                 found, _ = await visit(
                     target,
@@ -272,6 +293,20 @@ class Tuning:
             await triton.close()
         return best
 
+    def _engines(self) -> list[str]:
+        """What each engine reached, where several were tried."""
+        rates: dict[str, float] = {}
+        for knobs, rate in self._tried.items():
+            rates[knobs.engine] = max(rate, rates.get(knobs.engine, 0.0))
+        lines = []
+        for engine, rate in rates.items():
+            found = self._gate.about(engine)
+            reached = f"{rate:.1f} images/s in time" if rate else "none in time"
+            if not self._gate.passes(engine):
+                reached = "refused"
+            lines.append(f"{engine}: {reached}{f'; {found}' if found else ''}.")
+        return lines if len(lines) > 1 else []
+
     def _config(self) -> ModelConfig:
         """The model's own configuration, read from its file now; raises StackError."""
         try:
@@ -290,6 +325,7 @@ class Tuning:
             f"{self.result['conditions']['date']}."
         )
         kept = [line for line in kept if not line.startswith(NOTE)]
+        notes = [note, *(NOTE + line for line in self._engines())]
         temporary = path.with_name(".config.pbtxt.new")
-        temporary.write_text(config_text(config, [note, *kept]), encoding="utf-8")
+        temporary.write_text(config_text(config, [*notes, *kept]), encoding="utf-8")
         temporary.replace(path)

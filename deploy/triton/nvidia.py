@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from contracts.repository import CONFIG_NAME
 from deploy.triton.engines import CONFIG, PLAN, EngineError, Model, build, gpu, key, log
 from server.local_triton.command_line import LOADING, RISKY, Listen
 from server.local_triton.launch import Launch, LocalTritonError, NoModelError
@@ -33,6 +34,10 @@ from server.observability import logs
 # The states of a model's engine.
 NO_ENGINE, MISSING, FAILED, SERVED = "none", "missing", "failed", "served"
 CHECK_S = 5.0
+# This image's backend for OpenVINO computes every batch at max_batch_size, and on the CPU alone.
+# ONNX Runtime serves the same graph without both.
+OPENVINO = re.compile(r"""\bbackend\s*:\s*["']openvino["']""")
+KIND_CPU = re.compile(r"\bkind\s*:\s*KIND_CPU\b")
 # Problems that show a broken engine. A model without an answer, or without a Triton, shows none.
 IS_WRONG = re.compile("is not loaded|gives class|has probabilities|no numbers")
 
@@ -55,6 +60,13 @@ def lay_out(served: Path, model: Model, engine: Path | None) -> None:
     for file in model.folder.iterdir():
         if file.is_file():
             shutil.copy(file, folder)
+    config = folder / CONFIG_NAME
+    stated = config.read_text(encoding="utf-8")
+    if OPENVINO.search(stated):
+        log.info("%s: ONNX Runtime instead of OpenVINO, which here pads every batch", model.name)
+        config.unlink()  # the copy has the rights of the original, which may be to read alone
+        stated = KIND_CPU.sub("kind: KIND_AUTO", OPENVINO.sub('backend: "onnxruntime"', stated))
+        config.write_text(stated, encoding="utf-8")
     configs = folder / "configs"
     if engine is None:
         shutil.rmtree(configs, ignore_errors=True)

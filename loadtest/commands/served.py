@@ -6,12 +6,13 @@ from typing import Literal, get_args
 from loadtest import evaluate as accuracy
 from loadtest import results, truth
 from loadtest import tune as tuner
+from loadtest.engine_gate import IMAGES
 from loadtest.load import loop, sample_images
 from loadtest.progress import note
 from loadtest.stats.shares import wilson
 from loadtest.usage import UsageError, check_positive, check_some, results_folder
 
-Knob = Literal["instances", "threads", "max_batch_size", "max_queue_delay_microseconds"]
+Knob = Literal["engine", "instances", "threads", "max_batch_size", "max_queue_delay_microseconds"]
 
 
 def evaluate(
@@ -85,7 +86,8 @@ def tune(
 ) -> int:
     """Search the settings of a model that give the most images per second in time.
 
-    The winner is written into the model's config.pbtxt if it gains beyond noise.
+    The winner is written into the model's config.pbtxt if it gains beyond noise. An engine must
+    give the answers that the model gives now, by the gate of the precision in which it computes.
 
     Args:
         model: Its name in the model repository.
@@ -94,21 +96,25 @@ def tune(
         concurrency: Requests at once that are tried, while the answers come in time.
         knobs: What is tried, one after the other.
         seconds: How long a window is.
-        images: A folder of images to send; without, photo-like ones are made.
+        images: A folder of images: the first 8 are sent, and up to 64 judge an engine; without,
+            photo-like ones are made.
         out: The result file; by default one in
             ~/.local/share/mixer-serving/results with the conditions in its name.
         dry_run: Leave config.pbtxt as it is.
     """
     check_some(concurrency=concurrency)
     check_positive(slo_p99=(slo_p99,), seconds=(seconds,), concurrency=concurrency)
-    sent = sample_images.load(images, 8)
+    found = sample_images.load(images, IMAGES)
     path = out or results_folder() / results.file_name("tune", model, f"p99-{slo_p99:g}-ms")
-    settings = {"pictures": sample_images.describe(sent, images), "seconds_per_window": seconds}
+    settings = {
+        "pictures": sample_images.describe(found[: tuner.SENT], images),
+        "seconds_per_window": seconds,
+    }
     tuning = tuner.Tuning(
         repository,
         model,
         slo_p99,
-        sent,
+        found,
         seconds=seconds,
         concurrency=concurrency,
         knobs=knobs,

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contracts.repository import INPUT, PROBABILITIES
@@ -102,6 +103,14 @@ class Triton:
             compute_seconds=sum(b.compute_infer.ns for b in found.batch_stats) / NANOSECONDS,
         )
 
+    async def answer(
+        self, model: str, pixels: npt.NDArray[np.uint8], output: str
+    ) -> npt.NDArray[np.float32]:
+        """One output, float32[K], for one image uint8[H, W, 3]; raises TargetError."""
+        request = _request(model, pixels, output)
+        found = await self._call(self.stub.ModelInfer, request, f"{output} of {model}")
+        return np.frombuffer(found.raw_output_contents[0], np.float32)
+
     async def _call(self, method: Any, request: object, what: str) -> Any:  # noqa: ANN401 - protobuf
         try:
             async with asyncio.timeout(PATIENCE):
@@ -141,12 +150,7 @@ class TritonTarget:
         about = await triton.about(model)
         requests = []
         for image in sample_images:
-            request = service_pb2.ModelInferRequest(model_name=model)
-            shape = (1, about.height, about.width, 3)
-            request.inputs.add(name=INPUT, datatype="UINT8", shape=shape)
-            request.outputs.add(name=PROBABILITIES)
-            pixels = image.pixels(about.height, about.width)
-            request.raw_input_contents.append(pixels.tobytes())
+            request = _request(model, image.pixels(about.height, about.width), PROBABILITIES)
             requests.append(request.SerializeToString())
         target = cls(triton, requests, [], answers.TOLERANCE.get(precision, 1e-3))
         for request in requests:
@@ -186,6 +190,17 @@ async def _done(call: Any, seconds: float) -> bool:  # noqa: ANN401 - a call of 
         return await ended
     finally:
         timer.cancel()
+
+
+def _request(
+    model: str, pixels: npt.NDArray[np.uint8], output: str
+) -> service_pb2.ModelInferRequest:
+    """ModelInfer of one image uint8[H, W, 3], for one output."""
+    request = service_pb2.ModelInferRequest(model_name=model)
+    request.inputs.add(name=INPUT, datatype="UINT8", shape=(1, *pixels.shape))
+    request.outputs.add(name=output)
+    request.raw_input_contents.append(pixels.tobytes())
+    return request
 
 
 def _rows(answer: bytes) -> answers.Probabilities:

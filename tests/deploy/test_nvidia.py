@@ -21,6 +21,8 @@ import httpx
 import onnx
 import pytest
 
+from contracts.cpu_engines import state_engine, stated_engine
+from contracts.model_config import config_text, model_config_pb2, read_config
 from deploy.triton.engines import trtexec_flags
 from deploy.triton.nvidia import models_of
 from export.to_tensorrt import container_command, read_source
@@ -116,6 +118,24 @@ def test_without_a_gpu_it_says_so_and_serves(launch: Launch, tmp_path: Path) -> 
     with launch() as triton:
         assert triton.says("no NVIDIA GPU is visible in this container: ONNX Runtime serves")
         assert triton.answers()
+
+
+def test_onnx_runtime_serves_what_asks_for_openvino(launch: Launch, tmp_path: Path) -> None:
+    """OpenVINO's backend of this image pads every batch, and leaves a GPU alone."""
+    (tmp_path / "programs/nvidia-smi").unlink()
+    path = tmp_path / "models" / DEFAULT_MODEL / "config.pbtxt"
+    config = read_config(path)
+    state_engine(config, "openvino")
+    path.write_text(config_text(config))
+    path.chmod(0o444)
+    with launch() as triton:
+        assert triton.says("ONNX Runtime instead of OpenVINO")
+        assert triton.answers()
+        served = read_config(tmp_path / "served" / DEFAULT_MODEL / "config.pbtxt")
+        assert stated_engine(served) == "onnxruntime"
+        kinds = [group.kind for group in served.instance_group]
+        assert kinds == [model_config_pb2.ModelInstanceGroup.KIND_AUTO]
+    assert stated_engine(read_config(path)) == "openvino"
 
 
 def test_it_builds_what_export_would_build(model_repository: Path) -> None:

@@ -10,11 +10,13 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from contracts.cpu_engines import stated_engine
+from contracts.gate import Judgement
 from contracts.repository import TENSORRT_CONFIG
 from contracts.variants import VARIANTS
 from export import __main__, commands, reduction, throughput
 from export.graph import open_graph
-from export.precision import Judgement
+from export.options import EngineChoice, Precision
 from tests import exported
 from tests.photos import photo
 
@@ -153,6 +155,41 @@ def test_with_images_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0
         images, expected = exported.golden_logits("mixer_tiny")
         model = open_graph(export.repository / "x" / "1" / "model.onnx")
         np.testing.assert_allclose(model.run(["logits"], {"image": images})[0], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "precision", "flags", "gpu", "engine"),
+    [
+        ("auto", "int8", "avx512_vnni amx_int8", None, "openvino"),
+        ("auto", "int8", "avx512_vnni amx_int8", "9.0", "onnxruntime"),
+        ("auto", "int8", "avx512_vnni avx512_bf16", None, "onnxruntime"),
+        ("auto", "fp32", "avx512_vnni amx_int8", None, "onnxruntime"),
+        ("onnxruntime", "int8", "avx512_vnni amx_int8", None, "onnxruntime"),
+        ("openvino", "fp32", "avx2", "9.0", "openvino"),
+    ],
+)
+def test_the_engine_follows_precision_and_cpu_unless_one_is_asked_for(  # noqa: PLR0917 - the columns of the table above
+    asked: EngineChoice,
+    precision: Precision,
+    flags: str,
+    gpu: str | None,
+    engine: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu_info = tmp_path / "cpuinfo"
+    cpu_info.write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr(commands, "CPU_INFO", cpu_info)
+    monkeypatch.setattr(commands, "compute_capability", lambda: gpu)
+    assert commands.chosen_engine(asked, precision) == engine
+
+
+def test_a_model_is_published_for_the_engine_that_is_asked_for(export: Export) -> None:
+    status, _, _ = export("--checkpoint", CHECKPOINT, "--name", "x", "--engine", "openvino")
+    assert status == 0
+    text = (export.repository / "x" / "config.pbtxt").read_text()
+    assert text.startswith("# Written by `python -m export`. Serve it with OpenVINO.\n")
+    assert stated_engine(export.config("x")) == "openvino"
 
 
 def test_int8_is_calibrated_and_judged(export: Export, photos: Path) -> None:

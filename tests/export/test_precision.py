@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto
 from PIL import Image
 
+from contracts.gate import GATES, Judgement
 from export.calibration import LEVELS, Magnitudes
 from export.graph import build_graph, open_graph, save_graph
 from export.half import HalfRangeError, to_half
@@ -18,10 +19,8 @@ from export.image_files import find_images, read_image
 from export.options import Precision, UsageError
 from export.parity import probe_images, torch_logits
 from export.precision import (
-    GATES,
     MOST_IMAGES,
     Images,
-    Judgement,
     gather_images,
     judge,
     reduce_precision,

@@ -10,11 +10,12 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from contracts.gate import Judgement
 from contracts.repository import INPUT, LOGITS
 from export.calibration import LEVELS
 from export.graph import open_graph
 from export.parity import Pixels
-from export.precision import Images, Judgement
+from export.precision import Images
 from export.reduction import reduced
 
 SIDE, WIDTH, CLASSES = 8, 32, 10

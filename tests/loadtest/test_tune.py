@@ -7,9 +7,15 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from contracts.model_config import comments, config_text
+from contracts.cpu import cpu_flags
+from contracts.cpu_engines import engines_for, state_engine, stated_engine
+from contracts.model_config import comments, config_text, read_config
+from loadtest.engine_gate import EngineGate
+from loadtest.load import loop, sample_images
+from loadtest.load.triton_target import Triton
 from loadtest.machine.conditions import cores
 from loadtest.results import read
+from loadtest.servers import stack
 from loadtest.servers.launch import StackError
 from loadtest.tune import NOTE, Knobs, Tuning, candidates, smallest_batch
 from tests.loadtest.runs import loadtest
@@ -179,10 +185,10 @@ def test_what_cannot_be_kept_changes_nothing(model_repository: Path, tmp_path: P
 class Planted(Tuning):
     """Trials whose rates are given: of each turn, by the number of instances."""
 
-    rates: dict[int, list[float | str]]
+    rates: dict[int | str, list[float | str]]
 
     def _measured(self, knobs: Knobs) -> tuple[float, float | None, str]:
-        planted = self.rates[knobs.instances]
+        planted = self.rates[knobs.engine if knobs.engine in self.rates else knobs.instances]
         rate = planted.pop(0) if len(planted) > 1 else planted[0]
         if isinstance(rate, str):
             raise StackError(rate)
@@ -241,3 +247,107 @@ def test_only_what_gains_beyond_noise_is_written(
 def test_settings_that_come_to_the_same_are_tried_once() -> None:
     assert Knobs(0, 32, 1, 0).effective(2) == Knobs(0, 32, 1, 2).effective(2)
     assert Knobs(0, 32, 2, 0).effective(2) == Knobs(0, 32, 2, 1)
+
+
+def planted(folder: Path, knob: str, rates: dict[int | str, list[float | str]]) -> Planted:
+    """A search of the shipped model in `folder` by one knob."""
+    tuning = Planted(
+        *(folder, DEFAULT_MODEL, 100.0, []),
+        seconds=1.0,
+        concurrency=(1,),
+        knobs=(knob,),
+        out=folder / "tune.json",
+        settings={},
+    )
+    tuning.rates = rates
+    return tuning
+
+
+def test_a_faster_engine_is_written_with_what_each_engine_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadtest.tune.cpu_flags", lambda: ["avx512_bf16"])
+    (tmp_path / DEFAULT_MODEL).mkdir()
+    path = Path(shutil.copy(CONFIG, tmp_path / DEFAULT_MODEL))
+    rates: dict[int | str, list[float | str]] = {
+        "onnxruntime": [100, 100, 101, 99, 100],
+        "openvino": [130, 130, 131, 129, 130],
+        "openvino-bf16": ["no memory"],
+    }
+    best = planted(tmp_path, "engine", rates).run()
+    assert best == Knobs(0, 32, 1, 0, "openvino")
+    expected = parse(CONFIG.read_text())
+    state_engine(expected, "openvino")
+    assert parse(path.read_text()) == expected
+    told = [each.removeprefix(NOTE) for each in comments(path.read_text()) if NOTE in each]
+    assert told[0].startswith("130.0 images/s with a p99 of at most 100 ms, before 100.0")
+    assert told[1:] == [
+        "onnxruntime: 100.0 images/s in time.",
+        "openvino: 130.0 images/s in time.",
+        "openvino-bf16: none in time.",
+    ]
+    kept = {each["knobs"]["engine"]: each for each in read(tmp_path / "tune.json")["trials"]}
+    assert kept["openvino-bf16"]["note"] == "did not start: no memory"
+    # A second search replaces the notes of the first.
+    rates = {"onnxruntime": [200], "openvino": [100]}
+    monkeypatch.setattr("loadtest.tune.cpu_flags", list)
+    assert planted(tmp_path, "engine", rates).run() == Knobs(0, 32, 1, 0, "onnxruntime")
+    notes = [each for each in comments(path.read_text()) if NOTE in each]
+    assert len(notes) == 3
+    assert parse(path.read_text()).backend == "onnxruntime"
+
+
+def test_an_engine_that_answers_otherwise_is_refused() -> None:
+    """Held against another model's real answers, as if an engine had given them."""
+    folders = [CHECKOUT / "model_repository" / name for name in (DEFAULT_MODEL, "bit_cifar10")]
+    config = read_config(folders[0] / "config.pbtxt")
+    images = [sample_images.make(seed) for seed in range(24)]
+    gate, random = EngineGate(config, images), EngineGate(config, images)
+    config.parameters["random_weights"].string_value = "true"
+    excused = EngineGate(config, images)
+
+    async def judge(running: stack.Stack) -> None:
+        triton = Triton(running.triton)
+        try:
+            early = await random.refusal(triton, DEFAULT_MODEL, "openvino")
+            assert early == "refused: onnxruntime, to hold it against, did not answer"
+            for each in (gate, excused):
+                assert await each.refusal(triton, DEFAULT_MODEL, "onnxruntime") == ""
+            assert await gate.refusal(triton, DEFAULT_MODEL, "openvino") == ""
+            assert "no answers" in await gate.refusal(triton, "nowhere", "openvino-bf16")
+            refused = await gate.refusal(triton, "bit_cifar10", "openvino-bf16")
+            assert refused.startswith("refused: the first class of onnxruntime on ")
+            assert "of 24 images" in refused
+            assert "the gate is at 99.0%" in refused
+            assert await excused.refusal(triton, "bit_cifar10", "openvino") == ""
+        finally:
+            await triton.close()
+
+    with stack.running(folders) as running:
+        loop.run(judge(running))
+    found = gate.findings()
+    assert (found["openvino"]["same_class"], found["openvino"]["max_abs_logit_diff"]) == (24, 0)
+    assert [found[engine]["passes"] for engine in ("openvino", "openvino-bf16")] == [True, False]
+    assert excused.findings()["openvino"]["passes"]
+
+
+def test_engines_are_tried_on_a_real_triton(model_repository: Path, tmp_path: Path) -> None:
+    """None is in time, so that the test is short: no two engines take turns at the end."""
+    shutil.copytree(model_repository / DEFAULT_MODEL, tmp_path / DEFAULT_MODEL)
+    out = tmp_path / "tune.json"
+    done = loadtest(
+        *("tune", "--model", DEFAULT_MODEL, "--repository", tmp_path, "--out", out),
+        *("--knobs", "engine", "--concurrency", "2", "--seconds", "0.2", "--slo-p99", "0.01"),
+    )
+    assert done.returncode == 1, done.stderr
+    result = read(out)
+    config = read_config(tmp_path / DEFAULT_MODEL / "config.pbtxt")
+    tried = list(dict.fromkeys(each["knobs"]["engine"] for each in result["trials"]))
+    assert tried == engines_for(config, cpu_flags())
+    assert {each["note"] for each in result["trials"]} == {"never in time"}
+    assert set(result["engines"]) == set(tried) - {"onnxruntime"}
+    assert result["engines"]["openvino"]["images"] == 64
+    assert result["engines"]["openvino"]["passes"]
+    # Of FP32; had OpenVINO not computed, they would be the same to the last bit.
+    assert 0 < result["engines"]["openvino"]["max_abs_logit_diff"] < 1e-4
+    assert stated_engine(config) == "onnxruntime"

@@ -4,6 +4,7 @@ In: the folder of one model in a repository as Triton has it. Out: a `Loaded`; o
 Triton would not load the model either, `ContractBroken` where only the gateway cannot use it.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,8 @@ from server.engines.opening import ALLOW_CHANGED, ChangedError, SessionError
 from server.host.niceness import lower_priority
 from server.problems import ContractBroken
 
-BACKEND, PLATFORM = "onnxruntime", "onnxruntime_onnx"
+logger = logging.getLogger(__name__)
+BACKEND, PLATFORM, OPENVINO = "onnxruntime", "onnxruntime_onnx", "openvino"
 # The types that a warm-up input may have; the first is that of the contract.
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
 
@@ -98,7 +100,10 @@ def load(folder: Path) -> Loaded:
 def _why_not(name: str, config: ModelConfig, version: str | None) -> str | None:
     if config.name not in ("", name):
         return f"its config.pbtxt names it {config.name!r}"
-    if config.backend != BACKEND and config.platform != PLATFORM:
+    if config.backend == OPENVINO:
+        # Its folder has the same graph, and ONNX Runtime gives the answers of its export.
+        logger.info("model %s: ONNX Runtime computes it; only Triton has OpenVINO", name)
+    elif config.backend != BACKEND and config.platform != PLATFORM:
         return (
             f"it is for the backend {config.backend or config.platform!r}, and without Triton "
             f"there is {BACKEND!r} alone"

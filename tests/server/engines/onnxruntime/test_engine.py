@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 import pytest
 
+from contracts.cpu_engines import state_engine
+from contracts.model_config import config_text, read_config
 from contracts.repository import GRAPH_DIGEST
 from server.engines.model import Model, Unusable
 from server.engines.onnxruntime import engine as module
@@ -190,6 +192,26 @@ def test_a_model_for_tensorrt_is_not_taken_for_one_of_ours(
 
     asyncio.run(run())
     assert "for the backend 'tensorrt'" in caplog.text
+
+
+def test_a_model_for_openvino_is_computed_by_onnx_runtime(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the answers of a model for ONNX Runtime, to the last bit."""
+    caplog.set_level("INFO")
+
+    async def run() -> None:
+        for name in ("m", "other"):
+            path = tmp_path / name / "config.pbtxt"
+            tiny_models.publish(tmp_path, name)
+            config = read_config(path)
+            state_engine(config, "openvino" if name == "m" else "onnxruntime")
+            path.write_text(config_text(config))
+        async with running(tmp_path) as engine:
+            assert await answer(engine, "m") == await answer(engine, "other")
+
+    asyncio.run(run())
+    assert "model m: ONNX Runtime computes it; only Triton has OpenVINO" in caplog.messages
 
 
 @pytest.mark.parametrize("given", ["zero_data: true", "random_data: true", 'input_data_file: "x"'])
