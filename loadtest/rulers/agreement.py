@@ -56,7 +56,10 @@ def rows_of(rate: float, at_triton: float) -> list[Row]:
 
 
 def compared(row: Row, runs: Runs) -> dict[str, Any] | None:
-    """The row as plain data; None where fewer than two programs have measured it."""
+    """The row as plain data; None where fewer than two programs have measured it.
+
+    `agree` is "yes", who differs by which factor, or "" where there are too few rounds to tell.
+    """
     values = {}
     for program, run in row.runs.items():
         found = [each[row.number] for each in runs.get(run, {}).values() if row.number in each]
@@ -73,7 +76,7 @@ def compared(row: Row, runs: Runs) -> dict[str, Any] | None:
         "what": row.what,
         "digits": row.digits,
         "values": values,
-        "agree": "; ".join(apart) or "yes",
+        "agree": "; ".join(apart) or ("yes" if all(map(known, values.values())) else ""),
     }
 
 
@@ -94,8 +97,13 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
     return {"value": middle, "low": low, "high": high, "rounds": len(values)}
 
 
+def known(interval: dict[str, float | None]) -> bool:
+    """Whether there were enough rounds for an interval."""
+    return interval["low"] is not None and interval["high"] is not None
+
+
 def overlap(one: dict[str, float | None], other: dict[str, float | None]) -> bool:
     """Whether two intervals have values in common; true if one of them is unknown."""
-    if None in {one["low"], one["high"], other["low"], other["high"]}:
+    if not known(one) or not known(other):
         return True
     return bool(one["low"] <= other["high"] and other["low"] <= one["high"])  # type: ignore[operator] # floats

@@ -81,6 +81,19 @@ def test_loadgen_sends_at_random_times_and_in_eights(server: str, images: list[s
 
 
 @NEEDS_LOADGEN
+def test_each_seed_has_random_times_of_its_own(server: str, images: list[str]) -> None:
+    """Else every round would have the same queues, and no interval would have the luck of them."""
+
+    def scheduled(seed: int) -> float:
+        task = Task(server, "/classify", images, "Server", 40, 16, rate=60, seed=seed)
+        return float(programs.loadgen(task)["result_scheduled_samples_per_sec"])
+
+    first = scheduled(1)
+    assert scheduled(1) == first
+    assert scheduled(2) != first
+
+
+@NEEDS_LOADGEN
 def test_loadgens_accuracy_mode_has_the_answers(server: str, images: list[str]) -> None:
     task = Task(server, "/classify", images, "Offline", 3, 2, accuracy=True)
     assert programs.loadgen(task)["answers"] == {"0": 1, "1": 2, "2": 3}
@@ -154,6 +167,8 @@ def test_programs_agree_where_their_intervals_meet() -> None:
     assert set(found["values"]) == {OURS, LOADGEN}
     assert found["agree"] == "yes"
     assert compared(ROW, {"a": runs["a"]}) is None
+    few = {run: {n: rounds[n] for n in range(2)} for run, rounds in runs.items()}
+    assert (compared(ROW, few) or {})["agree"] == ""
 
 
 def test_programs_that_differ_are_named_with_the_factor() -> None:
