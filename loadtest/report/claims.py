@@ -98,7 +98,7 @@ def _linear(evidence: Evidence) -> Found:
         "as far as it goes",
         f"Exponents of CPU time with the patches: {'; '.join(found)}. ViT is far from 2 at these "
         "sizes, since its MLPs are linear too. A Mixer that is enlarged by fine-tuning is not "
-        "linear: its hidden width grows with the patches, and its cost faster than a ViT's",
+        "linear: its hidden width grows with the patches, and its arithmetic faster than a ViT's",
     )
 
 

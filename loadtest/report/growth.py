@@ -17,8 +17,8 @@ ABOUT = (
     "1 is linear growth, 2 quadratic. A `mixer` has the hidden width of its token-mixing MLP "
     "whatever the number of patches, as the paper has it where it calls the cost linear. One that "
     "is `enlarged` is what fine-tuning at a higher resolution makes of a trained one: its hidden "
-    "width grows with the patches, and its cost faster than that of a ViT. BiT is a convolutional "
-    "network, whose cost grows with the pixels."
+    "width grows with the patches, and its arithmetic faster than that of a ViT. BiT is a "
+    "convolutional network, whose cost grows with the pixels."
 )
 
 

@@ -291,7 +291,11 @@ class Rulers:
                 else ""
             ),
             "programs": [
-                *PROGRAMS,
+                *(
+                    f"{name}{about}"
+                    for name, about in PROGRAMS.items()
+                    if any(name in row["values"] for row in rows)
+                ),
                 f"MLPerf's limit for ResNet-50, p99 within {SERVER_LIMIT_NS / 1e6:.0f} ms, at "
                 f"{SHARE * capacity:.0f} requests per second: {kept}.",
             ],
@@ -299,13 +303,13 @@ class Rulers:
         results.write(self._out, self.result)
 
 
-PROGRAMS = (
-    f"{OURS}: `loadtest/load/engine.py`, every answer checked.",
-    f"{LOADGEN} (mlcommons-loadgen): SingleStream, Offline, MultiStream and Server as in "
+PROGRAMS = {
+    OURS: ": `loadtest/load/engine.py`, every answer checked.",
+    LOADGEN: " (mlcommons-loadgen): SingleStream, Offline, MultiStream and Server as in "
     "ResNet-50's settings, but for so many queries as the conditions say instead of 600 s.",
-    f"{WRK}: one thread, closed loop, no answer checked but its status.",
-    f"{PERF}: gRPC, random pixels, Poisson arrivals; one window each.",
-)
+    WRK: ": one thread, closed loop, no answer checked but its status.",
+    PERF: ": gRPC, random pixels, Poisson arrivals; one window each.",
+}
 
 
 def numbers(window: Window) -> Numbers:

@@ -208,6 +208,8 @@ def test_three_rulers_on_the_shipped_model(tmp_path: Path) -> None:
     measured = {row["what"]: set(row["values"]) for row in result["rows"]}
     assert measured["1 at once (SingleStream), images/s"] == {OURS, LOADGEN, WRK}
     assert "4 of 4 answers name the class" in result["accuracy"]
+    programs_there = {each.partition(" (")[0].partition(":")[0] for each in result["programs"][:-1]}
+    assert programs_there == set().union(*measured.values())
     page = tmp_path / "page.md"
     assert loadtest("report", out, "--markdown", page).returncode == 0
     assert "| 1 at once (SingleStream), images/s |" in (tmp_path / "page/rulers.md").read_text()
