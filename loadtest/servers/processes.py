@@ -41,12 +41,12 @@ class Watched:
         found: dict[str, float] = {}
         for process, role in self._members:
             with contextlib.suppress(*GONE):
-                times = process.cpu_times()
-                found[role] = found.get(role, 0.0) + times.user + times.system
-                if role == GATEWAY:
+                if role == GATEWAY:  # before its process, which has then spent as much at least
                     main = next(each for each in process.threads() if each.id == process.pid)
                     spent = main.user_time + main.system_time
                     found[EVENT_LOOP] = found.get(EVENT_LOOP, 0.0) + spent
+                times = process.cpu_times()
+                found[role] = found.get(role, 0.0) + times.user + times.system
         return found
 
     def total_seconds(self) -> float:

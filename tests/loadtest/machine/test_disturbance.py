@@ -55,8 +55,8 @@ def test_a_foreign_core_is_seen_and_our_own_is_not() -> None:
         cores = took / (time.perf_counter() - began)
         assert ours.foreign_cores is not None
         assert theirs.foreign_cores is not None
-    assert cores > 0.2
-    assert theirs.foreign_cores - ours.foreign_cores == pytest.approx(cores, abs=0.1)
+    assert cores > 0.08
+    assert theirs.foreign_cores - ours.foreign_cores == pytest.approx(cores, rel=0.1, abs=0.04)
     assert theirs.reason(2).startswith(f"other programs took {theirs.foreign_cores:.2f} cores of 2")
 
 

@@ -55,7 +55,8 @@ def test_the_seconds_of_each_role(parent: subprocess.Popen[str]) -> None:
     wait_for(lambda: child.status() == psutil.STATUS_SLEEPING, what="a child that only sleeps")
     found = watched.cpu_seconds()
     assert set(found) == {"gateway", "event_loop", "model"}
-    assert found["event_loop"] <= found["gateway"]
+    # The kernel cuts user and system time to hundredths, for a thread and for its process.
+    assert found["event_loop"] <= found["gateway"] + 0.02
     assert watched.cpu_seconds()["model"] == pytest.approx(found["model"], abs=0.05)
     assert watched.total_seconds() >= found["model"]
 
