@@ -54,12 +54,17 @@ def main() -> int:
         )
     except USER_MISTAKES as error:
         print(f"error: {error}", file=sys.stderr)
+        if results.written:
+            print(_kept(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        files = ", ".join(map(str, results.written))
-        kept = f"what had been measured is in {files}" if files else "nothing had been measured yet"
-        print(f"stopped; {kept}", file=sys.stderr)
+        print(f"stopped; {_kept()}", file=sys.stderr)
         return 130
+
+
+def _kept() -> str:
+    files = ", ".join(map(str, results.written))
+    return f"what had been measured is in {files}" if files else "nothing had been measured yet"
 
 
 if __name__ == "__main__":

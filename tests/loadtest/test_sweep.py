@@ -142,6 +142,27 @@ def test_a_sweep_that_is_cut_off_keeps_what_it_has_and_ends_its_servers(tmp_path
     assert not alive
 
 
+def test_a_model_that_does_not_load_is_named_and_the_others_windows_are_kept(
+    tmp_path: Path,
+) -> None:
+    sizes = (16, 32, 48, 64)
+    for size in sizes:
+        folder = tiny_models.publish(tmp_path / "models", f"mixer_s16_at_{size}")
+        if size == 32:
+            (folder / tiny_models.MODEL_FILE).write_bytes(b"not a graph")
+    out = tmp_path / "sweep.json"
+    done = loadtest(
+        *("sweep", "--models", "mixer_s16", "--sizes", *map(str, sizes), "--seconds", "0.2"),
+        *("--rounds", "1", "--repository", tmp_path / "models", "--out", out, *AMONG_OTHERS),
+    )
+    assert done.returncode == 2
+    error, kept = done.stderr.splitlines()
+    assert error.startswith("error: python -m server.triton_alone ended: ")
+    assert "mixer_s16_at_32" in error
+    assert kept == f"what had been measured is in {out}"
+    assert [row["image_size"] for row in read(out)["rows"]] == [16]
+
+
 def test_the_models_of_a_size_are_measured_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
