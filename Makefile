@@ -149,7 +149,7 @@ arm64: ## Answer an image on an emulated arm64 machine, with both engines (5 min
 
 .PHONY: docs
 docs: .venv/.docs ## Build the documentation as a site in site/, and check every link in it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/lychee --offline --include-fragments --no-progress --index-files index.html --root-dir $(CURDIR)/site 'site/**/*.html' README.md CONTRIBUTING.md SECURITY.md
 
 # Packages of the locks with a known hole, but for what requirements/accepted.txt accepts, with its reason.
