@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from contracts.cpu import int8_is_exact
 from contracts.model_config import ModelConfig, model_config_pb2, parameters
-from contracts.repository import ONNX_PATH
+from contracts.repository import HINT_BF16, ONNX_PATH
 
 ONNXRUNTIME, OPENVINO, OPENVINO_BF16 = "onnxruntime", "openvino", "openvino-bf16"
 ENGINES = (ONNXRUNTIME, OPENVINO, OPENVINO_BF16)
@@ -19,9 +19,9 @@ ENGINES = (ONNXRUNTIME, OPENVINO, OPENVINO_BF16)
 DEFAULTS = {("int8", "amx_int8"): OPENVINO}
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-# Parameters of both backends that are called `openvino`. NVIDIA's takes no value but YES for the
-# first. Without the second it refuses every batch smaller than `max_batch_size`; ours ignores it.
-HINT_BF16, PADDING = "HINT_BF16", "ENABLE_BATCH_PADDING"
+# A parameter for the backend `openvino` of NVIDIA's image. Without it that backend refuses every
+# batch smaller than `max_batch_size`; ours ignores it.
+PADDING = "ENABLE_BATCH_PADDING"
 
 
 def default_engine(precision: str, flags: Collection[str]) -> str:

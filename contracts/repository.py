@@ -20,6 +20,8 @@ ONNX_PATH, PLAN_PATH = Path("1", "model.onnx"), Path("1", "model.plan")
 GRAPH_DIGEST = "graph_sha256"
 # The parameter with the digest of the weights in that graph; the graph's own metadata hold it, too.
 CHECKPOINT_DIGEST = "checkpoint_sha256"
+# The parameter that lets OpenVINO compute in bfloat16 what the graph has in FP32; YES or absent.
+HINT_BF16 = "HINT_BF16"
 
 
 def graph_digest(graph: Path) -> str:

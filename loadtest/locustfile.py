@@ -49,7 +49,7 @@ class Plan:
         with httpx.Client(base_url=host, headers=self.headers, trust_env=False) as client:
             self.model = options.model or _get(client, "/models")["default"]
             about = _get(client, f"/models/{self.model}")
-            precision = about["provenance"].get("precision", "fp32")
+            precision = answers.precision_of(about["provenance"])
             recorded = min(answers.RECORDED, about["classes"])
             self.right = [
                 answers.record(

@@ -26,7 +26,7 @@ from loadtest import results, usage
 from loadtest.compare import ramp
 from loadtest.compare.measure import Load, Visit, failures, visit
 from loadtest.compare.points import Point, lacking
-from loadtest.load import loop, sample_images
+from loadtest.load import answers, loop, sample_images
 from loadtest.load.engine import MOST_FAILURES
 from loadtest.load.http import Http
 from loadtest.load.http_target import GatewayTarget
@@ -124,7 +124,7 @@ class Comparison:
         for model in plan.models:
             about = await http.json(http.request(f"/models/{model}"))
             settings = await triton.about(model)
-            precision = about["provenance"].get("precision", "fp32")
+            precision = answers.precision_of(about["provenance"])
             self._about[model] = {
                 **{key: about[key] for key in ("version", "input", "classes", "provenance")},
                 **dataclasses.asdict(settings),

@@ -7,16 +7,19 @@ to each other may change places.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from contracts.repository import HINT_BF16
+
 TOP_K = 5  # labels asked for under load
 RECORDED = 10  # labels asked for at the start; among them are those that rounding may move up
-# Allowed differences, as shares of a probability. A quantised graph rounds to 8 bits, so that its
-# rounding errors are large.
-TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 5e-2}
+# Allowed differences, as shares of a probability. BF16 and a quantised graph round to 8 bits, so
+# that their rounding errors are large.
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 5e-2}
 Probabilities = npt.NDArray[np.float32]
 
 
@@ -34,6 +37,12 @@ class Recorded:
     def top_k(self) -> int:
         """How many labels to ask for under load."""
         return min(TOP_K, len(self.order))
+
+
+def precision_of(provenance: Mapping[str, str]) -> str:
+    """The precision in which a model computes, from what GET /models/NAME says of it."""
+    stated = provenance.get("precision", "fp32")
+    return "bf16" if stated == "fp32" and provenance.get(HINT_BF16) == "YES" else stated
 
 
 def record(document: dict[str, Any], tolerance: float) -> Recorded:

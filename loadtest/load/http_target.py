@@ -60,7 +60,7 @@ class GatewayTarget(StatusTarget):
         cls, http: Http, model: str, sample_images: Sequence[SampleImage], about: dict[str, Any]
     ) -> "GatewayTarget":
         """Record the right answers; `about` is what GET /models/MODEL says. Raises TargetError."""
-        tolerance = answers.TOLERANCE.get(about["provenance"].get("precision", "fp32"), 1e-3)
+        tolerance = answers.TOLERANCE.get(answers.precision_of(about["provenance"]), 1e-3)
         most = min(answers.RECORDED, about["classes"])
         right = []
         for image in sample_images:

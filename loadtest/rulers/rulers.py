@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import results
-from loadtest.load import loop
+from loadtest.load import answers, loop
 from loadtest.load.arrivals import poisson
 from loadtest.load.engine import Window, closed, opened
 from loadtest.load.http import Http
@@ -154,7 +154,7 @@ class Rulers:
 
         if way == "gateway":
             return await GatewayTarget.prepare(http, self._model, self._images, about), close
-        precision = about["provenance"].get("precision", "fp32")
+        precision = answers.precision_of(about["provenance"])
         return await TritonTarget.prepare(triton, self._model, self._images, precision), close
 
     async def _closed(self, way: str, at_once: int) -> Window:

@@ -94,3 +94,18 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     (folder / "0.png").write_bytes(b"not an image")
     with pytest.raises(sample_images.ImagesError, match=r"0\.png is not an image"):
         sample_images.load(folder, 2)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "precision"),
+    [
+        ({}, "fp32"),
+        ({"precision": "fp16"}, "fp16"),
+        ({"precision": "fp32", "HINT_BF16": "YES"}, "bf16"),
+        ({"precision": "int8", "HINT_BF16": "YES"}, "int8"),
+    ],
+)
+def test_bfloat16_may_round_as_coarsely_as_int8(provenance: dict[str, str], precision: str) -> None:
+    found = answers.precision_of(provenance)
+    assert found == precision
+    assert (answers.TOLERANCE[found] == answers.TOLERANCE["int8"]) == (found in {"bf16", "int8"})
