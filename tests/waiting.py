@@ -33,12 +33,13 @@ def wait_for(condition: Callable[[], T | None], seconds: float = 60.0, what: str
         time.sleep(0.02)
 
 
-def steady(measure: Callable[[], T], longest: float = 0.2, times: int = 3) -> T:
+def steady(measure: Callable[[], T], longest: float = 0.2, times: int = 5) -> T:
     """What `measure` returns where the machine did not stand still for `longest` seconds meanwhile.
 
     A shared machine stands still for a second at times, and what was measured then says nothing of
-    what is tested. A thread tells, which only sleeps: it knows nothing of that. The last of `times`
-    measurements counts in any case.
+    what is tested: rates are too low, and after more than a second Triton takes the processes of
+    its models for dead. A thread tells, which only sleeps: it knows nothing of what is tested. The
+    last of `times` measurements counts in any case.
     """
     for _ in range(times - 1):
         with standstill() as longest_yet:

@@ -8,6 +8,8 @@ import sys
 import termios
 from pathlib import Path
 
+from tests.waiting import steady
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE = 280.0  # seconds; most tests have less, which pytest measures
 # Other programs use the machine that tests run on, and must disturb no window. What they take is a
@@ -21,6 +23,11 @@ def loadtest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "loadtest", *map(str, arguments)],
         cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
+
+
+def steady_loadtest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """To its end, again where the machine stood still meanwhile; for what may be done twice."""
+    return steady(lambda: loadtest(*arguments))
 
 
 def loadtest_on_terminal(columns: int, *arguments: str | Path) -> str:

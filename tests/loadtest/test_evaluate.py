@@ -12,10 +12,12 @@ import pytest
 from loadtest import truth
 from loadtest.load.sample_images import ImagesError
 from loadtest.results import read
-from tests.loadtest.runs import loadtest
+from tests.loadtest.runs import loadtest, steady_loadtest
 from tests.photos import photo
 from tests.stack import DEFAULT_MODEL, Gateway
 from tests.waiting import CHECKOUT
+
+pytestmark = pytest.mark.timeout(400)  # a run may be repeated
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_the_accuracy_is_that_of_the_reference(
     gateway: Gateway, sample_images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "evaluate.json"
-    done = loadtest(
+    done = steady_loadtest(
         *(
             "evaluate",
             "--data",
@@ -78,7 +80,7 @@ def test_an_image_that_is_not_classified_fails_the_run(
     (broken / "class_0/good.png").write_bytes(photo(1, 50, 50, "PNG"))
     (broken / "class_0/broken.png").write_bytes(b"not an image")
     out = tmp_path / "evaluate.json"
-    done = loadtest(
+    done = steady_loadtest(
         *("evaluate", "--data", broken, "--model", DEFAULT_MODEL, "--url", gateway.url),
         *("--out", out),
     )

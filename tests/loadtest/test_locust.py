@@ -13,18 +13,21 @@ from tests.stack import DEFAULT_MODEL, Gateway
 from tests.waiting import CHECKOUT, steady
 
 SECONDS = 4
+pytestmark = pytest.mark.timeout(300)  # a run may be repeated
 
 
 def locust(url: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Two users for four seconds."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--host", url),
-            *("--headless", "-u", "2", "-r", "100", "-t", f"{SECONDS}s", "--only-summary"),
-            *("--json", "--pictures", "3", *flags),
-        ],
-        cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=110,
-    )  # fmt: skip
+    """Two users for four seconds in which the machine goes on."""
+    command = [
+        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--host", url),
+        *("--headless", "-u", "2", "-r", "100", "-t", f"{SECONDS}s", "--only-summary"),
+        *("--json", "--pictures", "3", *flags),
+    ]
+    return steady(
+        lambda: subprocess.run(
+            command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=110
+        )
+    )
 
 
 def summary(stdout: str) -> list[dict[str, float]]:
@@ -53,7 +56,7 @@ def test_every_answer_is_checked(gateway: Gateway, tmp_path: Path, flags: tuple[
 
 def test_the_clock_starts_after_the_preparation(gateway: Gateway) -> None:
     """At a rate: all of the four seconds' requests are sent within them."""
-    done = steady(lambda: locust(gateway.url, "--arrival-rate", "25", "--arrivals", "even"))
+    done = locust(gateway.url, "--arrival-rate", "25", "--arrivals", "even")
     (asked,) = summary(done.stdout)
     seconds = asked["last_request_timestamp"] - asked["start_time"]
     assert seconds == pytest.approx(SECONDS, rel=0.15)

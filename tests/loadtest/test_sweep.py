@@ -19,7 +19,7 @@ from loadtest.results import read
 from loadtest.servers.turns import Turns
 from loadtest.stats import growth
 from tests import tiny_models
-from tests.loadtest.runs import AMONG_OTHERS, loadtest
+from tests.loadtest.runs import AMONG_OTHERS, loadtest, steady_loadtest
 from tests.waiting import CHECKOUT, wait_for
 
 TOKENS = (49, 100, 196, 400, 784, 1600)
@@ -94,13 +94,14 @@ def test_a_disturbed_round_is_in_no_interval() -> None:
     assert found["cpu_ms"]["high"] < 1.5
 
 
+@pytest.mark.timeout(600)  # a run may be repeated
 def test_the_sweep_end_to_end(tmp_path: Path) -> None:
     """With models that are there already, so that nothing has to be exported."""
     sizes = (16, 32, 48, 64)
     for size in sizes:
         tiny_models.publish(tmp_path / "models", f"mixer_s16_at_{size}")
     out, page = tmp_path / "sweep.json", tmp_path / "page.md"
-    done = loadtest(
+    done = steady_loadtest(
         *("sweep", "--models", "mixer_s16", "--sizes", *map(str, sizes), "--seconds", "0.3"),
         *("--rounds", "3", "--repository", tmp_path / "models", "--out", out),
         *AMONG_OTHERS,

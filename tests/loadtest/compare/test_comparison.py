@@ -1,7 +1,6 @@
 """`python -m loadtest compare`, against a real Triton and a real gateway, also faulty ones."""
 
 import asyncio
-import functools
 import json
 import os
 import re
@@ -28,7 +27,12 @@ from server.local_triton.stubs import children
 from server.local_triton.supervisor import LocalTriton
 from tests import sleepy_models
 from tests.faulty_proxy import Fault, drop_one_in, faulty_proxy, lie_one_in, stall_one_in
-from tests.loadtest.runs import AMONG_OTHERS, loadtest, loadtest_on_terminal
+from tests.loadtest.runs import (
+    AMONG_OTHERS,
+    loadtest,
+    loadtest_on_terminal,
+    steady_loadtest,
+)
 from tests.stack import DEFAULT_MODEL, Gateway, running_triton
 from tests.waiting import CHECKOUT, steady, wait_for
 
@@ -55,13 +59,11 @@ def sleepy_triton(repository: Path) -> Iterator[LocalTriton]:
 def compared(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A comparison that started its own servers."""
     out = tmp_path_factory.mktemp("results") / "compare.json"
-    done = steady(
-        lambda: loadtest(
-            *("compare", "--models", "mixer_quick", "vit_slow", "--repository", repository),
-            *("--concurrency", "4", "--rates", "8", "--seconds", "2", "--open-seconds", "4"),
-            *("--warm", "0.2", "--pictures-sent", "4", "--limit-minutes", "0.1", "--out", out),
-            *AMONG_OTHERS,
-        )
+    done = steady_loadtest(
+        *("compare", "--models", "mixer_quick", "vit_slow", "--repository", repository),
+        *("--concurrency", "4", "--rates", "8", "--seconds", "2", "--open-seconds", "4"),
+        *("--warm", "0.2", "--pictures-sent", "4", "--limit-minutes", "0.1", "--out", out),
+        *AMONG_OTHERS,
     )
     assert done.returncode == 0, done.stderr
     assert "mixer_quick answers" in done.stdout
@@ -186,7 +188,7 @@ def test_a_slow_answer_in_fifty_is_in_the_p99(
     """Two in a hundred take a second: the p99 must have it, the p90 must not."""
     out = tmp_path / "compare.json"
     with faulty_proxy(gateway.url, stall_one_in(50, 1.0)) as url:
-        done = loadtest(
+        done = steady_loadtest(
             *("compare", "--models", DEFAULT_MODEL, "--url", url, "--triton", triton.grpc_url),
             *("--concurrency", "8", "--rates", "60", "--seconds", "3", "--open-seconds", "12"),
             *("--warm", "0.1", "--limit-minutes", "0.01", "--pictures-sent", "2"),
@@ -204,19 +206,15 @@ def test_a_slow_answer_in_fifty_is_in_the_p99(
 
 def test_random_arrivals_wait_where_even_ones_do_not(repository: Path, tmp_path: Path) -> None:
     """A model that is busy 0.6 of the time, alone: even arrivals never meet, random ones do."""
-
-    def measured(arrivals: str, out: Path) -> subprocess.CompletedProcess[str]:
-        return loadtest(
+    slow = {}
+    for arrivals in ("even", "poisson"):
+        out = tmp_path / f"{arrivals}.json"
+        done = steady_loadtest(
             *("compare", "--models", "mixer_quick", "--repository", repository, "--out", out),
             *("--concurrency", "1", "--rates", "30", "--arrivals", arrivals, "--seconds", "0.5"),
             *("--open-seconds", "8", "--warm", "0.3", "--pictures-sent", "2"),
             *("--rounds", "1", "--max-rounds", "1", "--limit-minutes", "0.01", *AMONG_OTHERS),
         )
-
-    slow = {}
-    for arrivals in ("even", "poisson"):
-        out = tmp_path / f"{arrivals}.json"
-        done = steady(functools.partial(measured, arrivals, out))
         assert done.returncode == 0, done.stderr
         found = percentile(latencies_of(point(read(out), "mixer_quick", "gateway", 30.0)), 90)
         assert found is not None
