@@ -116,8 +116,11 @@ def test_a_broken_image_is_the_same_problem_in_a_process() -> None:
     run(test())
 
 
-def test_a_deadline_that_passes_frees_the_core_within_a_second() -> None:
+def test_a_deadline_that_passes_frees_the_core_within_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Also that of an image which would take some seconds more."""
+    monkeypatch.setattr(decoding, "MOST_CPU", 100.0)  # else the limit on CPU might end it as well
 
     async def test() -> None:
         async with places(memory=2**30) as pool:
@@ -126,7 +129,7 @@ def test_a_deadline_that_passes_frees_the_core_within_a_second() -> None:
             with pytest.raises(TimeoutError):
                 await decode(pool, LARGEST, seconds=0.1)
             used = before = cpu_of(worker)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(20):
                 while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
                     with contextlib.suppress(psutil.Error):  # it has ended meanwhile
                         used = cpu_of(worker)
