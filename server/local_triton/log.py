@@ -27,6 +27,7 @@ class TritonLog:
 
     def __init__(self) -> None:
         self.errors: deque[str] = deque(maxlen=5)
+        self.unformed: deque[str] = deque(maxlen=2)  # the last lines in another form
 
     async def read(self, stream: asyncio.StreamReader) -> None:
         """Read until tritonserver and all its stubs have closed their output."""
@@ -42,6 +43,8 @@ class TritonLog:
         if parts is None:  # tables, and what libraries print
             if line.strip():
                 log.debug("%s", line)
+            if line.strip("|+- "):
+                self.unformed.append(line.strip())
             return
         text = parts[3].strip('" ').replace("\\n", "\n").partition("\n\nAt:\n")[0]
         level = logging.DEBUG if NOISE.search(text) else LEVELS[parts[1] or parts[2]]

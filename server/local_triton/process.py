@@ -66,6 +66,8 @@ class TritonProcess:
         except TimeoutError:
             raise LocalTritonError(f"Triton did not start within {START_S:.0f} s") from None
         if died:
+            # A program that cannot become tritonserver does not log in its form.
+            self.log.errors.extend([] if self.log.errors else self.log.unformed)
             raise LocalTritonError(self._because(f"Triton ended at its start ({self._status()})"))
         if not self.prober.models:
             text = self._because("Triton could load no model")
@@ -117,6 +119,9 @@ class TritonProcess:
         """Kill what is left of it and of its stubs."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()  # it may not have made its group yet
+        self._kill_group()
+
+    def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -142,7 +147,8 @@ class TritonProcess:
         if not done.cancelled():
             done.result()
             return False
-        self.kill()
+        # Not by `kill`: asyncio's would take the exit status from the thread that waits for it.
+        self._kill_group()
         await self.end()  # its whole output has been read
         return True
 

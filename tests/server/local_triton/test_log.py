@@ -29,3 +29,4 @@ def test_logs_at_the_levels_of_the_others(caplog: pytest.LogCaptureFixture) -> N
         ("DEBUG", "| Model | Version |"),
     ]
     assert list(triton_log.errors) == ["wrong: bad", "UNKNOWN: no address"]
+    assert list(triton_log.unformed) == ["| Model | Version |"]

@@ -1,6 +1,7 @@
 """A tritonserver that dies or has lost a stub is started again; within limits."""
 
 import asyncio
+import dataclasses
 import os
 import re
 import signal
@@ -13,7 +14,9 @@ import pytest
 
 from contracts.probing import write_golden
 from server.host import crash_loop
-from server.local_triton.process import SHARED_MEMORY
+from server.local_triton.command_line import Listen
+from server.local_triton.launch import Launch
+from server.local_triton.process import SHARED_MEMORY, tritonserver
 from server.local_triton.stubs import children, is_alive
 from server.local_triton.supervisor import LocalTriton, LocalTritonError, free_port
 from tests import tiny_models
@@ -52,6 +55,46 @@ def test_comes_back_although_its_stubs_stay(model_repository: Path) -> None:
         assert infer(triton.grpc_url) is not None
         assert not any(map(is_alive, stubs))
         assert member.wait(10) == -signal.SIGKILL
+
+
+@dataclasses.dataclass
+class Failing:
+    """A `Program` that is no tritonserver: a shell script."""
+
+    script: str
+
+    def prepare(self, folder: Path, prefix: str) -> Launch:  # noqa: ARG002 - as the base
+        path = folder / "tritonserver"
+        path.write_text(f"#!/bin/sh\n{self.script}\n")
+        path.chmod(0o700)
+        return Launch(str(path), folder, [], {"PATH": os.environ["PATH"]})
+
+    def can_do_without(self, error: LocalTritonError) -> bool:  # noqa: ARG002 - as the base
+        return False
+
+    def helpers(self, pid: int) -> list[int]:  # noqa: ARG002 - as the base
+        return []
+
+    def cpu_seconds(self, pid: int, model: str | None) -> float | None:  # noqa: ARG002 - as the base
+        return None
+
+
+def test_a_start_that_fails_says_why_in_the_words_of_whatever_failed() -> None:
+    """Also of a library that is not found: its line has not the form of Triton's log."""
+    listen = Listen(free_port(), free_port(), free_port())
+
+    async def start() -> None:
+        async with tritonserver(
+            Failing("echo one; echo libcuda: no such file >&2; exit 3"), listen
+        ):
+            pytest.fail("it started")
+
+    for _ in range(20):  # the exit status was lost at times
+        with pytest.raises(LocalTritonError) as failed:
+            asyncio.run(start())
+        assert str(failed.value) == (
+            "Triton ended at its start (exit status 3): one; libcuda: no such file"
+        )
 
 
 def test_gives_up_on_one_that_keeps_dying(
