@@ -16,9 +16,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from html import escape
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypedDict
 
 from tyro.conf import Positional
 
@@ -27,6 +27,8 @@ from loadtest.bench.inputs import prepare
 from loadtest.load import loop
 from loadtest.load.engine import under_way
 from loadtest.load.http_target import status_target
+from loadtest.machine import conditions
+from loadtest.report import plots
 from loadtest.servers.launch import Server, gateway
 from loadtest.servers.processes import EVENT_LOOP, GATEWAY, Watched
 from loadtest.stats.samples import good
@@ -44,17 +46,27 @@ PARTS = {
     "gateway": r"\(server/(?!__main__)",
     "event loop and sockets": r"",
 }
+# Okabe and Ito's palette, and two greys.
 COLOURS = {
-    "decode and resize": "#4c78a8",
-    "gRPC": "#f58518",
-    "metrics": "#eeca3b",
-    "framework": "#e45756",
-    "HTTP": "#72b7b2",
-    "gateway": "#54a24b",
-    "event loop and sockets": "#9d755d",
-    "tritonserver": "#b279a2",
-    "backend": "#ff9da6",
+    "decode and resize": "#0072b2",
+    "gRPC": "#d55e00",
+    "metrics": "#b59f00",
+    "framework": "#cc79a7",
+    "HTTP": "#56b4e9",
+    "gateway": "#009e73",
+    "event loop and sockets": "#888888",
+    "tritonserver": "#e69f00",
+    "backend": "#555555",
 }
+
+
+class Profile(TypedDict):
+    """What `measure` writes."""
+
+    cpu: str
+    date: str
+    commit: str  # of the checkout whose server ran
+    microseconds: dict[str, float]  # of CPU per request, by part
 
 
 # The roles of the other processes, as the image names them.
@@ -87,10 +99,16 @@ def measure(
     flags = ("--default-model", "tiny", "--with-triton", "--repository", models)
     with gateway(*flags, folder=checkout.resolve(), own_session=False) as server:
         found = loop.run(profiled(server, image, seconds, profiler))
-    text = json.dumps({part: round(value, 1) for part, value in found.items()}, indent=1)
+    profile = Profile(
+        cpu=f"{conditions.cpu_model()}, {conditions.cores()} cores",
+        date=conditions.day(),
+        commit=conditions.commit(checkout),
+        microseconds={part: round(value, 1) for part, value in found.items()},
+    )
+    text = json.dumps(profile, indent=1)
     print(text)
     if out:
-        out.write_text(text + "\n")
+        out.write_text(text + "\n", encoding="utf-8")
     return 0
 
 
@@ -145,37 +163,22 @@ def part_of(frames: list[str]) -> str:
     return "event loop and sockets"
 
 
-def draw(bars: dict[str, dict[str, float]]) -> str:
-    """An SVG with one bar for each of `bars`; the parts stand in their order, in microseconds."""
-    left, width, height, gap = 80, 760, 46, 26
-    scale = width / max(sum(bar.values()) for bar in bars.values())
-    rows, y = [], 20
-    for name, bar in bars.items():
-        rows.append(f'<text x="{left - 10}" y="{y + 28}" text-anchor="end">{escape(name)}</text>')
-        x = float(left)
-        for part, value in bar.items():
-            wide = value * scale
-            rows.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{height}" '
-                f'fill="{COLOURS[part]}"><title>{part}: {value:.0f} µs</title></rect>'
-            )
-            if wide > 22:
-                rows.append(
-                    f'<text x="{x + wide / 2:.1f}" y="{y + 28}" text-anchor="middle" '
-                    f'fill="white">{value:.0f}</text>'
-                )
-            x += wide
-        rows.append(f'<text x="{x + 8:.1f}" y="{y + 28}">{sum(bar.values()):.0f} µs</text>')
-        y += height + gap
-    for index, (part, colour) in enumerate(COLOURS.items()):
-        x, at = left + 270 * (index % 3), y + 10 + 24 * (index // 3)
-        rows.append(f'<rect x="{x}" y="{at}" width="14" height="14" fill="{colour}"/>')
-        rows.append(f'<text x="{x + 22}" y="{at + 12}">{part}</text>')
-    body = "\n".join(rows)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 90} {y + 96}" '
-        'font-family="sans-serif" font-size="15">\n'
-        f'<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+def draw(profiles: Mapping[str, Profile]) -> str:
+    """An SVG with one bar for each profile; its parts stand in their order."""
+    machines = {profile["cpu"] for profile in profiles.values()}
+    if len(machines) > 1:
+        raise UsageError(f"profiles of different machines: {'; '.join(sorted(machines))}")
+    (machine,) = machines
+    days = sorted({profile["date"][:10] for profile in profiles.values()})
+    return plots.stacked(
+        {
+            f"{name}\n({profile['commit'][:7]})": profile["microseconds"]
+            for name, profile in profiles.items()
+        },
+        COLOURS,
+        "Where the CPU time of a request goes",
+        f"{machine}; tiny model, {CONCURRENCY} requests under way · {', '.join(days)}",
+        "CPU time of all servers per request, µs",
     )
 
 
@@ -189,8 +192,16 @@ def draw_command(svg: Positional[Path], bars: Positional[tuple[str, ...]]) -> in
     named = [bar.partition("=") for bar in bars]
     if not named or any(not equals for _, equals, _ in named):
         raise UsageError("bars: expected NAME=FILE, at least one")
-    svg.write_text(draw({name: json.loads(Path(file).read_text()) for name, _, file in named}))
+    svg.write_text(draw({name: _read(Path(file)) for name, _, file in named}), encoding="utf-8")
     return 0
+
+
+def _read(file: Path) -> Profile:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if missing := sorted(Profile.__annotations__.keys() - found):
+        raise UsageError(f"{file}: {', '.join(missing)} missing: expected a file of `measure`")
+    profile: Profile = found
+    return profile
 
 
 COMMANDS: dict[str, Callable[..., int]] = {"measure": measure, "draw": draw_command}

@@ -31,7 +31,7 @@ CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 def conditions() -> dict[str, str]:
     """The conditions on this machine, now."""
     found = {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": day(),
         "commit": commit(),
         "cpu": f"{cpu_model()}, {cores()} cores",
         "cpu_flags": cpu_flags(),
@@ -54,6 +54,11 @@ def conditions() -> dict[str, str]:
     return found
 
 
+def day() -> str:
+    """Day and time (UTC), to be read."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def now() -> str:
     """Day and time (UTC) as part of a file's name."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d-%H%M")
@@ -66,12 +71,12 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def commit() -> str:
+def commit(checkout: Path = CHECKOUT) -> str:
     """The checkout's commit, and whether files were changed since; "unknown" outside of git."""
-    head = _run("git", "-C", str(CHECKOUT), "rev-parse", "--short=12", "HEAD")
+    head = _run("git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD")
     if not head:
         return "unknown"
-    changed = _run("git", "-C", str(CHECKOUT), "status", "--porcelain", "--untracked-files=no")
+    changed = _run("git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=no")
     return f"{head}, with changes" if changed else head
 
 
