@@ -20,10 +20,11 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 INK, PAPER, GRID = "#1f2329", "#fefefe", "#d0d7df"
 STYLE = {
     "svg.hashsalt": "mixer-serving", "svg.fonttype": "none", "font.size": 10,
-    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.spines.top": False,
-    "axes.spines.right": False, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
-    "legend.frameon": False, "legend.fontsize": 9,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6,
+    "axes.spines.top": False, "axes.spines.right": False, "text.color": INK,
+    "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "figure.facecolor": PAPER, "axes.facecolor": PAPER, "legend.frameon": False,
+    "legend.fontsize": 9,
 }  # fmt: skip
 # Our style on top of matplotlib's defaults: settings of other code and of a user's matplotlibrc
 # have no effect.
