@@ -43,7 +43,7 @@ REPEATS = 2  # of a window that was disturbed
 RAMP_TRIALS = 8
 DISTURBED_AT_MOST = 0.5  # of all windows; with more the run ends, as its result would mean nothing
 LEAST_WINDOWS = 6  # measured before the share of disturbed windows is judged
-CLOSED_SHARE = 0.4  # of the time
+CLOSED_SHARE = 0.5  # of the time
 
 
 @dataclasses.dataclass(frozen=True)
