@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from contracts.model_config import ModelConfig, config_text, read_config
+from contracts.repository import GRAPH_DIGEST, ONNX_PATH, graph_digest
 
 SIDE, CLASSES, STRIDE = 224, 10, 16
 # Name: width, height, quality. The files have 1, 25, 94, 270 KB and 4 MB; an image of ImageNet has
@@ -58,9 +59,11 @@ def image(width: int, height: int) -> Image.Image:
 
 def _publish_empty(folder: Path, config: ModelConfig) -> None:
     (folder / "1").mkdir(parents=True)
-    onnx.save(_empty(), folder / "1/model.onnx")
+    onnx.save(_empty(), folder / ONNX_PATH)
     (folder / "labels.txt").write_text("".join(f"class {i}\n" for i in range(CLASSES)))
     config.name = "empty"
+    config.parameters[GRAPH_DIGEST].string_value = graph_digest(folder / ONNX_PATH)
+    del config.output[2:]  # the graph has logits and probabilities alone
     config.input[0].dims[:] = [SIDE, SIDE, 3]
     for sample in config.model_warmup:
         sample.inputs["image"].dims[:] = [SIDE, SIDE, 3]

@@ -4,7 +4,7 @@ In: a checkout (this one, or an older one to compare with) and py-spy (`pip inst
 PATH. Out: microseconds per request of each part of the gateway, of tritonserver and of its backend,
 for the tiny model with 32 requests under way, as JSON; and bars of several such files as one SVG.
 
-    python -m loadtest bench profile measure --out docs/results/profile_after.json
+    python -m loadtest bench profile measure --out after.json
     python -m loadtest bench profile draw docs/profile.svg before=….json after=….json
 """
 
@@ -38,12 +38,14 @@ CONCURRENCY = 32
 # Parts of the gateway and their patterns. The innermost frame of a sample that fits a pattern
 # decides the part. The patterns fit older checkouts too, in which the server is one folder.
 PARTS = {
-    "decode and resize": r"\(PIL/|\(contracts/|\(server/(images|resizing)\b",
+    # The threads that decode are the only ones of an executor.
+    "decode and resize": r"\(PIL/|\(contracts/|\(server/(images|resizing)\b|\(concurrent/futures/",
     "gRPC": r"\(grpc/|\(server/(engines/)?triton\b|\(server/(serving/)?batching\.py|^Thread\.run ",
     "metrics": r"\(prometheus_client/|\(server/(observability/)?(telemetry|metrics)\.py",
     "framework": r"\((fastapi|starlette)/",
     "HTTP": r"\(uvicorn/|\(server/(web/)?connections\.py",
-    "gateway": r"\(server/(?!__main__)",
+    # What only runs the event loop is no work of the gateway.
+    "gateway": r"\(server/(?!__main__|(process/)?(program|gateway|workers|event_loop)\.py)",
     "event loop and sockets": r"",
 }
 # Okabe and Ito's palette, and two greys.

@@ -29,7 +29,10 @@ def blocks(result: Result) -> list[Block]:
     return [
         Heading("Bare models, without any server"),
         *trouble(result | {"failures": []}),
-        Text(f"Images per second at the best batch size, medians. {about}."),
+        Text(
+            f"Images per second at the best batch size, medians. {about}. These are other runtimes "
+            "than the server's, so the rates and the ratios differ from those of the whole path."
+        ),
         *_beside_paper(columns),
         conditions(result),
     ]

@@ -151,7 +151,7 @@ def _overfits(evidence: Evidence) -> Found:
     faster = studies.difference(gain - other)
     text = (
         f"Mixer loses {100 * least.gap:.1f} points from training to test images with the least "
-        f"data and {100 * most.gap:.1f} with the most; its gain is {faster.text()} that of ViT"
+        f"data and {100 * most.gap:.1f} with the most; its gain less ViT's is {faster.text()}"
     ) + _budget(evidence.trained, "mixer")
     if not _repeated(evidence.trained, "mixer", "vit"):
         return NOT_SHOWN, f"{text}. One seed alone carries no conclusion"
@@ -182,8 +182,9 @@ def _resolution(evidence: Evidence) -> Found:
     found = _exponents(("mixer_s16_enlarged", "mixer_b16_enlarged"), evidence.sweeps)
     if found:
         return (
-            "true of the time spent",
-            f"Exponent of the enlarged Mixer's CPU time: {'; '.join(found)}: only serving pays it",
+            "serving: yes",
+            f"Exponent of the enlarged Mixer's CPU time: {'; '.join(found)}. It takes more time at "
+            "serving; whether training changes was not measured",
         )
     return NOT_SHOWN, "`python -m loadtest sweep` has the enlarged Mixer"
 
@@ -199,7 +200,10 @@ CLAIMS: tuple[tuple[str, Callable[[Evidence], Found]], ...] = (
     ),
     (
         "Mixer is faster at inference than BiT (ResNet)",
-        _speed("bit", "Published for GPUs: 1.7 to 2.9 times BiT-R50x1; the paper's TPU: 1.85"),
+        _speed(
+            "bit",
+            "Published for GPUs: Mixer-S/16 1.7 to 2.9 times BiT-R50x1; the paper's TPU: 1.85",
+        ),
     ),
     ("Its cost grows linearly with the number of patches, that of ViT quadratically", _linear),
     ("Its cost is linear in the pixels, as that of a convolutional network", _pixels),

@@ -17,8 +17,8 @@ ABOUT = (
     "1 is linear growth, 2 quadratic. A `mixer` has the hidden width of its token-mixing MLP "
     "whatever the number of patches, as the paper has it where it calls the cost linear. One that "
     "is `enlarged` is what fine-tuning at a higher resolution makes of a trained one: its hidden "
-    "width grows with the patches, and its arithmetic faster than that of a ViT. BiT is a "
-    "convolutional network, whose cost grows with the pixels."
+    "width grows with the patches, and its FLOPs with a greater exponent than those of a ViT. BiT "
+    "is a convolutional network, whose cost grows with the pixels."
 )
 
 
@@ -74,9 +74,9 @@ def exponents(result: Result) -> Table:
             exponent(fits["compute_ms"]),
         ))  # fmt: skip
     head = (
-        *("model", "exponent of CPU time (95 %)", "of the arithmetic"),
-        *("upper half of the sizes", "of the arithmetic"),
-        *("quadratic share at the largest", "of the arithmetic", "exponent by the clock"),
+        *("model", "exponent of CPU time (95 %)", "by the FLOPs"),
+        *("the same, upper half of the sizes", "by the FLOPs"),
+        *("share of the quadratic part at the largest", "by the FLOPs", "exponent by the clock"),
     )
     return Table(head, rows)
 

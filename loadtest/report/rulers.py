@@ -10,10 +10,11 @@ from loadtest.report.page import Block, Details, Facts, Heading, Table, Text
 from loadtest.results import Result
 
 ABOUT = (
-    "Three programs, written by three parties, ask the same server in turn for the same images, in "
-    "rounds. MLPerf's clock starts at preprocessed tensors in memory; here it starts at JPEGs, "
-    "through HTTP, so these are no MLPerf results. Where the intervals of two have no value "
-    "in common the row says so."
+    "Programs of several parties measure the same server in turn, in rounds, with a small model, "
+    "so that their own cost would show. All send the same images but perf_analyzer, which sends "
+    "random pixels. MLPerf's clock starts at preprocessed tensors in memory; here it starts at "
+    "JPEGs, through HTTP, so these are no MLPerf results. A row says yes where the intervals have "
+    "values in common: no difference was found, and wide intervals would hide a small one."
 )
 
 

@@ -115,7 +115,7 @@ def _waits(result: Result, model: str) -> str:
     if point is None or main is None or half is None:
         return ""
     load = point["rate"] / main["rate_measured"]
-    text = f"{model} at {load:.0%} of its most answers half within {half.text('.0f')} ms"
+    text = f"{model}, at {load:.0%} of its own greatest rate, half within {half.text('.0f')} ms"
     slow = level(point, 99)
     if slow is not None:
         return f"{text}, 99 % within {slow.text('.0f')} ms"
@@ -151,7 +151,7 @@ def table(result: Result) -> Table:
             limits.use(main, settings["cores"], settings["workers"]).limit,
         ))  # fmt: skip
     head = (
-        *("model", "images/s", f"{first} is faster, times", "the same by CPU time"),
+        *("model", "images/s", f"speed of {first} ÷ this one's", "the same by CPU time"),
         *(f"{name}, ms, at {NEAR:.0%}" for name in ("p50", "p95", "p99")),
         "limit",
     )
@@ -180,7 +180,7 @@ def plot(result: Result, name: str) -> Plot | None:
             continue
         ratio = faster(result, model) if model != first else None
         mean, low, high = rate_interval(main)
-        slower = f"   {ratio.inverse().value:.2f} of {first}" if ratio else ""
+        slower = f" ({ratio.inverse().value:.2f} × {first})" if ratio else ""
         rows.append((model, mean, low, high, f"{mean:.1f}{slower}"))
     if not rows:
         return None

@@ -29,7 +29,9 @@ def test_a_difference_is_named_with_its_interval() -> None:
         "On Abacus, 2 cores mixer_x answers 22.1 images per second (21.9 to 22.4) through the "
         "whole path, from a JPEG over HTTP: 1.22 (1.22 to 1.23) times as many as vit_x."
     )
-    assert second.startswith("Requests at random times wait as follows: mixer_x at 59% of its most")
+    assert second.startswith(
+        "Requests at random times wait as follows: mixer_x, at 59% of its own greatest rate, half"
+    )
     assert "99 % within" in second  # 780 requests
     assert third.startswith("What limits mixer_x is the model itself; all ")
 
