@@ -40,7 +40,7 @@ def blocks(result: Result) -> list[Block]:
         *_percentiles(result),
         *_ramps(result),
         Details("Throughput of every load, and how well it is known", [
-            throughput(result), *drifts(result),
+            Text(THROUGHPUT), throughput(result), *drifts(result),
         ]),
         Details("Latency of every load", [Text(LATENCY), latency(result)]),
         Details("Where the time goes", [phases(result)]),
@@ -53,6 +53,11 @@ def blocks(result: Result) -> list[Block]:
     return found
 
 
+THROUGHPUT = (
+    "A load is called unstable where the rates or the mean latencies of its last three windows "
+    "differ by more than 10 %. Ratios come from pairs of windows of one round, so they need not be "
+    "the quotient of two numbers in the table."
+)
 LATENCY = (
     "Milliseconds from when a request was due, of all windows that count. A request that failed "
     "is slower than all others. A percentile with too few requests is not named: the 90th needs "
