@@ -193,7 +193,9 @@ def chosen_engine(choice: EngineChoice, precision: Precision) -> str:
     # OpenVINO would compute on the CPU although Triton could use the GPU.
     engine = ONNXRUNTIME if compute_capability() else default_engine(precision, cpu_flags(CPU_INFO))
     if engine != ONNXRUNTIME:
-        note(f"this CPU has AMX, so it is served with OpenVINO; --engine {ONNXRUNTIME} prevents it")
+        note(
+            f"this CPU has AMX, so OpenVINO computes the model; --engine {ONNXRUNTIME} prevents it"
+        )
     return engine
 
 

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from tyro.conf import Positional
 
@@ -199,11 +199,13 @@ def draw_command(svg: Positional[Path], bars: Positional[tuple[str, ...]]) -> in
 
 
 def _read(file: Path) -> Profile:
-    found = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{file}: no file of `measure`: {error}") from None
     if missing := sorted(Profile.__annotations__.keys() - found):
         raise UsageError(f"{file}: {', '.join(missing)} missing: expected a file of `measure`")
-    profile: Profile = found
-    return profile
+    return cast(Profile, found)
 
 
 COMMANDS: dict[str, Callable[..., int]] = {"measure": measure, "draw": draw_command}

@@ -67,8 +67,9 @@ class TritonProcess:
             raise LocalTritonError(f"Triton did not start within {START_S:.0f} s") from None
         if died:
             # A program that cannot become tritonserver does not log in its form.
-            self.log.errors.extend([] if self.log.errors else self.log.unformed)
-            raise LocalTritonError(self._because(f"Triton ended at its start ({self._status()})"))
+            lines = self.log.errors or self.log.unformed
+            text = f"Triton ended at its start ({self._status()})"
+            raise LocalTritonError(f"{text}: {'; '.join(lines)}" if lines else text)
         if not self.prober.models:
             text = self._because("Triton could load no model")
             raise NoModelError(text, sorted(self.prober.not_loaded))

@@ -38,7 +38,7 @@ from server.engines.opening import (
     thread_count,
 )
 
-BF16 = "HINT_BF16"
+BF16 = "HINT_BF16"  # as in contracts.repository, which Triton's environment lacks
 # The operation that rounds an activation to 8 bits in OpenVINO's form of a graph.
 ROUNDING = "FakeQuantize"
 

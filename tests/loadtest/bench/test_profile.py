@@ -44,6 +44,12 @@ def test_a_file_that_is_no_profile_is_named(tmp_path: Path) -> None:
     other.write_text('{"cpu": "Abacus", "gRPC": 7}')
     with pytest.raises(UsageError, match=r"other\.json: commit, date, microseconds missing"):
         profile.draw_command(tmp_path / "profile.svg", (f"now={other}",))
+    for content in ("no JSON", "[1]", "7"):
+        other.write_text(content)
+        with pytest.raises(UsageError, match=r"other\.json: no file of `measure`: "):
+            profile.draw_command(tmp_path / "profile.svg", (f"now={other}",))
+    with pytest.raises(UsageError, match=r"none\.json: no file of `measure`: "):
+        profile.draw_command(tmp_path / "profile.svg", (f"now={tmp_path / 'none.json'}",))
 
 
 def test_the_innermost_frame_that_is_known_names_the_part() -> None:
