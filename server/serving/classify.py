@@ -21,10 +21,11 @@ from server.problems import DeadlinePassed, NoImage, Problem
 from server.serving.admission import Ticket
 from server.serving.batching import Batcher
 from server.serving.buffers import Hold
-from server.serving.decoding import SHADOW_CLIENT, Decoding
+from server.serving.decoding import Decoding
 from server.serving.images import cost
 from server.serving.images.cost import Price
 from server.serving.images.decoding import decode, is_quick, kind_of, open_header
+from server.serving.lanes import SHADOW_CLIENT
 from server.settings import Settings
 
 # For an image this small the hop to a thread and back costs more than decoding it.

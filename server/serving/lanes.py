@@ -1,16 +1,19 @@
-"""The places where images are decoded, and the work that waits for one.
+"""A lane: places of one kind where images are decoded, and the work that waits for one of them.
 
-In: work with its price and its client. Out: whether new work would be done in time, and the next
-work, in fair order (server/serving/fairness.py).
+In: work with its price and its client. Out: its pixels, or whether new work would be done in time.
+The work is begun in fair order (server/serving/fairness.py). What a place is, a thread or a
+process, says the lane's class (server/serving/thread_lane.py, server/serving/process_lane.py).
 """
 
 import asyncio
 import math
 import time
+from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from contracts.resizing import Pixels, ResizeRule
+from server.observability import metrics
 from server.problems import TooBusy
 from server.serving.admission import MARGIN
 from server.serving.buffers import Hold
@@ -18,6 +21,8 @@ from server.serving.decoder_process import DecoderProcess
 from server.serving.fairness import FairQueue
 from server.serving.images.cost import Price
 from server.serving.load import Load
+
+PROBE_CLIENT, SHADOW_CLIENT = " probe", " shadow"  # no client has these names
 
 
 def _future() -> "asyncio.Future[Decoded]":
@@ -42,22 +47,30 @@ class Work:
     price: Price
     client: str
     hold: Hold
-    memory: int = 0  # of the budget
     answer: "asyncio.Future[Decoded]" = field(default_factory=_future)
     submitted: float = field(default_factory=time.perf_counter)
-    task: "asyncio.Task[None] | None" = None  # in a process
     job: "Future[Decoded] | None" = None  # in a thread
+    task: "asyncio.Task[None] | None" = None  # in a process
     process: DecoderProcess | None = None
-    given_up: bool = False  # while a process works on it
     begun: bool = False
+    given_up: bool = False  # after it was given a place
 
-    def begin(self, lane: "Lane") -> None:
-        """Note that a thread or a process begins the work."""
-        self.begun = True
-        lane.load.begin(self.price.seconds)
+    def count(self, pixels: int) -> None:
+        """Count the image, whose header has been read, unless it is a probe or a copy."""
+        if pixels and self.client not in {PROBE_CLIENT, SHADOW_CLIENT}:
+            metrics.image_pixels.observe(pixels)
+
+    def settle(self, outcome: Decoded | BaseException) -> None:
+        """Give the outcome to the waiting request, if it still waits."""
+        if self.answer.done():
+            return
+        if isinstance(outcome, Decoded):
+            self.answer.set_result(outcome)
+        else:
+            self.answer.set_exception(outcome)
 
 
-class Lane:
+class Lane(ABC):
     """Places of one kind, and the waiting work; `ready` more images may leave the queue."""
 
     def __init__(self, name: str, places: int, ready: int = 0) -> None:
@@ -67,6 +80,7 @@ class Lane:
         self.queue: FairQueue[Work] = FairQueue()
         self.load = Load(rate=float(places))
         self.running: set[Work] = set()
+        self.closed = False  # no more work is begun
 
     @property
     def busy(self) -> int:
@@ -86,3 +100,67 @@ class Lane:
                 f"{seconds:g} s that the request may take",
                 max(1, math.ceil(excess)),
             )
+
+    async def decode(self, work: Work) -> Decoded:
+        """The pixels. If this is given up, `work.hold` is kept until a place is done with the work.
+
+        Raises `UnreadableImage` or `DecodingStuck`.
+        """
+        self.load.admit(work.client, work.price.seconds)
+        self.queue.push(work.client, work.price.seconds, work)
+        self._next()
+        try:
+            return await work.answer
+        except asyncio.CancelledError:
+            # If its answer came at the same moment, nothing works on it any more.
+            if work.answer.cancelled():
+                self._give_up(work)
+            raise
+
+    @abstractmethod
+    def _start(self, work: Work) -> None:
+        """Have the work done: `_begin` says when a place begins it, `_end` that it has ended."""
+
+    @abstractmethod
+    def _stop(self, work: Work) -> None:
+        """Stop work that was started, as far as its place can: no request waits for it."""
+
+    def _fits(self, _work: Work) -> bool:
+        """Whether the memory that the work needs is free."""
+        return True
+
+    def _next(self) -> None:
+        """Give free places to the images whose turn it is."""
+        while self.queue and len(self.running) < self.turns and not self.closed:
+            work = self.queue.peek()
+            if work.answer.done():
+                self.queue.pop()
+                continue
+            if not self._fits(work):
+                return  # until the memory is free
+            self.queue.pop()
+            self.running.add(work)
+            self._start(work)
+
+    def _begin(self, work: Work) -> None:
+        work.begun = True
+        self.load.begin(work.price.seconds)
+
+    def _end(self, work: Work, done: float) -> None:
+        """Free the place of the work; `done` of its price, in seconds, was done."""
+        self.running.discard(work)
+        if work.given_up:
+            work.hold.release()
+        self.load.end(work.client, work.price.seconds, begun=work.begun, done=done)
+        if not self.queue and not self.running:
+            self.queue.rest()
+        self._next()
+
+    def _give_up(self, work: Work) -> None:
+        if work in self.running:
+            work.given_up = True
+            work.hold.keep()  # until it has ended
+            self._stop(work)
+        elif work.data:  # it still waits
+            work.data = b""
+            self.load.end(work.client, work.price.seconds, begun=False)

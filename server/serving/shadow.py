@@ -26,7 +26,7 @@ from server.observability.timings import Timings
 from server.problems import Problem
 from server.serving.buffers import Buffers
 from server.serving.classify import Classifier, Image, Terms
-from server.serving.decoding import SHADOW_CLIENT
+from server.serving.lanes import SHADOW_CLIENT
 
 logger = logging.getLogger(__name__)
 
