@@ -38,9 +38,8 @@ CONCURRENCY = 32
 # Parts of the gateway and their patterns. The innermost frame of a sample that fits a pattern
 # decides the part. The patterns fit older checkouts too, in which the server is one folder.
 PARTS = {
-    # The threads that decode are the only ones of an executor.
-    "decode and resize": r"\(PIL/|\(contracts/|\(server/(images|resizing)\b|\(concurrent/futures/",
-    "gRPC": r"\(grpc/|\(server/(engines/)?triton\b|\(server/(serving/)?batching\.py|^Thread\.run ",
+    "decode and resize": r"\(PIL/|\(contracts/|\(server/(images|resizing)\b",
+    "gRPC": r"\(grpc/|\(server/(engines/)?triton\b|\(server/(serving/)?batching\.py",
     "metrics": r"\(prometheus_client/|\(server/(observability/)?(telemetry|metrics)\.py",
     "framework": r"\((fastapi|starlette)/",
     "HTTP": r"\(uvicorn/|\(server/(web/)?connections\.py",
@@ -48,7 +47,9 @@ PARTS = {
     "gateway": r"\(server/(?!__main__|(process/)?(program|gateway|workers|event_loop)\.py)",
     "event loop and sockets": r"",
 }
-# Okabe and Ito's palette, and two greys.
+OTHER_THREADS = "other threads"
+THREAD_START = "_bootstrap_inner (threading.py"  # in the stack of each thread but the main one
+# Okabe and Ito's palette, and three greys.
 COLOURS = {
     "decode and resize": "#0072b2",
     "gRPC": "#d55e00",
@@ -57,6 +58,7 @@ COLOURS = {
     "HTTP": "#56b4e9",
     "gateway": "#009e73",
     "event loop and sockets": "#888888",
+    OTHER_THREADS: "#bbbbbb",
     "tritonserver": "#e69f00",
     "backend": "#555555",
 }
@@ -137,22 +139,26 @@ async def profiled(server: Server, image: bytes, seconds: float, profiler: str) 
     target.close()
     requests = len(good([sample for sample in samples if begin < sample.done <= end]))
     spent = {role: 1e6 * (after[role] - before[role]) / requests for role in after}
-    del spent[EVENT_LOOP]  # this time is in the gateway's time already
-    gateway_spent = spent.pop(GATEWAY)
-    return {part: share * gateway_spent for part, share in shares.items()} | {
-        TRITON_PARTS[role]: value for role, value in spent.items()
-    }
+    loop_spent, gateway_spent = spent.pop(EVENT_LOOP), spent.pop(GATEWAY)
+    return (
+        {part: share * loop_spent for part, share in shares.items()}
+        | {OTHER_THREADS: gateway_spent - loop_spent}
+        | {TRITON_PARTS[role]: value for role, value in spent.items()}
+    )
 
 
 def parts(stacks: str) -> dict[str, float]:
-    """The share of each part in the samples.
+    """The share of each part in the samples of the main thread, which runs the event loop.
 
-    A line of `stacks` has the frames of a sample, outermost first, and a count.
+    A line of `stacks` has the frames of a sample, outermost first, and a count. py-spy takes most
+    threads that wait inside a library for busy ones, so the samples of other threads say nothing;
+    the system's own count of their CPU time does.
     """
     counts: Counter[str] = Counter()
     for line in stacks.splitlines():
         frames, _, count = line.rpartition(" ")
-        counts[part_of(frames.split(";"))] += int(count)
+        if THREAD_START not in frames:
+            counts[part_of(frames.split(";"))] += int(count)
     return {part: counts[part] / counts.total() for part in PARTS}
 
 

@@ -1,6 +1,7 @@
 """What a request costs: the gateway with Triton, beside the plain way and beside no server at all.
 
-`in_process` is the gateway with ONNX Runtime in its own process, without Triton.
+`in_process` is the gateway with ONNX Runtime in its own process, without Triton. `mosec` is another
+model server (`pip install mosec`), measured only where it is asked for.
 
 In: nothing but a checkout with its environments. Out, for each case (model, image, requests under
 way) and each contestant: images per second, latencies, and milliseconds of CPU per image, split
@@ -13,6 +14,7 @@ over the rounds are printed. The load comes from this process, whose CPU is not 
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import statistics
 import sys
@@ -48,7 +50,7 @@ from loadtest.stats.samples import good
 from loadtest.usage import UsageError
 
 BATCH = 16  # images in a request of the contestant "batch"
-Contestant = Literal["gateway", "batch", "workers", "in_process", "yardstick", "loop"]
+Contestant = Literal["gateway", "batch", "workers", "in_process", "yardstick", "mosec", "loop"]
 CONTESTANTS: tuple[Contestant, ...] = (
     *("gateway", "batch", "workers"),
     *("in_process", "yardstick", "loop"),
@@ -131,6 +133,13 @@ class Bench:
                 arguments = ("loadtest.bench.yardstick", repository, "--port", str(port))
                 plain = stack.enter_context(Server(arguments, port, "/docs", own_session=False))
                 self._add("yardstick", plain, {"yardstick": plain.pid})
+            if "mosec" in contestants:
+                if importlib.util.find_spec("mosec") is None:
+                    raise UsageError("contestant mosec: there is no mosec; pip install mosec")
+                port = free_port()
+                service = ("loadtest.bench.mosec_service", repository, str(port))
+                other = stack.enter_context(Server(service, port, "/metrics", own_session=False))
+                self._add("mosec", other, {"mosec": other.pid})
             yield
 
     def _add(self, contestant: str, server: Server, pids: dict[str, int]) -> None:
@@ -148,7 +157,8 @@ class Bench:
             request = http.request(f"/classify/batch?model={case.model}", body, FORM_TYPE)
             target = StatusTarget(http, [request], BATCH)
         else:
-            request = http.request(f"/classify?model={case.model}", data, "image/jpeg")
+            path = "/classify/{}" if contestant == "mosec" else "/classify?model={}"
+            request = http.request(path.format(case.model), data, "image/jpeg")
             target = StatusTarget(http, [request])
         watched = self._watched[contestant]
         watched.look()

@@ -11,12 +11,14 @@ import io
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import uvicorn
 from fastapi import FastAPI, Request
@@ -25,6 +27,8 @@ from PIL import Image
 from tyro.conf import Positional
 
 from loadtest.bench.programs import run
+
+Prediction = dict[str, Any]
 
 
 class Model:
@@ -39,16 +43,25 @@ class Model:
         _, self._height, self._width, _ = self._session.get_inputs()[0].shape
         self._labels = (folder / "labels.txt").read_text().splitlines()
 
-    def classify(self, data: bytes) -> list[dict[str, Any]]:
-        """The five most probable classes of an encoded image."""
+    def pixels(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """The pixels uint8[H, W, 3] that the model takes, of an encoded image."""
         image = Image.open(io.BytesIO(data)).convert("RGB")
-        pixels = np.asarray(image.resize((self._width, self._height), Image.Resampling.BILINEAR))
-        (probabilities,) = self._session.run(["probabilities"], {"image": pixels[None]})[0]
-        best = np.argsort(-probabilities)[:5]
+        return np.asarray(image.resize((self._width, self._height), Image.Resampling.BILINEAR))
+
+    def predictions(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[list[Prediction]]:
+        """The five most probable classes of each image."""
+        (rows,) = self._session.run(["probabilities"], {"image": np.stack(images)})
         return [
-            {"label": self._labels[i], "index": int(i), "probability": float(probabilities[i])}
-            for i in best
+            [
+                {"label": self._labels[i], "index": int(i), "probability": float(row[i])}
+                for i in np.argsort(-row)[:5]
+            ]
+            for row in rows
         ]
+
+    def classify(self, data: bytes) -> list[Prediction]:
+        """The five most probable classes of an encoded image."""
+        return self.predictions([self.pixels(data)])[0]
 
 
 def create_app(models: dict[str, Model]) -> FastAPI:

@@ -84,6 +84,7 @@ ALLOWED = {
         "markdown_it",
         "matplotlib",
         "mlperf_loadgen",
+        "mosec",
         "numpy",
         "PIL",
         "psutil",

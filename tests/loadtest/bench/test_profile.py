@@ -30,7 +30,7 @@ def test_the_picture_has_a_title_an_axis_with_its_unit_the_machine_and_the_day(
     assert "CPU time of all servers per request, µs" in words
     for part in profile.COLOURS:
         assert part in words
-    for label in ("before (0123456)", "after (0123456)", "126"):
+    for label in ("before (0123456)", "after (0123456)", "145"):
         assert label in words
 
 
@@ -60,3 +60,12 @@ def test_the_innermost_frame_that_is_known_names_the_part() -> None:
     assert shares["decode and resize"] == 0.75
     assert shares["HTTP"] == 0.25
     assert sum(shares.values()) == 1
+
+
+def test_samples_of_threads_that_only_wait_do_not_count() -> None:
+    shares = profile.parts(
+        "run (asyncio/runners.py:1);classify (server/serving/classify.py:2) 1\n"
+        "Thread._bootstrap (threading.py:1002);Thread._bootstrap_inner (threading.py:1045);"
+        "Thread.run (threading.py:982);_worker (concurrent/futures/thread.py:81) 7\n"
+    )
+    assert shares["gateway"] == 1

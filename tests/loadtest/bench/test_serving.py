@@ -1,4 +1,4 @@
-"""The serving benchmark, with ONNX Runtime in the gateway's process and the plain way beside it."""
+"""The serving benchmark, with ONNX Runtime in the gateway's process and two other servers."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,12 @@ def test_it_serves_exported_models_with_random_weights(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = loadtest(
         *("bench", "serving", "--folder", tmp_path, "--cases", "tiny", "photo"),
-        *("--contestants", "in_process", "yardstick", "--seconds", "0.3", "--rounds", "1"),
+        *("--contestants", "in_process", "yardstick", "mosec", "--seconds", "0.3", "--rounds", "1"),
         *("--concurrency", "1", "--out", out),
     )
     assert done.returncode == 0, done.stderr
     found = {row["contestant"]: row for row in json.loads(out.read_text())}
-    assert set(found) == {"in_process", "yardstick"}
+    assert set(found) == {"in_process", "yardstick", "mosec"}
     assert all(row["images_per_second"] > 1 and not row["failed"] for row in found.values())
     # Nothing is made that no case needs; `photo` is for the model that does almost no work.
     assert {each.name for each in (tmp_path / "models").iterdir()} == {"tiny", "empty"}
