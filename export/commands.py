@@ -4,7 +4,6 @@ In: checked options. Out: a published model, or an exception that `__main__` tur
 """
 
 import platform
-from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +13,7 @@ import onnx_ir as ir
 from contracts.cpu import CPU_INFO, cpu_flags
 from contracts.cpu_engines import ONNXRUNTIME, default_engine
 from contracts.gate import Judgement
-from contracts.imagenet import names_for
-from contracts.labels import (
-    LabelsError,
-    labels_text,
-    numbered_labels,
-    read_labels,
-    repeated_labels,
-)
+from contracts.labels import LabelsError, labels_text
 from contracts.probing import write_golden
 from contracts.published import CheckpointError
 from contracts.repository import (
@@ -33,17 +25,15 @@ from contracts.repository import (
     TENSORRT_CONFIG,
     graph_digest,
 )
-from export.checkpoint import load_classifier
 from export.config import ModelSpec, onnxruntime_config, tensorrt_config
 from export.embedding import embedding_width
 from export.engines import compute_capability, publish_engine
 from export.flops import variant_costs
-from export.foreign.classifier import read_onnx
-from export.foreign.reading import Asked, GraphError
-from export.formats.interpretation import Stated
+from export.foreign.reading import GraphError
 from export.graph import golden_answer, open_graph, save_graph
 from export.half import HalfRangeError
 from export.honesty import calibrate, gather
+from export.labels import labels_of
 from export.options import EngineChoice, Options, Precision, UsageError
 from export.parity import ParityError
 from export.precision import (
@@ -52,16 +42,16 @@ from export.precision import (
     gather_images,
     has_vnni,
 )
-from export.preprocessing import Normalization, Preprocessing
+from export.preprocessing import Preprocessing
 from export.pretrained.failure import DownloadError
-from export.pretrained.fetching import Fetched, fetch
+from export.pretrained.fetching import fetch
 from export.pretrained.listing import print_pretrained
 from export.progress import note, step
 from export.publish import PublishError, check_name, check_target, publishing
-from export.random_weights import random_classifier
 from export.reduction import reduced
 from export.sources import Source, flops, parity, right_logits, trace
 from export.to_tensorrt import TensorRTError
+from export.weights import read_weights
 
 USER_MISTAKES = (UsageError, CheckpointError, GraphError, LabelsError, PublishError)
 FAILURES = (
@@ -125,8 +115,8 @@ def _publish(options: Options, precision: Precision) -> None:
     name = options.model_name
     fetched = fetch(options.pretrained) if options.pretrained is not None else None
     with step("reading the weights"):
-        classifier = _read(options, fetched)
-    labels = _labels(options, classifier)
+        classifier = read_weights(options, fetched)
+    labels = labels_of(options, classifier)
     rule = _preprocessing(classifier, options)
     samples = None
     if precision != "fp32":
@@ -233,84 +223,8 @@ def _write_graph(
     return model, difference, judgement
 
 
-def _labels(options: Options, classifier: Source) -> list[str]:
-    num_classes = classifier.num_classes
-    if options.labels is None:
-        for labels, origin in _known_labels(options, classifier):
-            if labels is not None:
-                note(f"the classes' names come from {origin}: {', '.join(labels[:3])}, …")
-                return labels
-    if options.labels is None:
-        labels = numbered_labels(num_classes)
-        note(f"no --labels: the classes are called {labels[0]} to {labels[-1]}")
-        return labels
-    try:
-        labels = read_labels(options.labels, num_classes)
-    except LabelsError as error:
-        raise LabelsError(f"--labels {error}") from None
-    if repeated := repeated_labels(labels):
-        note(f"--labels: several classes share the names {', '.join(repeated[:5])}")
-    return labels
-
-
-def _known_labels(options: Options, classifier: Source) -> Iterator[tuple[list[str] | None, str]]:
-    """The sources of the classes' names without --labels, the most certain source first."""
-    yield classifier.labels, "the weights' configuration"
-    path = options.checkpoint or options.onnx
-    if path is not None:
-        beside = path.with_suffix(".labels.txt")  # as `python -m reference train` writes them
-        if beside.is_file():
-            yield read_labels(beside, classifier.num_classes), str(beside)
-    sources = (classifier.source, classifier.tag)
-    found = (names_for(classifier.num_classes, source) for source in sources)
-    yield next((names for names in found if names is not None), None), "ImageNet-1k"
-
-
 def _origin(classifier: Source) -> str:
     return "the original" if classifier.family == "onnx" else "PyTorch"
-
-
-def _read(options: Options, fetched: Fetched | None) -> Source:
-    if fetched is not None:
-        size = options.image_size or fetched.image_size
-        return fetched.applied(load_classifier(fetched.path, size, _stated(options)))
-    if options.onnx is not None:
-        return read_onnx(options.onnx, _asked(options), _foreign_preprocessing(options))
-    if options.checkpoint is not None:
-        return load_classifier(options.checkpoint, options.image_size, _stated(options))
-    return random_classifier(
-        options.model or "", options.image_size, options.num_classes, options.seed
-    )
-
-
-def _stated(options: Options) -> Stated:
-    return Stated(options.gelu, options.heads, _normalization(options))
-
-
-def _normalization(options: Options) -> Normalization | None:
-    if options.mean is None or options.std is None:
-        return None
-    return Normalization(options.mean, options.std)
-
-
-def _asked(options: Options) -> Asked:
-    return Asked(
-        _normalization(options),
-        options.layout,
-        options.channel_order,
-        options.activation,
-        options.output,
-        options.image_size,
-    )
-
-
-def _foreign_preprocessing(options: Options) -> Preprocessing:
-    if options.resize is None:
-        note(
-            "no --resize: images are squashed to the square; torchvision's models mostly want "
-            "--resize shortest --crop-fraction 0.875"
-        )
-    return Preprocessing(rounding="torchvision")
 
 
 def _parameters(
