@@ -7,7 +7,6 @@ asyncio protocol has (server/process/uvicorn_parts.py).
 """
 
 import asyncio
-import math
 import uuid
 from collections.abc import Callable, Iterable
 
@@ -16,6 +15,7 @@ from starlette.types import Scope
 from server.observability import telemetry
 from server.problems import MalformedRequest, Problem, SlowRequest, TooBusy
 from server.web.connection_limits import ConnectionLimits
+from server.web.connection_timer import ConnectionTimer
 from server.web.framing import Framing
 from server.web.transport import ClientTransport
 
@@ -70,8 +70,7 @@ class ClientConnection(asyncio.Protocol):
         self._requests = 0  # that have begun
         self._over = False  # nothing more is taken from this client
         self._half_closed = False  # by the client, which may still read
-        self._deadline = math.inf
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = ConnectionTimer(self._loop, self._waited_too_long)
         self._write_timer: asyncio.TimerHandle | None = None
 
     # What the app calls.
@@ -114,14 +113,14 @@ class ClientConnection(asyncio.Protocol):
         self._limits.waits(self)
         if not self.framing.whole:
             # The app no longer reads the rest of this request, so the time limit is kept here.
-            self._wait(self._read_timeout)
+            self._timer.set(self._read_timeout)
             return
         self._way.answering = False
         if self._ahead or self._half_closed:
             # After the server has finished the request, too.
             self._loop.call_soon(self._after_answer)
         else:
-            self._wait(KEEP_ALIVE_SECONDS)
+            self._timer.set(KEEP_ALIVE_SECONDS)
 
     # What asyncio calls.
 
@@ -131,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
         if self._server is not None:
             self._server.connection_made(self._way)
         if self._limits.opens(self):
-            self._wait(self._read_timeout)
+            self._timer.set(self._read_timeout)
         else:
             # Not by `_refuse`, which would keep open the connections that there are too many of.
             most = self._limits.most
@@ -140,9 +139,9 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the server and the app know."""
-        for timer in (self._timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
+        self._timer.close()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
         self._over = True
         self._limits.closes(self)
         self.framing.close()
@@ -221,7 +220,7 @@ class ClientConnection(asyncio.Protocol):
                 self._serve(piece)
                 if framing.whole and not self._busy:  # it was answered before
                     self._way.answering = False
-                    self._wait(KEEP_ALIVE_SECONDS)
+                    self._timer.set(KEEP_ALIVE_SECONDS)
             elif piece:
                 self._begin()
                 self._serve(piece)
@@ -233,7 +232,7 @@ class ClientConnection(asyncio.Protocol):
         self._busy = True
         self._requests += 1
         self._way.answering = False
-        self._deadline = math.inf
+        self._timer.stop()
         self._limits.begins(self)
 
     def _serve(self, piece: bytes) -> None:
@@ -242,7 +241,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _wait_for_head(self) -> None:
         if self._limits.holds(self, self.framing.head_bytes) and not self._first:
-            self._wait(self._read_timeout)  # from its first byte on
+            self._timer.set(self._read_timeout)  # from its first byte on
 
     def _after_answer(self) -> None:
         if self._over:
@@ -252,7 +251,7 @@ class ClientConnection(asyncio.Protocol):
         if self._busy or self._over:
             return
         if not self._half_closed:
-            self._wait(self._read_timeout if self.framing.in_head else KEEP_ALIVE_SECONDS)
+            self._timer.set(self._read_timeout if self.framing.in_head else KEEP_ALIVE_SECONDS)
         elif self.framing.in_head:
             self._refuse(MalformedRequest("the connection ended within the head of a request"))
         else:
@@ -270,7 +269,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._way.end()
-        self._wait(LINGER_SECONDS)
+        self._timer.set(LINGER_SECONDS)
 
     def _refuse(self, problem: Problem) -> None:
         """Take nothing more from this client, and tell it why unless it already has an answer."""
@@ -305,22 +304,9 @@ class ClientConnection(asyncio.Protocol):
         if lost is not None:
             lost()
 
-    def _wait(self, seconds: float) -> None:
-        """Give the client so long for its next action; the timer is set as seldom as possible."""
-        self._deadline = self._loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._deadline:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._deadline, self._look_at_clock)
-
-    def _look_at_clock(self) -> None:
-        self._timer = None
-        if self._deadline == math.inf:
-            return
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._look_at_clock)
-        elif not self._over and (self._first or self.framing.in_head):
+    def _waited_too_long(self) -> None:
+        """The client has not taken its next action in time."""
+        if not self._over and (self._first or self.framing.in_head):
             seconds = self._read_timeout
             self._refuse(SlowRequest(f"no whole head of a request came within {seconds:g} s"))
         else:
