@@ -22,7 +22,7 @@ import yaml
 
 from server.local_triton.supervisor import free_port
 from tests.compose.stack import BASE_IMAGE, check_right, missing, run
-from tests.deploy.test_helm import CASES, one, render
+from tests.deploy.chart import CASES, one, render
 from tests.photos import photo
 from tests.stack import status
 from tests.waiting import wait_for

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.test_helm import CASES, FOREIGN, render
+from tests.deploy.chart import CASES, FOREIGN, render
 from tests.deploy.test_kserve import DOCUMENTS
 from tests.waiting import CHECKOUT
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from server import settings
-from tests.deploy.test_helm import NEWEST, OLDEST, settings_of
+from tests.deploy.chart import NEWEST, OLDEST, settings_of
 from tests.waiting import CHECKOUT
 
 FOLDER = CHECKOUT / "deploy/kserve"
