@@ -18,6 +18,10 @@ GOLDEN_NAME = "golden.json"
 # How far a probability may be from the golden one. Another backend, another batch size or FP16 move
 # it by rounding, and INT8 in TensorRT by some thousandths; other weights move it by far more.
 TOLERANCE = 5e-2
+# Triton's words (python_be.cc, stub_launcher.cc) about a process of its Python backend, which
+# computes a model and has ended, or has shown no sign of life for 1 s. They are no answer of the
+# model.
+PROCESS_LOST = ("is not healthy", "Failed to obtain the health mutex")
 MOST_CLASSES = 10  # in a golden answer, the most probable
 
 

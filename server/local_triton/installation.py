@@ -126,6 +126,7 @@ def make_backends(found: Installation, folder: Path) -> None:
     stub.chmod(0o755)
     for name in OWN_BACKENDS:
         shutil.copytree(BACKENDS / name, folder / name, ignore=shutil.ignore_patterns("__*"))
+        shutil.copy(BACKENDS / "standstill.py", folder / name)
     for name in ("onnxruntime", "openvino"):
         shutil.copy(BACKENDS / "batched.py", folder / name)
         for module in SHARED:

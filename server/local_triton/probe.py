@@ -20,15 +20,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from contracts.probing import Golden, fault_of, probe_pixels, read_golden
+from contracts.probing import PROCESS_LOST, Golden, fault_of, probe_pixels, read_golden
 from contracts.repository import INPUT, PROBABILITIES
 from server.local_triton.command_line import Key
 from server.local_triton.launch import LocalTritonError
 from server.local_triton.loopback import ExchangeError, exchange
 
-# Triton's words about a stub that has not reacted for a second or so: this is no answer of the
-# model.
-NO_ANSWER = "is not healthy"
 INTERVAL_S = 2.0  # between an answer and the next question
 LOAD_S = 600.0
 FAILURES = (OSError, ExchangeError, ValueError, LookupError, TypeError, struct.error)
@@ -122,8 +119,8 @@ class Prober:
         while True:
             if question.silent_since is None:
                 question.silent_since = time.monotonic()
-            question.problem = await ask()
-            if not (question.problem and NO_ANSWER in question.problem):
+            question.problem = problem = await ask()
+            if problem is None or not any(words in problem for words in PROCESS_LOST):
                 question.silent_since = None
             await asyncio.sleep(INTERVAL_S)
 

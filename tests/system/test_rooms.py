@@ -63,6 +63,7 @@ ALLOWED = {
     # Runs inside Triton, in an environment of its own.
     "server/local_triton/backends": {
         "batched",
+        "standstill",
         "jax",
         "numpy",
         "server",  # of which two modules are copied beside the backends

@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from contracts.probing import PROCESS_LOST
 from contracts.repository import INPUT, PROBABILITIES
 from contracts.resizing import Pixels
 from server.engines.model import Probabilities
@@ -198,9 +199,11 @@ class TritonClient:
 
     def _problem(self, error: grpc.aio.AioRpcError) -> Exception:
         code, details = error.code(), error.details() or ""
-        # Triton draining says NOT_FOUND "no available versions". A Python-based backend whose
-        # process died says INTERNAL "... is not healthy"; the supervisor starts it again.
-        if code == grpc.StatusCode.NOT_FOUND or "not ready" in details or "healthy" in details:
+        # Triton draining says NOT_FOUND "no available versions". A model whose process is lost is
+        # not asked again here, but on another Triton: as long as the supervisor has not started
+        # this Triton again, its next answer may be one to another call (backends/standstill.py).
+        away = ("not ready", *PROCESS_LOST)
+        if code == grpc.StatusCode.NOT_FOUND or any(words in details for words in away):
             return ModelNotReady(f"Triton does not serve the model now: {details}")
         if code in AWAY:
             return TritonAway(f"Triton at {self.url} does not answer: {details}")

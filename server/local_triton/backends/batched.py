@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
+from standstill import Standstill
 
 from server.engines.opening import SessionError, input_name
 
@@ -63,11 +64,18 @@ class Batched:
             )
         except SessionError as error:
             raise pb_utils.TritonModelException(str(error)) from None
+        self._standstill = Standstill()
 
     def execute(
         self, requests: list[pb_utils.InferenceRequest]
     ) -> list[pb_utils.InferenceResponse]:
         """Run one dynamic batch; an exception here is Triton's error answer to each request."""
+        with self._standstill.call():
+            return self._answers(requests)
+
+    def _answers(
+        self, requests: list[pb_utils.InferenceRequest]
+    ) -> list[pb_utils.InferenceResponse]:
         images = [
             pb_utils.get_input_tensor_by_name(request, self._input).as_numpy()
             for request in requests

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from standstill import Standstill
 
 # Added to Triton's niceness: code that accepts requests runs first and so can refuse in time.
 NICENESS = 10
@@ -75,11 +76,18 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 f"config.pbtxt declares images of {declared}, {file} takes {about['shape']}"
             )
+        self._standstill = Standstill()
 
     def execute(
         self, requests: list[pb_utils.InferenceRequest]
     ) -> list[pb_utils.InferenceResponse]:
         """Run one dynamic batch; an exception here is Triton's error answer to each request."""
+        with self._standstill.call():
+            return self._answers(requests)
+
+    def _answers(
+        self, requests: list[pb_utils.InferenceRequest]
+    ) -> list[pb_utils.InferenceResponse]:
         images = [
             pb_utils.get_input_tensor_by_name(request, "image").as_numpy() for request in requests
         ]
