@@ -4,64 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
-from contracts.cpu_engines import stated_engine
-from contracts.gate import Judgement
 from contracts.repository import TENSORRT_CONFIG
 from contracts.variants import VARIANTS
-from export import __main__, commands, reduction, throughput
-from export.graph import open_graph
-from export.options import EngineChoice, Precision
 from tests import exported
-from tests.photos import photo
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-CHECKPOINT = str(exported.GOLDEN / "mixer_tiny" / "checkpoint.npz")
-
-
-class Export:
-    """Runs the command line in this process, which has PyTorch already."""
-
-    def __init__(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self.repository = folder / "repository"
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit status, stdout and stderr."""
-        flags = [*arguments, "--repository", str(self.repository)]
-        self._monkeypatch.setattr(sys, "argv", ["export", *flags])
-        try:
-            status = __main__.main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        captured = self._capsys.readouterr()
-        return status, captured.out, captured.err
-
-    def config(self, name: str) -> model_config_pb2.ModelConfig:
-        """The parsed config.pbtxt of a published model."""
-        text = (self.repository / name / "config.pbtxt").read_text()
-        config: model_config_pb2.ModelConfig = text_format.Parse(
-            text, model_config_pb2.ModelConfig()
-        )
-        return config
-
-    def parameters(self, name: str) -> dict[str, str]:
-        """The `parameters` of a published model."""
-        return {key: value.string_value for key, value in self.config(name).parameters.items()}
-
-
-@pytest.fixture
-def export(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Export:
-    return Export(tmp_path, monkeypatch, capsys)
+from tests.export.command_line import CHECKPOINT, Export
+from tests.waiting import CHECKOUT
 
 
 def test_a_checkpoint_becomes_a_model(export: Export, tmp_path: Path) -> None:
@@ -113,117 +63,6 @@ def test_random_weights_are_seeded_and_marked(export: Export) -> None:
     assert export(*flags, "--name", "b", "--seed", "3")[0] == 0
     one, two = (export.repository / name / "1" / "model.onnx" for name in "ab")
     assert one.read_bytes() == two.read_bytes()
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index in range(24):
-        (folder / f"{index}.jpg").write_bytes(photo(index, 64, 48))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("flags", "same", "precision", "said"),
-    [
-        ("fma avx512_vnni", 12, "int8", "12 of 12"),
-        ("fma avx512_vnni", 9, "fp32", "9 of 12 images (75.0%, the gate is at 98.0%)"),
-        ("fma avx2", 12, "fp32", "this CPU has no VNNI"),
-    ],
-)
-def test_with_images_int8_is_the_default_where_it_pays_and_passes(  # noqa: PLR0917 - the columns of the table above
-    export: Export,
-    photos: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    flags: str,
-    same: int,
-    precision: str,
-    said: str,
-) -> None:
-    cpu_info = photos.parent / "cpuinfo"
-    cpu_info.write_text(f"processor : 0\nflags : {flags}\n")
-    monkeypatch.setattr(commands, "CPU_INFO", cpu_info)
-    monkeypatch.setattr(reduction, "judge", lambda *_: Judgement("int8", 12, same, 0.1))
-    arguments = ("--checkpoint", CHECKPOINT, "--name", "x", "--calibration", str(photos))
-    status, out, err = export(*arguments)
-    assert (status, said in out + err) == (0, True)
-    assert export.parameters("x")["precision"] == precision
-    gated_on = "avx512_vnni" if precision == "int8" else None
-    assert export.parameters("x").get("gate_cpu_flags") == gated_on
-    if precision == "fp32":  # the whole graph, not one that was quantised and given up
-        images, expected = exported.golden_logits("mixer_tiny")
-        model = open_graph(export.repository / "x" / "1" / "model.onnx")
-        np.testing.assert_allclose(model.run(["logits"], {"image": images})[0], expected, atol=2e-5)
-
-
-@pytest.mark.parametrize(
-    ("asked", "precision", "flags", "gpu", "engine"),
-    [
-        ("auto", "int8", "avx512_vnni amx_int8", None, "openvino"),
-        ("auto", "int8", "avx512_vnni amx_int8", "9.0", "onnxruntime"),
-        ("auto", "int8", "avx512_vnni avx512_bf16", None, "onnxruntime"),
-        ("auto", "fp32", "avx512_vnni amx_int8", None, "onnxruntime"),
-        ("onnxruntime", "int8", "avx512_vnni amx_int8", None, "onnxruntime"),
-        ("openvino", "fp32", "avx2", "9.0", "openvino"),
-    ],
-)
-def test_the_engine_follows_precision_and_cpu_unless_one_is_asked_for(  # noqa: PLR0917 - the columns of the table above
-    asked: EngineChoice,
-    precision: Precision,
-    flags: str,
-    gpu: str | None,
-    engine: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cpu_info = tmp_path / "cpuinfo"
-    cpu_info.write_text(f"processor : 0\nflags : {flags}\n")
-    monkeypatch.setattr(commands, "CPU_INFO", cpu_info)
-    monkeypatch.setattr(commands, "compute_capability", lambda: gpu)
-    assert commands.chosen_engine(asked, precision) == engine
-
-
-def test_a_model_is_published_for_the_engine_that_is_asked_for(export: Export) -> None:
-    status, _, _ = export("--checkpoint", CHECKPOINT, "--name", "x", "--engine", "openvino")
-    assert status == 0
-    text = (export.repository / "x" / "config.pbtxt").read_text()
-    assert text.startswith("# Written by `python -m export`. Serve it with OpenVINO.\n")
-    assert stated_engine(export.config("x")) == "openvino"
-
-
-def test_int8_is_calibrated_and_judged(export: Export, photos: Path) -> None:
-    flags = ("--precision", "int8", "--calibration", str(photos), "--name", "small")
-    status, out, _ = export("--checkpoint", CHECKPOINT, *flags)
-    assert status == 0
-    assert "int8: the same first class as FP32 on 12 of 12 images" in out
-    parameters = export.parameters("small")
-    assert (parameters["precision"], parameters["gate_passed"]) == ("int8", "true")
-    assert parameters["gate_pictures"] == "12"
-    images, expected = exported.golden_logits("mixer_tiny")
-    logits = open_graph(export.repository / "small" / "1" / "model.onnx").run(
-        ["logits"], {"image": images}
-    )[0]
-    assert 0 < np.abs(logits - expected).max() < 0.2
-
-
-def test_a_model_that_misses_its_gate_is_published_only_when_told(
-    export: Export, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nonsense(classifier: object, session: object, precision: str, images: object) -> object:
-        del classifier, session, precision, images
-        return Judgement("fp16", 100, 42, 3.0)
-
-    monkeypatch.setattr(reduction, "judge", nonsense)
-    flags = ("--checkpoint", CHECKPOINT, "--name", "bad", "--precision", "fp16")
-    status, _, err = export(*flags)
-    assert status == 1
-    assert "42 of 100 images (42.0%, the gate is at 99.5%)" in err
-    assert "--force publishes it all the same" in err
-    assert not list(export.repository.iterdir())
-    status, out, err = export(*flags, "--force")
-    assert (status, "misses its gate" in err, "42 of 100" in out) == (0, True, True)
-    assert export.parameters("bad")["gate_passed"] == "false"
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -310,22 +149,6 @@ def test_the_process_exits_as_promised() -> None:
     assert "torch" not in done.stderr
     failed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--models", "mixer_testing", "mixer_xx"), "unknown mixer_xx; known: "),
-        (("--models", "mixer_testing", "--out", "no/such/x.json"), "there is no folder no/such"),
-    ],
-)
-def test_throughput_refuses_before_it_has_measured(
-    capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], message: str
-) -> None:
-    assert throughput.main(flags) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.out == ""
 
 
 def test_the_labels_of_a_training_run_come_along(export: Export, tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """export/foreign/reading.py: graphs that cannot be served are refused in a sentence."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 
+from tests.export.command_line import Export
 from tests.export.normalized import NORMALIZED
 
 
@@ -115,14 +115,14 @@ BAD: dict[str, tuple[onnx.ModelProto, tuple[str, ...], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_served_is_refused_in_a_sentence(
-    case: str, tmp_path: Path, export: Callable[..., tuple[int, str]]
+    case: str, tmp_path: Path, export: Export
 ) -> None:
     model, flags, message = BAD[case]
     path = tmp_path / "theirs.onnx"
     path.write_bytes(model.SerializeToString())
-    status, printed = export("--onnx", str(path), "--name", "theirs", *flags)
+    status, _, err = export("--onnx", str(path), "--name", "theirs", *flags)
     assert status == 2
-    errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert errors[0].startswith(f"error: --onnx {path}: ")
     assert message in errors[0]
@@ -130,14 +130,12 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x0a" * 50])
-def test_files_that_are_no_graph(
-    content: bytes, tmp_path: Path, export: Callable[..., tuple[int, str]]
-) -> None:
+def test_files_that_are_no_graph(content: bytes, tmp_path: Path, export: Export) -> None:
     path = tmp_path / "theirs.onnx"
     path.write_bytes(content)
-    status, printed = export("--onnx", str(path), "--name", "theirs", *NORMALIZED)
-    assert status == 2, printed
-    assert "expected an ONNX graph" in printed
-    status, printed = export("--onnx", str(tmp_path / "none"), "--name", "theirs", *NORMALIZED)
+    status, _, err = export("--onnx", str(path), "--name", "theirs", *NORMALIZED)
+    assert status == 2, err
+    assert "expected an ONNX graph" in err
+    status, _, err = export("--onnx", str(tmp_path / "none"), "--name", "theirs", *NORMALIZED)
     assert status == 2
-    assert "no such file" in printed
+    assert "no such file" in err

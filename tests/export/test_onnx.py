@@ -17,6 +17,7 @@ from torch.nn import functional
 from contracts.model_config import parameters, read_config
 from contracts.resizing import Pixels
 from export.parity import probe_images
+from tests.export.command_line import Export
 from tests.export.normalized import MEAN, NORMALIZED, STD
 from tests.stack import client_of, running_stack
 
@@ -195,12 +196,12 @@ def own_answers(path: Path, images: Pixels, flags: tuple[str, ...]) -> Any:
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("case", GOOD)
 def test_a_foreign_classifier_answers_as_its_own_graph_does(
-    case: str, tmp_path: Path, export: Callable[..., tuple[int, str]]
+    case: str, tmp_path: Path, export: Export
 ) -> None:
     make, example, how, flags = GOOD[case]
     path = save(tmp_path / "theirs.onnx", make(), example, **how)
-    status, printed = export("--onnx", str(path), "--name", "theirs", *flags)
-    assert status == 0, printed
+    status, _, err = export("--onnx", str(path), "--name", "theirs", *flags)
+    assert status == 0, err
     folder = tmp_path / "repository" / "theirs"
     ours = onnxruntime.InferenceSession(folder / "1/model.onnx", providers=["CPUExecutionProvider"])
     images = probe_images(SIZE, 7)
@@ -234,9 +235,7 @@ SERVED = {
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.timeout(300)  # half a minute, but for a busy machine
-def test_foreign_classifiers_are_served(
-    tmp_path: Path, export: Callable[..., tuple[int, str]]
-) -> None:
+def test_foreign_classifiers_are_served(tmp_path: Path, export: Export) -> None:
     """Through a real Triton and over HTTP, in batches, within 1e-5 of their own graphs."""
     paths = {}
     for name, case in SERVED.items():
@@ -270,7 +269,7 @@ def test_foreign_classifiers_are_served(
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 @pytest.mark.parametrize("case", ["NCHW", "softmax inside"])
 def test_reduced_precisions_of_foreign_graphs(
-    case: str, precision: str, tmp_path: Path, export: Callable[..., tuple[int, str]]
+    case: str, precision: str, tmp_path: Path, export: Export
 ) -> None:
     make, example, how, flags = GOOD[case]
     path = save(tmp_path / "theirs.onnx", make(), example, **how)
@@ -279,8 +278,8 @@ def test_reduced_precisions_of_foreign_graphs(
     for index, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
     reduced = ("--precision", precision, "--calibration", str(tmp_path / "images"), "--force")
-    status, printed = export("--onnx", str(path), "--name", "theirs", *flags, *reduced)
-    assert status == 0, printed
+    status, _, err = export("--onnx", str(path), "--name", "theirs", *flags, *reduced)
+    assert status == 0, err
     folder = tmp_path / "repository" / "theirs"
     operators = {node.op_type for node in onnx.load(folder / "1/model.onnx").graph.node}
     assert ("QuantizeLinear" in operators) == (precision == "int8")
