@@ -15,6 +15,7 @@ import re
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,13 @@ LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._@-]{0,63})\s+([0-9a-f]{64})")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # How often the file is checked: a key that was removed stops working within this time.
 LOOK_SECONDS = 1.0
+# A file that is written in place is empty for a moment, and then has a part of its lines: it is
+# read when it has not changed for `SETTLED_SECONDS`, or at the latest after `SETTLE_LOOKS` such
+# times. `python -m server key alice > keys.txt` leaves it empty until the program has started, so
+# an empty file counts after `EMPTY_SECONDS`.
+SETTLED_SECONDS = 0.1
+SETTLE_LOOKS = 5
+EMPTY_SECONDS = 5.0
 MAX_FILE_BYTES = 16 * 2**20
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # not on Windows, which has no FIFOs among its files
 # Paths that work without a key: probes, metrics, the page (it asks for the key), the descriptions.
@@ -51,7 +59,7 @@ class KeyFileError(ValueError):
 
 
 class KeyFile:
-    """The keys of one file; never older than `LOOK_SECONDS`, while `watch` runs."""
+    """The keys of one file as it was `LOOK_SECONDS` and a moment ago, while `watch` runs."""
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises `KeyFileError`."""
@@ -59,6 +67,7 @@ class KeyFile:
         self._stamp = self._look()
         self._keys = read(path)
         self._failure: object = None  # what was logged last, since the file was last read
+        self._empty_since: float | None = None
 
     def name_of(self, key: bytes) -> str | None:
         """The name of a key, None if there is no such key. Takes the same time for every key."""
@@ -76,17 +85,26 @@ class KeyFile:
             await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> None:
-        """Read the file again if it has changed."""
+        """Read the file again if it has changed, when whoever writes it has finished."""
         stamp = self._look()
-        if stamp == self._stamp:
+        if stamp is not None and stamp == self._stamp:
             return
+        for _ in range(SETTLE_LOOKS):
+            before = stamp
+            time.sleep(SETTLED_SECONDS)
+            stamp = self._look()
+            if stamp == before:
+                break
         try:
             self._keys = read(self.path)
         except KeyFileError as error:
+            if error.text == "" and self._may_be_unfinished():
+                return
             # A typing error must not lock everybody out, and a removed key must not stay. The stamp
             # is not updated, so the next check reads the file again: a change of permissions does
             # not change the stamp.
             if error.text is not None:
+                self._stamp = None  # the file that was read last may come back as it was
                 known = self._keys.items()
                 lines = "\n".join(map(_content, error.text.splitlines()))
                 self._keys = {name: one for name, one in known if one.decode() in lines}
@@ -95,8 +113,22 @@ class KeyFile:
                 self._failure = failure
                 logger.error("%s; %d keys that were read before stay", error, len(self._keys))  # noqa: TRY400 - no trace
         else:
-            self._stamp, self._failure = stamp, None
+            self._stamp, self._failure, self._empty_since = stamp, None, None
             logger.info("read %d API keys from %s", len(self._keys), self.path)
+
+    def _may_be_unfinished(self) -> bool:
+        """Whether the file, which is empty, has been so only for a short time."""
+        now = time.monotonic()
+        if self._empty_since is None:
+            self._empty_since = now
+            logger.error(
+                "%s is empty; if it stays so for %g s, none of the %d keys that were read before "
+                "counts any more",
+                self.path,
+                EMPTY_SECONDS,
+                len(self._keys),
+            )
+        return now - self._empty_since < EMPTY_SECONDS
 
     def _look(self) -> tuple[int, int, int] | None:
         try:

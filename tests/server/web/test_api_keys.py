@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -92,11 +93,54 @@ def test_a_file_that_was_spoilt_keeps_the_keys_that_stand_in_it(
     assert "1 keys that were read before stay" in caplog.text
     file.write_text(f"bob {HASH}\n")
     assert watched.name() == "bob"
-    for without in (b"carol\n", b"", b"# nobody\n", f"# bob {HASH}\ncarol\n".encode(), b"\xff\n"):
+    for without in (b"carol\n", b"# nobody\n", f"# bob {HASH}\ncarol\n".encode(), b"\xff\n"):
         file.write_text(f"bob {HASH}\n")
         assert watched.name() == "bob"
         file.write_bytes(without)
         assert watched.name() is None
+
+
+def test_a_file_that_is_empty_for_a_moment_lets_everybody_in_meanwhile(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        watched.path.write_text("")
+        for _ in range(2):
+            assert watched.name() == "alice"
+        watched.path.write_text(f"bob {HASH}\n")
+        assert watched.name() == "bob"
+        watched.path.write_text(f"alice {HASH}\n")
+        assert watched.name() == "alice"
+    assert caplog.text.count("is empty; if it stays so for 5 s") == 3
+
+
+def test_a_file_that_stays_empty_counts(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    aside = watched.path.rename(watched.path.with_name("aside"))
+    watched.path.write_text("")
+    assert watched.name() == "alice"
+    monkeypatch.setattr(keys, "EMPTY_SECONDS", 0.0)
+    assert watched.name() is None
+    # The same file, of which stat(2) tells nothing new.
+    aside.replace(watched.path)
+    assert watched.name() == "alice"
+
+
+def test_a_file_is_read_when_it_is_finished(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written in place, and for longer than one look: none of its keys is locked out meanwhile."""
+    rest = [f"bob {'1' * 64}\n", f"alice {HASH}\n"]
+
+    def write_on(seconds: float) -> None:
+        assert seconds == keys.SETTLED_SECONDS
+        if rest:
+            with watched.path.open("a") as file:
+                file.write(rest.pop(0))
+
+    monkeypatch.setattr(time, "sleep", write_on)
+    watched.path.write_text(f"zoe {'0' * 64}\n")
+    assert watched.name() == "alice"
+    assert not rest
 
 
 def test_a_file_that_could_not_be_read_for_a_while_is_read_after_it(
@@ -207,16 +251,19 @@ def test_what_is_open_without_a_key(guarded: Guarded, path: str, status: int) ->
 def test_keys_change_without_a_restart(guarded: Guarded) -> None:
     before = guarded.keys_file.read_text()
     other = {"X-API-Key": "another-key"}
+    statuses: set[int] = set()  # of somebody whose key stays
     assert classify(guarded, other).status_code == 401
 
     def each_worker(status: int) -> bool:
         return all(classify(guarded, other).status_code == status for _ in range(8))
 
     def write(keys: str) -> None:
-        # As a whole: a worker that read an empty file would let nobody in for a second.
-        new = guarded.keys_file.with_name("new")
-        new.write_text(keys)
-        new.replace(guarded.keys_file)
+        """In place, with a moment in which each worker has looked at the empty file."""
+        with guarded.keys_file.open("w") as file:
+            began = time.monotonic()
+            while time.monotonic() - began < 1.5:
+                statuses.add(classify(guarded, {"X-API-Key": guarded.key}).status_code)
+            file.write(keys)
 
     try:
         write(f"{before}bob {hashlib.sha256(b'another-key').hexdigest()}\n")
@@ -224,6 +271,7 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
     finally:
         write(before)
     wait_for(lambda: each_worker(401), what="a key that was taken away")
+    assert statuses == {200}
 
 
 def test_other_origins_only_where_they_are_allowed(guarded: Guarded, gateway: Gateway) -> None:
