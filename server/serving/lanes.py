@@ -42,7 +42,7 @@ class Decoded:
 class Work:
     """One image that waits for a place, or has one."""
 
-    data: bytes  # emptied when it is given up: a queue may still hold the work
+    data: bytes  # emptied when it is given up, since a queue may still hold the work, or has ended
     rule: ResizeRule
     price: Price
     client: str
@@ -149,6 +149,7 @@ class Lane(ABC):
     def _end(self, work: Work, done: float) -> None:
         """Free the place of the work; `done` of its price, in seconds, was done."""
         self.running.discard(work)
+        work.data = b""
         if work.given_up:
             work.hold.release()
         self.load.end(work.client, work.price.seconds, begun=work.begun, done=done)

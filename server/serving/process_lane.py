@@ -93,7 +93,6 @@ class ProcessLane(Lane):
             done = work.price.seconds
             work.settle(error)
         finally:
-            work.data = b""
             self._end(work, done)
 
     async def _process(self) -> DecoderProcess:
