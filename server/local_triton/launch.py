@@ -16,6 +16,10 @@ class LocalTritonError(RuntimeError):
     """A Triton cannot be started or kept alive; the message says why and what to do."""
 
 
+class CrashError(LocalTritonError):
+    """Triton was ended by a signal at its start, as by SIGABRT: it refused nothing."""
+
+
 class NoModelError(LocalTritonError):
     """Triton has started and could load no model."""
 

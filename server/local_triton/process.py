@@ -19,7 +19,7 @@ from typing import Any
 
 from server.local_triton.command_line import Key, Listen, command_line
 from server.local_triton.hang import HangWatch
-from server.local_triton.launch import LocalTritonError, NoModelError, Program
+from server.local_triton.launch import CrashError, LocalTritonError, NoModelError, Program
 from server.local_triton.log import TritonLog
 from server.local_triton.probe import Prober
 
@@ -58,7 +58,8 @@ class TritonProcess:
         """Wait until it takes requests.
 
         Raises:
-            LocalTritonError: it ended instead, hangs, or could load no model.
+            LocalTritonError: it ended instead (`CrashError`: by a signal), hangs, or could load no
+                model.
         """
         try:
             async with asyncio.timeout(START_S):
@@ -69,7 +70,8 @@ class TritonProcess:
             # A program that cannot become tritonserver does not log in its form.
             lines = self.log.errors or self.log.unformed
             text = f"Triton ended at its start ({self._status()})"
-            raise LocalTritonError(f"{text}: {'; '.join(lines)}" if lines else text)
+            kind = CrashError if (self._process.returncode or 0) < 0 else LocalTritonError
+            raise kind(f"{text}: {'; '.join(lines)}" if lines else text)
         if not self.prober.models:
             text = self._because("Triton could load no model")
             raise NoModelError(text, sorted(self.prober.not_loaded))

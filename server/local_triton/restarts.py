@@ -17,7 +17,7 @@ from enum import Enum
 
 from server.host.crash_loop import CrashLoop
 from server.local_triton.command_line import LOOPBACK, Listen
-from server.local_triton.launch import LocalTritonError, Program
+from server.local_triton.launch import CrashError, LocalTritonError, Program
 from server.local_triton.process import HangError, TritonProcess, tritonserver
 
 log = logging.getLogger(__name__)
@@ -123,12 +123,18 @@ class Supervisor:
         for port in (self._listen.grpc_port, self._listen.metrics_port, self._listen.http_port):
             check_free(port)
         crashes = CrashLoop(QUICK_TRITON_DEATH_S)
+        crashed_at_start = False
         while True:
             begin = time.monotonic()
             try:
                 await self._live(program)
             except LocalTritonError as error:
                 if not self._has_served:
+                    # A machine that stands still can make Triton abort, and another start helps.
+                    if isinstance(error, CrashError) and not crashed_at_start:
+                        crashed_at_start = True
+                        log.error("%s; starting it once more", error)  # noqa: TRY400  (no trace)
+                        continue
                     if program.can_do_without(error):
                         continue
                     raise

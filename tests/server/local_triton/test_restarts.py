@@ -15,10 +15,12 @@ import pytest
 from contracts.probing import write_golden
 from server.host import crash_loop
 from server.local_triton.command_line import Listen
+from server.local_triton.installation import Wheel
 from server.local_triton.launch import Launch
 from server.local_triton.process import SHARED_MEMORY, tritonserver
+from server.local_triton.restarts import Supervisor, free_port
 from server.local_triton.stubs import children, is_alive
-from server.local_triton.supervisor import LocalTriton, LocalTritonError, free_port
+from server.local_triton.supervisor import ENVIRONMENT, LocalTriton, LocalTritonError
 from tests import tiny_models
 from tests.server.local_triton.harm import infer, kill_server, kill_stub, refusal, stop_for_good
 from tests.stack import running_triton
@@ -95,6 +97,67 @@ def test_a_start_that_fails_says_why_in_the_words_of_whatever_failed() -> None:
         assert str(failed.value) == (
             "Triton ended at its start (exit status 3): one; libcuda: no such file"
         )
+
+
+class Counted(Wheel):
+    """The real tritonserver, behind a shell script that is given `$n`, the number of the start."""
+
+    def __init__(self, script: str, repository: Path) -> None:
+        super().__init__(ENVIRONMENT, repository, open_http=False)
+        self.starts = 0
+        self._script = script
+
+    def prepare(self, folder: Path, prefix: str) -> Launch:
+        launch = super().prepare(folder, prefix)
+        self.starts += 1
+        path = folder / "counted"
+        path.write_text(f'#!/bin/sh\nn={self.starts}\n{self._script}\nexec {launch.binary} "$@"\n')
+        path.chmod(0o700)
+        return dataclasses.replace(launch, binary=str(path))
+
+
+ABORT = "echo terminate called without an active exception; kill -ABRT $$"
+
+
+def test_one_that_crashes_at_its_first_start_is_started_once_more(
+    model_repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = Counted(f"[ $n = 1 ] && {{ {ABORT}; }}", model_repository)
+
+    async def main() -> None:
+        triton = Supervisor(lambda: counted, Listen(free_port(), free_port(), free_port()))
+        supervisor = asyncio.create_task(triton.run())
+        serving = asyncio.create_task(triton.serving.wait())
+        await asyncio.wait((supervisor, serving), return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+        try:
+            assert triton.serving.is_set()
+        finally:
+            await triton.stop()
+            await supervisor
+
+    asyncio.run(main())
+    assert counted.starts == 2
+    told = "Triton ended at its start (SIGABRT): terminate called without an active exception"
+    assert f"{told}; starting it once more" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("script", "starts", "message"),
+    [
+        (ABORT, 2, "SIGABRT): terminate called without an active exception"),
+        ("echo no such flag; exit 1", 1, "exit status 1): no such flag"),
+    ],
+)
+def test_one_that_cannot_start_ends_with_its_words(
+    script: str, starts: int, message: str, model_repository: Path
+) -> None:
+    counted = Counted(script, model_repository)
+    triton = Supervisor(lambda: counted, Listen(free_port(), free_port(), free_port()))
+    with pytest.raises(LocalTritonError) as failed:
+        asyncio.run(triton.run())
+    assert str(failed.value) == f"Triton ended at its start ({message}"
+    assert counted.starts == starts
 
 
 def test_gives_up_on_one_that_keeps_dying(
