@@ -4,12 +4,18 @@ In: variants. Out: a result with the figures of both programs. Each program is r
 line.
 """
 
+import contextlib
 import json
+import math
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from loadtest import CHECKOUT, results
 from loadtest.machine import conditions
@@ -31,11 +37,12 @@ def run(
     windows: int,
     out: Path | None,
     frameworks: Sequence[str] = tuple(ROOMS),
+    until: float = math.inf,
 ) -> Path:
     """Measure all models; returns the result file, which is named for the precision if `out` is
     None.
 
-    Raises StackError.
+    A program that still runs at `until`, a time of time.monotonic(), is ended. Raises StackError.
     """
     result: results.Result = {
         "kind": "bare",
@@ -64,7 +71,7 @@ def run(
                 ]
                 if compiled and framework == "pytorch":
                     flags.append("--compile")
-                found = _measure(room, flags)
+                found = _measure(room, flags, until)
                 _add(result["frameworks"], framework, found)
                 about = (slug(found["precision"]), *models)
                 out = out or results_folder() / results.file_name("bare", *about)
@@ -84,14 +91,37 @@ def _add(frameworks: results.Result, framework: str, found: results.Result) -> N
         frameworks[framework] = found
 
 
-def _measure(room: str, flags: list[str]) -> results.Result:
+def _measure(room: str, flags: list[str], until: float) -> results.Result:
+    name = f"python -m {room} throughput"
     with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
-        out = Path(folder, "out.json")
+        out, words = Path(folder, "out.json"), Path(folder, "stderr")
         command = [sys.executable, "-m", room, "throughput", *flags, "--out", str(out)]
-        done = subprocess.run(
-            command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise StackError(f"python -m {room} throughput: {last_words(done.stderr)}")
+        with words.open("wb") as errors:
+            status = _status(command, errors, until)
+        if status is None:
+            raise StackError(f"{name} did not end within its time: {_end_of(words)}")
+        if status:
+            raise StackError(f"{name}: {_end_of(words)}")
         found: results.Result = json.loads(out.read_text())
         return found
+
+
+def _status(command: Sequence[str], errors: IO[bytes], until: float) -> int | None:
+    """The exit status; None if the command was ended, with all that it started, at `until`."""
+    # Not through a pipe, which a process that the command has left behind would hold open.
+    process = subprocess.Popen(
+        command, cwd=CHECKOUT, env=environment(), process_group=0,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+    )  # fmt: skip
+    try:
+        return process.wait(None if until == math.inf else max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return None
+    finally:  # at Ctrl-C as well, which reaches this process alone
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _end_of(file: Path) -> str:
+    return last_words(file.read_text(errors="replace"))

@@ -3,7 +3,8 @@
 In: a machine with an NVIDIA GPU, PyTorch and JAX; nothing is installed or downloaded. Out: results
 of the kind `bare` (docs/results), one for each way, in bfloat16, each batch size of a sweep, with
 the GPU's clocks, power, temperature and utilisation beside them. The models that matter most come
-first, and nothing begins that may end after the time is over, so that whatever is there is whole.
+first, and nothing begins that may end after the time is over, so that whatever is there is whole; a
+program that has not ended by then hangs, and is ended.
 
     python -m loadtest bench gpu --minutes 8
 """
@@ -74,6 +75,7 @@ def main(
                     path = bare.run(
                         (model,), batch_sizes, precision=precision, compiled=way == "compiled",
                         seconds=seconds, windows=windows, out=folder / name, frameworks=frameworks,
+                        until=end,
                     )  # fmt: skip
                 except StackError as error:
                     note(f"{model}, {way}: {error}")

@@ -2,10 +2,15 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from loadtest import bare
+from loadtest.bench import gpu
+from tests.loadtest.bench import hanging
 from tests.loadtest.runs import loadtest
 
 SMI = """#!/bin/sh
@@ -49,3 +54,23 @@ def test_nothing_begins_when_the_time_is_over(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "the time is over before mixer_b16, eager" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.timeout(300)
+def test_a_program_that_hangs_is_ended_when_the_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(bare.ROOMS, "pytorch", hanging.__name__)
+    monkeypatch.setenv("HANGING", str(tmp_path / "pids"))
+    monkeypatch.setattr(gpu, "FIRST_SECONDS", 0.0)
+    began = time.monotonic()
+    assert gpu.main(minutes=0.1, models=("mixer_testing",), out=tmp_path / "results") == 1
+    assert time.monotonic() - began < hanging.SECONDS / 4
+    for pid in (tmp_path / "pids").read_text().split():
+        assert not psutil.pid_exists(int(pid)) or (
+            psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+        )
+    told = capsys.readouterr().err
+    assert "mixer_testing, eager: python -m tests.loadtest.bench.hanging throughput" in told
+    assert "did not end within its time" in told
+    assert "the time is over before mixer_testing, compiled" in told
