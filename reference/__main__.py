@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Container
+from pathlib import Path
 
 from contracts.environment import environment
 
@@ -25,8 +26,13 @@ def main() -> None:
     handler.addFilter(_is_wanted)
     # `force` removes the handlers that an imported library has set up by now.
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    try:
+        train = commands.train_by(*_defaults(RECIPES))
+    except commands.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     app = tyro.extras.SubcommandApp()
-    app.command(name="train")(commands.train_by(_recipe(RECIPES)))
+    app.command(name="train")(train)
     app.command(name="evaluate")(commands.evaluate)
     app.command(name="few-shot")(commands.few_shot)
     app.command(name="study")(commands.study)
@@ -49,12 +55,19 @@ def main() -> None:
         sys.exit(130)
 
 
-def _recipe(known: Container[str]) -> str:
-    """The --recipe of the command line; its numbers become the defaults of the other flags."""
+def _defaults(known: Container[str]) -> tuple[str, Path | None]:
+    """Where the defaults of `train` come from: a --recipe, or the --out that --resume goes on with.
+
+    "" and None: from neither.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", default="")
-    name: str = parser.parse_known_args(sys.argv[1:])[0].recipe or ""
-    return name if name in known else ""  # the command itself refuses an unknown recipe
+    parser.add_argument("--recipe", nargs="?")
+    parser.add_argument("--out", nargs="?", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    given = parser.parse_known_args(sys.argv[1:])[0]
+    # The command itself refuses an unknown recipe.
+    recipe = given.recipe if given.recipe in known else ""
+    return recipe, given.out if given.resume else None
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -37,6 +37,11 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def npz_name(path: Path) -> Path:
+    """The name of a file that is written: with `.npz` at its end, as NumPy's `savez` does it."""
+    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+
+
 def read_arrays(path: Path) -> Arrays:
     """Read every array of an `.npz` file; raises CheckpointError where that cannot be done."""
     try:

@@ -72,6 +72,11 @@ def read(
     if split not in ("train", "test"):
         raise ArchiveError(f"{path}: has the splits train and test, not {split!r}")
     try:
+        if not tarfile.is_tarfile(path):
+            raise ArchiveError(
+                f"{path}: expected a folder with {split}/<class>/*.jpg, or {EXPECTED}; this file "
+                "is no tar archive"
+            )
         with tarfile.open(path) as archive:
             batches = dict(_batches(archive))
     except (tarfile.TarError, EOFError, OSError, pickle.UnpicklingError) as error:

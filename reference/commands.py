@@ -22,6 +22,7 @@ from reference.config import ConfigError, TrainConfig
 from reference.forward import Forward
 from reference.models import native_image_size
 from reference.recipes import RECIPES
+from reference.settle import recorded
 from reference.study import Plan, Study
 
 UserError = (
@@ -36,9 +37,14 @@ UserError = (
 )
 
 
-def train_by(recipe: str) -> Callable[..., None]:
-    """The command `train`, with the numbers of a recipe for defaults; "" is none."""
+def train_by(recipe: str, resumed: Path | None = None) -> Callable[..., None]:
+    """The command `train`; its defaults are a recipe's numbers, or else those of a resumed run.
+
+    "" is no recipe, None no run; `resumed` is the --out of the run.
+    """
     default = RECIPES[recipe].config if recipe else TrainConfig()
+    if resumed is not None and not recipe:
+        default = recorded(evaluation.record_beside(checkpoint.npz_name(resumed))) or default
 
     def command(
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = default,
@@ -60,10 +66,12 @@ def train_by(recipe: str) -> Callable[..., None]:
             config: What the run computes.
             data: A folder with train/<class>/*.jpg inside, or with train-*.tar files as WebDataset
                 has them, or the file cifar-10-python.tar.gz or cifar-100-python.tar.gz.
-            out: The checkpoint to write (.npz); its states, log and configuration lie beside it.
+            out: The checkpoint to write; its name gets .npz if it lacks that. Its states, log and
+                configuration lie beside it.
             recipe: Begin with the numbers of a published recipe (docs/training.md); every other
                 flag overrides one of them. With it, --help shows them.
-            resume: Go on from the states beside --out.
+            resume: Go on from the states beside --out. Flags that are left out keep the values with
+                which the run began.
             refuse_broken: End at the first file that is no image, instead of skipping it by name.
             profile: Record ten steps for TensorBoard's profiler, in NAME.profile.
             distributed: Train together with other processes: the same command on every host of a
@@ -94,7 +102,8 @@ def train(
     found = training.train(
         config, data, out, resume=resume, refuse_broken=refuse_broken, profile=profile
     )
-    print(f"{out}: accuracy {found.top1:.2%} on {found.images} held-back training images")
+    written = checkpoint.npz_name(out)
+    print(f"{written}: accuracy {found.top1:.2%} on {found.images} held-back training images")
 
 
 def evaluate(

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -96,7 +96,8 @@ class Files:
     classes: tuple[str, ...]
     rule: ResizeRule
     keep: bool = False  # whether decoded images at the image size are kept
-    broken: set[Item] = dataclasses.field(default_factory=set)  # found and logged so far
+    # The files found and logged so far, and why each is no image.
+    broken: dict[Item, str] = dataclasses.field(default_factory=dict)
     decoded: Decoded = dataclasses.field(default_factory=Decoded)
 
     def __len__(self) -> int:
@@ -136,12 +137,15 @@ class Files:
             try:
                 found = open_(file)
             except BROKEN as error:
-                self.broken.add(file)
+                self.broken[file] = str(error)
                 _log.warning("%s: replaced by another, not an image: %s", file, error)
             else:
                 self.decoded.add()
                 return found
-        raise DataError(f"{self.files[row].parent}: no image in it can be read any more")
+        label = self.labels[row]
+        own = [self.files[index] for index in np.flatnonzero(self.labels == label)]
+        why = _unreadable(own, self.broken[own[0]])
+        raise DataError(f"{self.classes[label]!r} cannot be a class: {why}")
 
 
 Dataset = Memory | Files
@@ -158,6 +162,7 @@ def load(
     as_files: bool = False,
     workers: int = 0,
     listed: Callable[[int], object] = lambda _: None,
+    every_class: bool = False,
 ) -> Dataset:
     """Read `split` ("train" or "test") of a folder tree, of tar files, or of CIFAR's archive.
 
@@ -166,7 +171,8 @@ def load(
     yet. Before the first file of a folder is opened, `listed` gets the number of files; it may
     raise. Raises DataError if there is nothing to read, or (with `refuse_broken`) for the first
     file that is no image. Without `refuse_broken` such files are logged by name and left out, or
-    replaced when they are read.
+    replaced when they are read. A class folder without an image is logged; with `every_class` it
+    raises DataError.
     """
     rule = rule or ResizeRule(image_size, image_size)
     if source.is_file():
@@ -183,6 +189,7 @@ def load(
     lazy = as_files or not fits
     images = np.empty((0 if lazy else len(files), image_size, image_size, 3), np.uint8)
     good = np.ones(len(files), bool)
+    reasons: dict[int, str] = {}
 
     def open_(index: int) -> None:
         try:
@@ -195,11 +202,16 @@ def load(
                 raise DataError(what) from error
             _log.warning("skipped %s", what)
             good[index] = False
+            reasons[index] = str(error)
 
     if not lazy or refuse_broken:  # for a large set this takes as long as reading in one epoch
         _for_all(open_, range(len(files)), f"reading {source / split}", workers)
     if not good.any():
-        raise DataError(f"{source / split}: not one of {len(files)} files is an image")
+        raise DataError(f"{source / split}: {_unreadable(files, reasons[0])}")
+    for empty in _empty_classes(source / split, files, labels, classes, reasons):
+        if every_class:
+            raise DataError(f"{empty}; remove the folder, or put images into it")
+        _log.warning("%s", empty)
     if lazy:
         return Files(tuple(files), labels, classes, rule, keep=fits)
     return (
@@ -207,6 +219,35 @@ def load(
         if good.all()
         else Memory(images[good], labels[good], classes)
     )
+
+
+def _empty_classes(
+    folder: Path,
+    files: Sequence[Item],
+    labels: npt.NDArray[np.int32],
+    classes: tuple[str, ...],
+    reasons: Mapping[int, str],
+) -> Iterator[str]:
+    """A sentence for each class of which no image was read; `reasons` says why each file was not.
+
+    A number that a list or tar files leave out is no such class.
+    """
+    for label, name in enumerate(classes):
+        own = np.flatnonzero(labels == label).tolist()
+        if own and all(index in reasons for index in own):
+            why = _unreadable([files[index] for index in own], reasons[own[0]])
+        elif not own and (folder / name).is_dir():
+            why = f"there is no image in {folder / name}"
+        else:
+            continue
+        yield f"{name!r} cannot be a class: {why}"
+
+
+def _unreadable(files: Sequence[Item], reason: str) -> str:
+    """Of files none of which is an image; `reason` is that of the first."""
+    if len(files) == 1:
+        return f"its only file, {files[0]}, cannot be read as an image: {reason}"
+    return f"not one of {len(files)} files can be read as an image; the first, {files[0]}: {reason}"
 
 
 def measured_by(dataset: Dataset, rule: ResizeRule) -> Dataset:
@@ -253,7 +294,9 @@ def _listed(file: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, .
 def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ...]]:
     """The files of `folder/<class>/`, with the number of the class of each, and the classes."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg")
+        above = folder.parent.parent
+        hint = f"; did you mean {above}?" if (above / folder.name).is_dir() else ""
+        raise DataError(f"{folder}: no such folder; expected {folder}/<class>/*.jpg{hint}")
     found = find_classes(folder)
     left_out = str(found.left_out)
     if not found.files:

@@ -128,12 +128,12 @@ def open_network(
     square.
     """
     pretrained = models.read(path)
-    size = image_size or pretrained.image_size or _recorded(path).get("image_size") or 224
+    size = image_size or pretrained.image_size or record_beside(path).get("image_size") or 224
     if pretrained.image_size not in (None, size):
         raise data.DataError(
             f"image size {size}: {path} was trained at {pretrained.image_size}; fine-tune it first"
         )
-    own = _recorded(path)
+    own = record_beside(path)
     rule = ResizeRule(
         size,
         size,
@@ -157,7 +157,7 @@ def evaluate_file(network: Network, source: Path, split: str) -> Scores:
     return scores(network.probabilities(dataset), dataset.labels)
 
 
-def _recorded(path: Path) -> dict[str, Any]:
+def record_beside(path: Path) -> dict[str, Any]:
     """The configuration of the run that wrote a checkpoint; {} if there is none."""
     file = path.with_suffix(".json")
     try:

@@ -5,6 +5,7 @@ values set.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -61,22 +62,35 @@ def sizes(config: TrainConfig, images: int, devices: int) -> tuple[int, int]:
     return held_back, batch_size
 
 
+def recorded(before: Mapping[str, Any]) -> TrainConfig | None:
+    """The configuration in a record, which JSON has kept; None in an empty record.
+
+    Fields that an old record lacks have the values that they had then. Raises ConfigError for
+    values that no run can have.
+    """
+    if not before:
+        return None
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    found = {name: value for name, value in before.items() if name in known}
+    if "stairs" in found:
+        found["stairs"] = tuple(found["stairs"])  # JSON has turned the tuple into a list
+    return TrainConfig(**{"precision": "float32", **found})
+
+
 def go_on(config: TrainConfig, before: dict[str, Any]) -> TrainConfig:
     """The configuration of a resumed run, which began with the record `before`.
 
     Raises ConfigError for a field whose value differs from the record. Fields that are left open
     are taken from the record.
     """
-    # The values of fields that an old record lacks.
-    old = dataclasses.asdict(TrainConfig(precision="float32")) | before
-    old["stairs"] = tuple(old["stairs"])  # JSON has turned the tuple into a list
+    old = dataclasses.asdict(recorded(before) or TrainConfig())
     open_ = dataclasses.asdict(TrainConfig())
     for field, value in dataclasses.asdict(config).items():
         left_open = field in FOUND_OUT and value == open_[field]
         if old[field] != value and not left_open and field not in FREE:
             raise ConfigError(
                 f"{field}: this run was started with {old[field]!r}, not {value!r}; "
-                "resume with the same configuration, or start anew with another --out"
+                "leave it out to go on with that, or start anew with another --out"
             )
     left = {field: old[field] for field in FOUND_OUT}
     return dataclasses.replace(config, **left)

@@ -80,7 +80,7 @@ class Study:
             self.found = json.loads(self.file.read_text())
             self._check()
         size = models.native_image_size(f"{FAMILIES[0]}_{plan.size}")
-        self.training = data.load(source, "train", size)
+        self.training = data.load(source, "train", size, every_class=True)
         self.test = data.load(source, "test", size)
 
     def _check(self) -> None:

@@ -113,6 +113,7 @@ def _read(
         or evaluation_rule(config) != ResizeRule(config.image_size, config.image_size),
         workers=config.workers,
         listed=lambda files: sizes(config, files, layout.mesh.size),
+        every_class=True,
     )
 
 
@@ -257,6 +258,7 @@ class _Files:
     """The files that a run writes; only its first process writes them."""
 
     def __init__(self, out: Path) -> None:
+        out = checkpoint.npz_name(out)
         self.out = out
         self.states = out.with_suffix(".checkpoints")
         self.log = out.with_suffix(".log.jsonl")

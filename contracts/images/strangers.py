@@ -1,7 +1,8 @@
-"""Names for files that clients send instead of an image in a supported format.
+"""Names for files that come instead of an image in a supported format.
 
 In: the bytes of a file that has none of the supported formats. Out: words that tell a person what
-the file is and what to do; never bytes in hexadecimal.
+the file is and what to do, whether the file was sent or lies in a folder; never bytes in
+hexadecimal.
 """
 
 import re
@@ -36,26 +37,26 @@ IMAGES = {
     b"IIU\0": "a camera's raw file (Panasonic)",
 }
 OTHERS = {
-    b"%PDF": "a PDF document; send its pages as images",
-    b"%!PS": "a PostScript document; send its pages as images",
-    b"\x1f\x8b": "gzip-encoded; send the bytes of the image itself",
-    b"\x28\xb5\x2f\xfd": "zstd-encoded; send the bytes of the image itself",
-    b"\xfd7zXZ\0": "xz-encoded; send the bytes of the image itself",
-    b"BZh": "bzip2-encoded; send the bytes of the image itself",
-    b"\x78\x01": "zlib-encoded; send the bytes of the image itself",
-    b"\x78\x9c": "zlib-encoded; send the bytes of the image itself",
-    b"\x78\xda": "zlib-encoded; send the bytes of the image itself",
-    b"PK\3\4": "a zip archive or an office document; send the images in it one by one",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive; send the images in it one by one",
-    b"Rar!": "a RAR archive; send the images in it one by one",
-    b"\x1aE\xdf\xa3": "a Matroska or WebM video; send a frame as an image",
-    b"OggS": "an Ogg file; send an image",
-    b"ID3": "an MP3 file; send an image",
+    b"%PDF": "a PDF document; make images of its pages",
+    b"%!PS": "a PostScript document; make images of its pages",
+    b"\x1f\x8b": "gzip-encoded; decode it first",
+    b"\x28\xb5\x2f\xfd": "zstd-encoded; decode it first",
+    b"\xfd7zXZ\0": "xz-encoded; decode it first",
+    b"BZh": "bzip2-encoded; decode it first",
+    b"\x78\x01": "zlib-encoded; decode it first",
+    b"\x78\x9c": "zlib-encoded; decode it first",
+    b"\x78\xda": "zlib-encoded; decode it first",
+    b"PK\3\4": "a zip archive or an office document; take the images out of it",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; take the images out of it",
+    b"Rar!": "a RAR archive; take the images out of it",
+    b"\x1aE\xdf\xa3": "a Matroska or WebM video; save a frame of it as an image",
+    b"OggS": "an Ogg file, not an image",
+    b"ID3": "an MP3 file, not an image",
     b"\x93NUMPY": "a NumPy array; encode it as PNG",
-    b"\x7fELF": "a program; send an image",
-    b"MZ": "a Windows program; send an image",
-    b"\xff\xfe": "text in UTF-16; send the bytes of an image",
-    b"\xfe\xff": "text in UTF-16; send the bytes of an image",
+    b"\x7fELF": "a program, not an image",
+    b"MZ": "a Windows program, not an image",
+    b"\xff\xfe": "text in UTF-16, not an image",
+    b"\xfe\xff": "text in UTF-16, not an image",
     b"\x89PNG\n": "a PNG whose line ends were changed on the way; transfer it as binary",
     b"\x89PNG\r\r\n": "a PNG whose line ends were changed on the way; transfer it as binary",
     b"\xc2\x89PNG": "a PNG whose bytes were encoded as UTF-8 on the way; transfer it as binary",
@@ -65,23 +66,23 @@ OTHERS = {
 }
 # AVI, WAV and others lie in the same container as WebP.
 RIFF = {
-    b"AVI ": "an AVI video; send a frame as an image",
-    b"WAVE": "a WAV file; send an image",
+    b"AVI ": "an AVI video; save a frame of it as an image",
+    b"WAVE": "a WAV file, not an image",
 }
 TEXT = (
-    (re.compile(rb"data:", re.I), "a data: URL; decode its base64 and send the bytes"),
-    (re.compile(rb"b['\"]"), "bytes as Python prints them; send the bytes themselves"),
+    (re.compile(rb"data:", re.I), "a data: URL; decode its base64 first"),
+    (re.compile(rb"b['\"]"), "bytes as Python prints them, not the bytes themselves"),
     (re.compile(rb"<svg|<\?xml.{0,300}?<svg", re.I | re.S), f"an SVG drawing; {JPEG}"),
-    (re.compile(rb"<(!doctype html|html|head|body)", re.I), "a web page (HTML); send an image"),
-    (re.compile(rb"<(\?xml|\w)"), "XML; send an image"),
+    (re.compile(rb"<(!doctype html|html|head|body)", re.I), "a web page (HTML), not an image"),
+    (re.compile(rb"<(\?xml|\w)"), "XML, not an image"),
     (re.compile(rb"--[^\r\n]{1,200}\r?\nContent-Disposition", re.I),
      "a form whose Content-Type is not multipart/form-data with its boundary"),
-    (re.compile(rb"[{\[]\s*[\"{\[\d}\]]"), "JSON; send the bytes of the image itself"),
+    (re.compile(rb"[{\[]\s*[\"{\[\d}\]]"), "JSON, not an image"),
     (re.compile(rb"P[1-7Ff][\s#]"), f"a portable pixmap (PNM); {JPEG}"),
-    (re.compile(rb"(https?|ftp|file|s3|gs)://\S"), "an address; send the bytes that lie there"),
+    (re.compile(rb"(https?|ftp|file|s3|gs)://\S"), "an address, not the bytes that lie there"),
     (re.compile(rb"/\* XPM|#define \w+_width"), f"an X pixmap; {JPEG}"),
     (re.compile(rb"[0-9a-f]{64}|(?:[0-9a-f]{2}\s){16}", re.I),
-     "hexadecimal digits; send the bytes that they stand for"),
+     "hexadecimal digits, not the bytes that they stand for"),
 )  # fmt: skip
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
 # How JPEG, PNG, GIF, WebP, TIFF, BMP, AVIF and HEIC begin in base64.
@@ -127,7 +128,7 @@ def _boxed(brands: set[bytes]) -> str:
         return f"a camera's raw file (Canon's CR3); {JPEG}"
     if brands & {b"mif1", b"msf1"}:
         return f"a HEIF image that is neither HEIC nor AVIF; {JPEG}"
-    return "a video or audio file (MP4, MOV); send a frame as an image"
+    return "a video or audio file (MP4, MOV); save a frame of it as an image"
 
 
 def _text(data: bytes) -> str:
@@ -140,8 +141,8 @@ def _text(data: bytes) -> str:
         return "nothing but zeros or blanks; the file was not written to its end"
     lines = b"".join(start.split())
     if BASE64.fullmatch(lines) and (lines.startswith(BASE64_IMAGES) or len(lines) >= 64):
-        return "base64 text; decode it and send the bytes"
-    return "text; send the bytes of an image" if _is_text(start[:256]) else ""
+        return "base64 text; decode it first"
+    return "text, not an image" if _is_text(start[:256]) else ""
 
 
 def _is_text(start: bytes) -> bool:

@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import re
+import shutil
 import struct
 import tarfile
 from pathlib import Path
@@ -53,7 +55,9 @@ def test_a_file_that_breaks_off_is_replaced_by_another_of_its_class(
     for name in ("0", "2"):
         file = tmp_path / f"train/dark/{name}.png"
         file.write_bytes(file.read_bytes()[:1500])
-    with pytest.raises(data.DataError, match="dark: no image in it can be read any more"):
+    with pytest.raises(
+        data.DataError, match=r"'dark' cannot be .* of 3 files .*/dark/0\.png: .*truncated"
+    ):
         data.load(tmp_path, "train", 32, memory_gib=0).square(0)
 
 
@@ -86,6 +90,35 @@ def test_broken_images_are_named_and_skipped_or_refused(
     }
     with pytest.raises(data.DataError, match=r"(cut\.png|text\.jpg): not an image"):
         data.load(tmp_path, "train", 32, refuse_broken=True)
+
+
+@pytest.mark.parametrize("memory_gib", [4, 0])
+def test_a_class_of_which_no_image_can_be_read_is_refused(
+    images: Path, tmp_path: Path, memory_gib: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = tmp_path / "train/good", tmp_path / "train/bad"
+    good.mkdir(parents=True)
+    bad.mkdir()
+    (good / "0.png").write_bytes((images / "train/dark/0.png").read_bytes())
+    for number in range(4):
+        (bad / f"{number}.jpg").write_text("no image")
+    wanted = r"'bad' cannot be a class: not one of 4 files .* the first, .*bad/0\.jpg: .*text"
+    if memory_gib:
+        with pytest.raises(data.DataError, match=wanted):
+            data.load(tmp_path, "train", 32, every_class=True)
+        assert len(data.load(tmp_path, "train", 32)) == 1  # as `evaluate` reads it
+        assert re.match(wanted, caplog.messages[-1])
+    else:  # no file is opened yet
+        dataset = data.load(tmp_path, "train", 32, memory_gib=0, every_class=True)
+        with pytest.raises(data.DataError, match=wanted):
+            dataset.square(2)
+
+
+def test_a_class_folder_without_an_image_is_refused(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "train", tmp_path / "train")
+    (tmp_path / "train/empty").mkdir()
+    with pytest.raises(data.DataError, match=r"'empty' cannot be a class: there is no image in"):
+        data.load(tmp_path, "train", 32, memory_gib=0, every_class=True)
 
 
 def test_folders_as_people_have_them_are_read(

@@ -262,11 +262,36 @@ def test_that_there_is_no_tpu_is_said_only_where_its_library_is_installed(
     assert ("Unable to initialize backend 'tpu'" in done.stderr) is installed, done.stderr
 
 
-def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    done = run("train", "--data", tmp_path / "nowhere", "--out", tmp_path / "model.npz")
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {tmp_path}/nowhere/train: no such folder; expected")
-    assert len(done.stderr.splitlines()) == 1
+def test_a_mistake_ends_in_one_line_and_exit_code_2(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("no archive")
+    for source, message in (
+        (tmp_path / "nowhere", f"{tmp_path}/nowhere/train: no such folder; expected"),
+        (tmp_path / "notes.md", f"{tmp_path}/notes.md: expected a folder with train/<class>/"),
+        (images / "train", f"{images}/train/train: no such folder; expected"),
+    ):
+        done = run("train", "--data", source, "--out", tmp_path / "model.npz")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {message}")
+        assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.endswith(f"; did you mean {images}?\n")
+
+
+def test_a_resumed_run_keeps_the_values_of_flags_that_are_left_out(
+    images: Path, tmp_path: Path
+) -> None:
+    """And the checkpoint's name gets the suffix that was left out."""
+    where = ("--data", images, "--out", tmp_path / "v1.5")
+    done = run("train", *FLAGS, *where, "--epochs", "2", "--learning-rate", "0.002")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/v1.5.npz: accuracy" in done.stdout
+    assert {"v1.5.npz", "v1.5.json", "v1.5.checkpoints"} <= {p.name for p in tmp_path.iterdir()}
+    before = (tmp_path / "v1.5.json").read_text()
+    again = run("train", *where, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "v1.5.json").read_text() == before
+    other = run("train", *where, "--resume", "--epochs", "3")
+    assert other.returncode == 2
+    assert "epochs: this run was started with 2, not 3; leave it out to go on" in other.stderr
 
 
 def test_a_run_in_the_way_is_not_overwritten_nor_resumed_under_another_configuration(
