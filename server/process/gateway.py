@@ -7,6 +7,7 @@ accepts no more connections, finishes the requests that it has begun and returns
 import asyncio
 import contextlib
 import gc
+import logging
 import math
 from collections.abc import Iterator
 
@@ -14,9 +15,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.process import memory, open_files
-from server.process.listeners import Listeners
+from server.process.listeners import Listeners, url_of
 from server.process.tls import Certificate
 from server.process.uvicorn_parts import http_protocol
+from server.problems import Problem
 from server.settings import Settings
 from server.web.app import create_app
 from server.web.connection_limits import ConnectionLimits
@@ -24,8 +26,11 @@ from server.web.connections import KEEP_ALIVE_SECONDS, ClientConnection
 from server.web.edge import Edge
 from server.web.state import state_of
 
+logger = logging.getLogger(__name__)
+
 # New objects between two garbage collections; a few requests make Python's default of 700.
 GARBAGE_THRESHOLD = 10_000
+READY_LOOK_SECONDS = 0.2  # between two looks whether the gateway is ready for the first time
 
 
 class Gateway(uvicorn.Server):
@@ -100,7 +105,11 @@ class Gateway(uvicorn.Server):
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
         memory.keep()
-        beside = [asyncio.create_task(memory.give_back())]
+        scheme = "http" if self._certificate is None else "https"
+        beside = [
+            asyncio.create_task(memory.give_back()),
+            asyncio.create_task(self._tell_when_ready(url_of(listeners.main, scheme))),
+        ]
         if self._certificate is not None:
             self.config.load()
             self.config.ssl = self._certificate.context
@@ -110,6 +119,19 @@ class Gateway(uvicorn.Server):
         finally:
             for task in beside:
                 task.cancel()
+
+    async def _tell_when_ready(self, url: str) -> None:
+        """Log once that requests are answered, as soon as they are."""
+        while not self.started:
+            await asyncio.sleep(READY_LOOK_SECONDS)
+        while True:
+            try:
+                model = await self._state.check_ready()
+            except Problem:
+                await asyncio.sleep(READY_LOOK_SECONDS)
+            else:
+                logger.info("ready: %s answers at %s", model.name, url)
+                return
 
 
 def make(settings: Settings, triton_url: str) -> Gateway:

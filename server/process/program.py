@@ -74,7 +74,15 @@ async def serve(settings: Settings, listeners: Listeners) -> int:
         if settings.workers > 1
         else gateway.make(settings, triton_url)
     )
-    stop_on_signals(server.stop)
+
+    def stop() -> None:
+        logger.info(
+            "stopping: requests under way are finished%s",
+            f", and new ones taken for {settings.drain_seconds:g} s" if settings.drain_seconds else "",
+        )
+        server.stop()
+
+    stop_on_signals(stop)
     host, port = listeners.main.getsockname()[:2]
     scheme = "http" if settings.tls_cert is None else "https"
     logger.info("listening on %s", url_of(listeners.main, scheme))
@@ -101,4 +109,5 @@ async def serve(settings: Settings, listeners: Listeners) -> int:
             return 1
         if failure is not None:
             raise failure
+    logger.info("stopped")
     return 0

@@ -147,7 +147,12 @@ def _engine(settings: Settings, triton_url: str) -> Engine:
         from server.engines.onnxruntime.engine import OnnxRuntime  # noqa: PLC0415 - see above
 
         return OnnxRuntime(settings.repository, settings.default_model)
-    return Balancer(triton_url, settings.default_model, settings.longest_request)
+    return Balancer(
+        triton_url,
+        settings.default_model,
+        settings.longest_request,
+        starts_here=settings.with_triton,
+    )
 
 
 async def _raise_as_problem(request: Request, error: Exception) -> NoReturn:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from server.local_triton.stubs import children, is_alive
@@ -110,8 +111,14 @@ def test_with_triton_it_serves_on_its_own_and_leaves_nothing(
         assert len(family) >= 2  # tritonserver and the processes of its models
         response = classify(gateway, photo(0))
         assert response.status_code == 200, response.text
+        ready = f"ready: {DEFAULT_MODEL} answers at {gateway.url}"
+        wait_for(lambda: ready in gateway.log.read_text(), what="the line that says ready")
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(20) == 0
+        log = gateway.log.read_text()
+        assert log.count(ready) == 1
+        assert log.index("listening on") < log.index("ready: ") < log.index("stopping: ")
+        assert log.index("stopping: ") < log.rindex("stopped")
         # They have closed all their files; the kernel may have them for a moment yet. Left alone
         # they would need longer to see that their parent has gone.
         wait_for(lambda: not any(map(is_alive, family)), 0.2, "the end of all its processes")
@@ -121,6 +128,20 @@ def descendants(pid: int) -> list[int]:
     """Every process under `pid`."""
     found = children(pid)
     return [*found, *(each for child in found for each in descendants(child))]
+
+
+def test_a_triton_of_its_own_that_has_not_answered_yet_is_starting(
+    model_repository: Path, tmp_path: Path
+) -> None:
+    flags = ("--with-triton", "--repository", str(model_repository))
+    with running_gateway(tmp_path / "log", *flags, ready=False) as gateway:
+        response = httpx.get(f"{gateway.url}/models", trust_env=False)
+        assert response.status_code == 503
+        assert response.json()["detail"].startswith("Triton is still starting")
+        wait_for(lambda: "is ready on" in gateway.log.read_text(), what="a Triton that has started")
+        log = gateway.log.read_text()
+        assert "--with-triton starts one" not in log
+        assert "does not answer" not in log
 
 
 # Docker and many companies put these into every environment; the port is one of nobody.

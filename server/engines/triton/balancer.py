@@ -16,6 +16,7 @@ from server.engines.model import Entry, Model, Probabilities
 from server.engines.triton import retries
 from server.engines.triton.addresses import Addresses
 from server.engines.triton.assignment import Listing, Pool, answers_for, assign
+from server.engines.triton.catalogue import STARTING
 from server.engines.triton.circuit_breaker import State
 from server.engines.triton.client import Client, TritonClient
 from server.engines.triton.replica import FailedOver, Replica
@@ -36,17 +37,25 @@ class Balancer(Engine):
         default: str,
         longest: float,
         connect: Callable[[str], Client] = TritonClient,
+        *,
+        starts_here: bool = False,
     ) -> None:
-        """`url` is HOST:PORT,…; no call takes more than `longest` seconds."""
+        """`url` is HOST:PORT,…; no call takes more than `longest` seconds.
+
+        `starts_here` says that this server starts that Triton itself.
+        """
         self.default = default
         self.average_batch: dict[str, float] = {}
         self._longest = longest
         self._connect = connect
+        self._starts_here = starts_here
         self._addresses = Addresses(url)
         self._replicas: dict[str, Replica] = {}
         self._entries: dict[str, Entry] = {}
         self._pools: dict[Model, Pool[Replica]] = {}
-        self._away: TritonAway | None = TritonAway(f"Triton at {url} has not answered yet")
+        self._away: TritonAway | None = TritonAway(
+            STARTING if starts_here else f"Triton at {url} has not answered yet"
+        )
         self._virtual_time = 0.0  # of start-time fair queueing, in images
         self._lacks_default = False  # has been logged
         self._closing: set[asyncio.Task[None]] = set()
@@ -144,7 +153,10 @@ class Balancer(Engine):
             for url in found:
                 if url not in self._replicas:
                     self._replicas[url] = Replica(
-                        self._connect(url), self.average_batch, self._refresh
+                        self._connect(url),
+                        self.average_batch,
+                        self._refresh,
+                        starts_here=self._starts_here,
                     )
             for url in self._replicas.keys() - found:
                 logger.info("Triton at %s has left", url)

@@ -51,6 +51,9 @@ RECENT_SECONDS = 1.0
 
 Index = frozenset[tuple[str, str, str, str]]
 
+# Of a Triton that this server starts itself, until it has answered once.
+STARTING = "Triton is still starting; the models can be asked when it has loaded them"
+
 # Words of this project's backend about a graph whose digest is not that of its config.pbtxt.
 CHANGED = "was changed after its export"
 
@@ -59,14 +62,25 @@ class Catalogue:
     """The models that one Triton serves now. `watch` runs as long as the catalogue is used."""
 
     def __init__(
-        self, client: Client, average_batch: dict[str, float], changed: Callable[[], None]
+        self,
+        client: Client,
+        average_batch: dict[str, float],
+        changed: Callable[[], None],
+        *,
+        starts_here: bool = False,
     ) -> None:
-        """`average_batch` gets the images per execution; `changed` is called at every change."""
+        """`average_batch` gets the images per execution; `changed` is called at every change.
+
+        `starts_here` says that this server starts that Triton itself.
+        """
         self.client = client
         self.average_batch = average_batch
         self.answered: dict[str, float] = {}  # when each model answered last, time.monotonic()
         self.entries: dict[str, Entry] = {}
-        self.away: TritonAway | None = TritonAway(f"Triton at {client.url} has not answered yet")
+        self._starting = starts_here
+        self.away: TritonAway | None = TritonAway(
+            STARTING if starts_here else f"Triton at {client.url} has not answered yet"
+        )
         self._changed = changed
         self._index: Index = frozenset()
         self._counts: dict[str, tuple[int, int]] = {}
@@ -115,6 +129,8 @@ class Catalogue:
                 pass
 
     def _mark_away(self, problem: TritonAway) -> None:
+        if self._starting:
+            return  # `away` says so already; its supervisor logs why a start fails
         if self.away is None:
             logger.warning("Triton at %s is away: %s", self.client.url, problem.detail)
         elif time.monotonic() > self._patience_ends:
@@ -134,7 +150,7 @@ class Catalogue:
         if self.away is not None or index != self._index:
             entries = {name: await self._load(name, index) for name in {m.name for m in found}}
             self.entries, self._index = entries, index
-            self.away = None
+            self.away, self._starting = None, False
             self._patience_ends = math.inf
             self._changed()
             for name in sorted(entries):

@@ -33,11 +33,17 @@ class Replica:
     """Made inside the running event loop, in which it watches its Triton until `close`."""
 
     def __init__(
-        self, client: Client, average_batch: dict[str, float], changed: Callable[[], None]
+        self,
+        client: Client,
+        average_batch: dict[str, float],
+        changed: Callable[[], None],
+        *,
+        starts_here: bool = False,
     ) -> None:
-        """`changed` is called when the models that this Triton serves may have changed."""
+        """`changed` is called when the models that this Triton serves may have changed;
+        `starts_here` as for `Catalogue`."""
         self.url = client.url
-        self.catalogue = Catalogue(client, average_batch, changed)
+        self.catalogue = Catalogue(client, average_batch, changed, starts_here=starts_here)
         self.pending = 0  # calls under way
         # Images so far. The start is random and so differs between gateways: with the same start
         # all gateways would always send to the same Triton at the same time.
