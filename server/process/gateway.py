@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from server.problems import Problem
 from server.process import memory, open_files
 from server.process.listeners import Listeners, url_of
 from server.process.tls import Certificate
 from server.process.uvicorn_parts import http_protocol
-from server.problems import Problem
 from server.settings import Settings
 from server.web.app import create_app
 from server.web.connection_limits import ConnectionLimits
@@ -122,14 +122,12 @@ class Gateway(uvicorn.Server):
 
     async def _tell_when_ready(self, url: str) -> None:
         """Log once that requests are answered, as soon as they are."""
-        while not self.started:
-            await asyncio.sleep(READY_LOOK_SECONDS)
         while True:
-            try:
+            await asyncio.sleep(READY_LOOK_SECONDS)
+            if not self.started:
+                continue  # the engine is made while the app starts
+            with contextlib.suppress(Problem):
                 model = await self._state.check_ready()
-            except Problem:
-                await asyncio.sleep(READY_LOOK_SECONDS)
-            else:
                 logger.info("ready: %s answers at %s", model.name, url)
                 return
 

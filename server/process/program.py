@@ -76,10 +76,7 @@ async def serve(settings: Settings, listeners: Listeners) -> int:
     )
 
     def stop() -> None:
-        logger.info(
-            "stopping: requests under way are finished%s",
-            f", and new ones taken for {settings.drain_seconds:g} s" if settings.drain_seconds else "",
-        )
+        logger.info("stopping: requests under way are finished")
         server.stop()
 
     stop_on_signals(stop)
