@@ -6,6 +6,7 @@ accepts no more connections, finishes the requests that it has begun and returns
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import math
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 # New objects between two garbage collections; a few requests make Python's default of 700.
 GARBAGE_THRESHOLD = 10_000
 READY_LOOK_SECONDS = 0.2  # between two looks whether the gateway is ready for the first time
+# For a handshake of TLS, which takes two round trips and some kilobytes.
+HANDSHAKE_SECONDS = 10.0
 
 
 class Gateway(uvicorn.Server):
@@ -113,6 +116,12 @@ class Gateway(uvicorn.Server):
         if self._certificate is not None:
             self.config.load()
             self.config.ssl = self._certificate.context
+            loop = asyncio.get_running_loop()
+            # uvicorn has no setting for it, and asyncio's 60 s let six times as many connections
+            # wait that nothing counts yet.
+            loop.create_server = functools.partial(  # type: ignore[method-assign]
+                loop.create_server, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
             beside.append(asyncio.create_task(self._certificate.watch()))
         try:
             await self.serve(sockets=listeners.all())

@@ -1,10 +1,12 @@
 """TLS of the gateway itself: a real gateway with certificates that openssl makes."""
 
+import contextlib
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ import httpx
 import pytest
 
 from server.local_triton.supervisor import LocalTriton
+from server.process.gateway import HANDSHAKE_SECONDS
 from server.process.tls import Certificate, CertificateError, not_after
 from tests.photos import photo
 from tests.stack import DEFAULT_MODEL, Gateway, check_same, running_gateway
@@ -131,6 +134,26 @@ def metric(asking: httpx.Client, gateway: Gateway, name: str) -> float:
 
 def in_flight(asking: httpx.Client, gateway: Gateway) -> float:
     return metric(asking, gateway, "mixer_requests_in_flight") - 1  # that of /metrics itself
+
+
+def test_handshakes_that_never_end_are_ended_and_keep_nobody_out(
+    gateway: Gateway, pair: Pair
+) -> None:
+    host, port = gateway.url.removeprefix("https://").split(":")
+    with contextlib.ExitStack() as stack, client(pair) as asking:
+        lines = [
+            stack.enter_context(socket.create_connection((host, int(port)), 30)) for _ in range(300)
+        ]
+        began = time.monotonic()
+        for line in lines[::2]:  # the others say nothing
+            line.sendall(b"\x16\x03\x01\x02\x00\x01")
+        assert asking.post(f"{gateway.url}/classify", content=photo(0)).status_code == 200
+        for line in lines:
+            line.settimeout(max(0.01, began + 45 - time.monotonic()))
+            with contextlib.suppress(ConnectionResetError):
+                assert line.recv(1) == b""
+        assert time.monotonic() - began > HANDSHAKE_SECONDS - 1
+        assert asking.post(f"{gateway.url}/classify", content=photo(0)).status_code == 200
 
 
 @pytest.mark.parametrize(("version", "agreed"), [("-tls1_1", False), ("-tls1_2", True)])
