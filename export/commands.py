@@ -171,7 +171,10 @@ def _publish(options: Options, precision: Precision) -> None:
     if calibration is not None:
         print(calibration)
     if width is None:
-        note("it is not certain what the head reads, so there is no output `embedding`")
+        note(
+            "no output `embedding`: the scores do not come straight from a last product with "
+            "constant weights; where another output has them, --output names it"
+        )
     if classifier.random_weights:
         note("random weights: the answers mean nothing, only the speed does")
 

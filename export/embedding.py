@@ -2,9 +2,10 @@
 
 In: a graph inside the contract, whose output `logits` is FP32 [N, K]. Out: the same graph, with the
 output `embedding`, FP32 [N, D], if the embedding is certain. The head is the last product with
-constant weights, D × K; between the head and the logits there may be only a bias and changes of
-shape. A graph that ends in another way gets no such output. The output adds no node and no work,
-since the value is computed anyway.
+constant weights, D × K; between the head and the logits there may be only a bias, a division by one
+constant number (the temperature of a calibrated model) and changes of shape. A graph that ends in
+another way gets no such output. The output adds no node and no work, since the value is computed
+anyway.
 """
 
 import onnx_ir as ir
@@ -56,6 +57,8 @@ def _read_by_head(logits: ir.Value) -> tuple[ir.Value, int] | None:
             if len(constants) != 1:
                 return None
             value = next(each for each in node.inputs if each is not constants[0])
+        elif node.op_type == "Div" and _is_number(node.inputs[1]):
+            value = node.inputs[0]
         else:
             return _input_of(node, logits)
     return None
@@ -85,6 +88,16 @@ def _input_of(head: ir.Node, logits: ir.Value) -> tuple[ir.Value, int] | None:
 
 def _constant(value: ir.Value) -> bool:
     return value.is_initializer() and value.const_value is not None
+
+
+def _is_number(value: ir.Value | None) -> bool:
+    """Whether the value is one constant number."""
+    return (
+        value is not None
+        and value.is_initializer()
+        and value.const_value is not None
+        and value.const_value.size == 1
+    )
 
 
 def _rest(value: ir.Value) -> list[object]:

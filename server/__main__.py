@@ -5,6 +5,7 @@ setting is wrong. Each program is imported when it is chosen: importing the gate
 second of CPU, and neither a command nor a wrong setting has to wait for that.
 """
 
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ with environment("serve", "server"):
     from server.settings import SettingsError, read
 
 
+COMMANDS = ("classify", "similar", "key", "default")
+
+
 def main() -> int:
     """Run the chosen program to its end; returns the exit status."""
     if sys.argv[1:2] == ["serve"]:  # as SageMaker starts a container
@@ -26,6 +30,15 @@ def main() -> int:
     command = command_of(sys.argv[1]) if len(sys.argv) > 1 else None
     if command is not None:
         return command(sys.argv[2:])
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        close = difflib.get_close_matches(sys.argv[1], COMMANDS, 1)
+        guess = f"; did you mean {close[0]}?" if close else ""
+        print(
+            f"python -m server: there is no command {sys.argv[1]!r}; there are: "
+            f"{', '.join(COMMANDS)}, and without one the gateway starts{guess}",
+            file=sys.stderr,
+        )
+        return 2
     try:
         settings = read(sys.argv[1:])
     except SettingsError as error:

@@ -28,9 +28,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from contracts.images.folders import find_images
-from server.settings import CLI, CLIENT_PREFIX
+from server.settings import CLI, CLIENT_PREFIX, OF_PYDANTIC
 
 Answer = dict[str, Any]
+MOST_NAMES = 10  # images that are named below one error
 
 
 class Ask(BaseSettings):
@@ -90,7 +91,11 @@ def main(arguments: Sequence[str]) -> int:
     with answers(files, options, ask, "Classifying") as each:
         results = [*_printed(each)] if options.as_json else [*each]
     if not options.as_json:
-        Console().print(table(results))
+        console = Console(highlight=False)
+        if any("error" not in result for result in results):
+            console.print(table(results))
+        for line in problems(results):
+            console.print(line, soft_wrap=True)
     failed = [result for result in results if "error" in result]
     if failed:
         errors.print(f"{len(failed)} of {len(results)} were not classified", style="red")
@@ -112,7 +117,8 @@ def options_of(kind: type[Options], arguments: Sequence[str]) -> Options | None:
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][0]).replace("_", "-")
-            print(f"--{name}: {problem['msg']}; got {problem['input']!r}", file=sys.stderr)
+            message = problem["msg"].removeprefix(OF_PYDANTIC)
+            print(f"--{name}: {message}; got {problem['input']!r}", file=sys.stderr)
         return None
 
 
@@ -207,19 +213,30 @@ def opener(url: str) -> urllib.request.OpenerDirector:
 
 
 def table(results: Sequence[Answer]) -> Table:
-    """Each image with its labels, most probable first."""
+    """Each image that was classified with its labels, most probable first."""
     shown = Table("image", "label", "probability", highlight=False)
     shown.columns[0].overflow = "fold"
     shown.columns[2].justify = "right"
     for result in results:
         name = escape(result["file"])
-        if "error" in result:
-            shown.add_row(name, f"[red]{escape(result['error'])}[/red]", "")
         for prediction in result.get("predictions", []):
             label, probability = prediction["label"], prediction["probability"]
             shown.add_row(name, escape(label), f"{100 * probability:.1f} %")
             name = ""
     return shown
+
+
+def problems(results: Sequence[Answer]) -> Iterator[str]:
+    """A line for each error, once, and below it the images that it is about, in rich's markup."""
+    files: dict[str, list[str]] = {}
+    for result in results:
+        if "error" in result:
+            files.setdefault(result["error"], []).append(result["file"])
+    for error, names in files.items():
+        yield f"[red]{escape(error)}[/red]"
+        yield from (f"  {escape(name)}" for name in names[:MOST_NAMES])
+        if len(names) > MOST_NAMES:
+            yield f"  and {len(names) - MOST_NAMES} more"
 
 
 def _printed(answers: Iterable[Answer]) -> Iterator[Answer]:

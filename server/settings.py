@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsC
 from server.host.container import memory_limit
 
 PREFIX = "MIXER_"
+OF_PYDANTIC = "Value error, "  # stands before the message of a validator of ours
 CLIENT_PREFIX = "MIXER_CLIENT_"  # of server/client.py
 # How the commands read their flags.
 CLI = SettingsConfigDict(cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True)
@@ -41,8 +42,8 @@ def cores() -> int:
 
 
 class Settings(BaseSettings):
-    """Serve image classifiers of a Triton server over HTTP; see also `classify -h`,
-    `similar -h` and `key -h`."""
+    """Serve image classifiers of a Triton server over HTTP. Other commands: `classify`, `similar`,
+    `key` and `default`; each explains itself with -h."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -130,7 +131,7 @@ class Settings(BaseSettings):
         64, ge=1, description="Most images in one request to /classify/batch."
     )
     decode_threads: int = Field(
-        default_factory=cores,
+        cores(),
         ge=1,
         le=256,
         description="Threads that decode images, and as many processes for large ones; one per "
@@ -190,8 +191,8 @@ class Settings(BaseSettings):
     )
     shadow: str = Field(
         "",
-        description="Second model that answers copies of so many requests, NAME:SHARE as "
-        "candidate:5%, to be compared with the default one; GET /shadow tells.",
+        description="Second model to compare with the default one, and the share of requests of "
+        "which it gets copies: NAME:SHARE, such as candidate:5%. GET /shadow shows the result.",
     )
     dialects: str = Field(
         DIALECTS,
@@ -356,4 +357,4 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
 def _line(location: tuple[int | str, ...], message: str, given: object) -> str:
     name = str(location[0]) if location else ""
     flag = f"--{name.replace('_', '-')} ({(PREFIX + name).upper()})"
-    return f"{flag}: {message}; got {given!r}"
+    return f"{flag}: {message.removeprefix(OF_PYDANTIC)}; got {given!r}"

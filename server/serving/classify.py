@@ -198,7 +198,7 @@ def _late(terms: Terms) -> DeadlinePassed:
     where = "waiting for inference" if terms.timings.decode is not None else "waiting to be decoded"
     return DeadlinePassed(
         f"the request was still {where} after {terms.seconds:g} s; "
-        "try again when the server is less busy"
+        "try again when the server is less busy, or allow more time (X-Request-Timeout)"
     )
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from server.engines.model import Model, Probabilities
 from server.observability import logs, metrics
 from server.observability.timings import Timings
-from server.problems import Problem
+from server.problems import Problem, UnknownModel
 from server.serving.buffers import Buffers
 from server.serving.classify import Classifier, Image, Terms
 from server.serving.lanes import SHADOW_CLIENT
@@ -34,6 +34,7 @@ MOST_COPIES = 256
 MOST_BYTES = 64 * 2**20
 PATIENCE = 5.0  # seconds for which a copy waits until no user's image does
 LOOK_SECONDS = 0.005  # between two checks whether that is so
+CHECK_SECONDS = 1.0  # until the engine knows its models
 LEAST_PAUSE, MOST_PAUSE = 1.0, 60.0  # seconds without copies after a failure
 MOST_EXAMPLES = 20
 
@@ -162,6 +163,19 @@ class Shadow:
             finally:
                 self._bytes -= copy.size
                 del copy
+
+    async def check(self) -> None:
+        """Warn if there is no candidate, as soon as the engine knows its models."""
+        while True:
+            try:
+                self._engine.entry(self.candidate)
+            except UnknownModel as missing:
+                logger.warning("--shadow: %s; it gets copies once it is served", missing.detail)
+            except Problem as problem:  # the engine has not answered yet
+                problem.forget()
+                await asyncio.sleep(CHECK_SECONDS)
+                continue
+            return
 
     async def _free(self, since: float) -> bool:
         """Wait until no user's image waits for a place; False if that takes too long."""

@@ -72,6 +72,7 @@ def create_app(settings: Settings, triton_url: str) -> FastAPI:
             tasks.append(asyncio.create_task(default.watch(models)))
         if state.shadow is not None:
             tasks.append(asyncio.create_task(state.shadow.run()))
+            tasks.append(asyncio.create_task(state.shadow.check()))
         try:
             yield
         finally:

@@ -48,6 +48,7 @@ MAX_HEADER_SEMICOLONS = 16 * 2**10  # this many take 15 ms
 # and has one for each character outside a page's charset (HTML, 4.10.21.8: "&#26085;").
 MAX_SEMICOLONS = 300
 MAX_PARAMETER_BYTES = 4096
+MOST_NAME_BYTES = 4096  # of a path that was sent instead of its file
 QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
 # RFC 8187, 3.2.1: charset, language, percent-encoded bytes; only these two charsets.
 EXTENDED_FILENAME = re.compile(
@@ -81,6 +82,7 @@ async def read_image(request: Request, hold: Hold) -> bytes:
                 f"the form has {len(uploads)} fields {FIELD!r}, one is expected; "
                 "POST /classify/batch takes several"
             )
+        check_is_file(uploads[0])
         data = uploads[0].data
     elif kind == b"application/json":
         given = parse_json(await read_body(request, hold))
@@ -192,6 +194,17 @@ def _content_type(request: Request, otherwise: str) -> tuple[str, bytes, dict[by
             f"semicolons; {HOW}"
         )
     return content_type, *parse_options_header(content_type)
+
+
+def check_is_file(upload: Upload) -> None:
+    """Raise `UnsupportedType` for a field that has the name of a file instead of its bytes."""
+    text = upload.data
+    short = upload.filename is None and 0 < len(text) <= MOST_NAME_BYTES
+    if short and text.isascii() and text.decode().isprintable():
+        raise UnsupportedType(
+            f"the field {upload.name[:40]!r} is the text {text[:60].decode()!r} and no image; "
+            f"with curl a file needs an @: -F {upload.name[:40]}=@FILE"
+        )
 
 
 def _is_modest(header: bytes) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from server.engines.engine import Engine
 from server.engines.model import Unusable
 from server.problems import Problem
-from server.settings import PREFIX
+from server.settings import CHECKOUT, PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -155,4 +155,25 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     now, *before = names or ["what --default-model says"]
     print(f"{path}: the default model is {now}" + (f", before {before[0]}" if before else ""))
+    if options.name is not None or options.back:
+        warn_of_unknown(now)
+        print(
+            "Each gateway decides: one that does not serve the model keeps its own, and logs why;"
+        )
+        print("GET /models lists what a gateway serves.")
     return 0
+
+
+def warn_of_unknown(name: str) -> None:
+    """Warn if the model repository here lacks the model; gateways may serve that of elsewhere."""
+    repository = Path(os.environ.get(f"{PREFIX}REPOSITORY") or CHECKOUT / "model_repository")
+    try:
+        names = sorted(each.name for each in repository.expanduser().iterdir() if each.is_dir())
+    except (OSError, RuntimeError):
+        return  # there is no repository here
+    if name not in names:
+        print(
+            f"python -m server default: warning: {repository} has no model {name!r}; "
+            f"there are: {', '.join(names) or 'none'}",
+            file=sys.stderr,
+        )

@@ -54,8 +54,10 @@ async def embed(
     chosen = models.get(models.default if model is None else model)
     if EMBEDDING not in chosen.extras:
         raise BadParameter(
-            f"model {chosen.name!r} gives no embeddings: its graph has no output {EMBEDDING!r}, "
-            "which `python -m export` adds to what it publishes; GET /models tells which have one"
+            f"model {chosen.name!r} gives no embeddings: its graph has no output {EMBEDDING!r}. "
+            "`python -m export` adds that to a checkpoint and to published weights; to an ONNX "
+            "file only where its scores come straight from a last product with constant weights "
+            "(--output names the scores). GET /models tells which models have embeddings"
         )
     job = Job(request, chosen, chosen.top_k(None), patience)
     job.extras = (EMBEDDING,)

@@ -13,10 +13,11 @@ from starlette.requests import Request
 from server.engines.model import Model, Probabilities
 from server.observability import metrics
 from server.observability.telemetry import refused
-from server.problems import BodyTooLarge, Problem
+from server.problems import BodyTooLarge, Problem, UnreadableImage, UnsupportedType
 from server.serving.buffers import Hold
 from server.serving.classify import Answer, Image, Terms
 from server.serving.shadow import Copy
+from server.web.bodies import WEB_FORM
 from server.web.deadlines import seconds_for, while_connected
 from server.web.state import state_of, timings_of
 
@@ -46,11 +47,14 @@ class Job:
         """Read one image and classify it. Raises the `Problem` of whatever fails."""
         with self._state.buffers.hold(self._client) as hold:
             began = time.perf_counter()
-            data = await read(hold)
-            self._timings.read = time.perf_counter() - began
-            metrics.image_bytes.observe(len(data))
-            with while_connected(self._request):
-                answer = await self._state.classifier.one(data, self._terms(hold))
+            try:
+                data = await read(hold)
+                self._timings.read = time.perf_counter() - began
+                metrics.image_bytes.observe(len(data))
+                with while_connected(self._request):
+                    answer = await self._state.classifier.one(data, self._terms(hold))
+            except (UnreadableImage, UnsupportedType) as problem:
+                raise self._explained(problem) from None
         self._copy(data, answer[0])
         return answer
 
@@ -73,10 +77,21 @@ class Job:
                 answers, version = await self._state.classifier.many(images, self._terms(hold))
         for image, answer in zip(images, answers, strict=True):
             if isinstance(answer, Problem):
+                self._explained(answer)
                 refused(answer)
             else:
                 self._copy(image, answer)
         return answers, version
+
+    def _explained(self, problem: Problem) -> Problem:
+        """The problem; where it is likely that curl has spoilt the image, its detail says so."""
+        declared = self._request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        spoilt = isinstance(problem, UnreadableImage | UnsupportedType)
+        if spoilt and declared.encode("latin-1") == WEB_FORM:
+            problem.detail += (
+                "; with curl send a file with --data-binary @FILE, since -d leaves out line breaks"
+            )
+        return problem
 
     def _copy(self, image: Image, row: Probabilities) -> None:
         """Offer a copy to the second model, if there is one, once the answer has left."""

@@ -20,7 +20,7 @@ def row(name: str, field: FieldInfo, prefix: str) -> str:
     flag = f"--{(field.alias or name).replace('_', '-')}"
     if field.is_required():
         default = "required"
-    elif field.default_factory is not None:
+    elif name == "decode_threads":
         default = "cores"
     elif isinstance(field.default, Path):
         default = f"`{field.default.relative_to(CHECKOUT)}`"

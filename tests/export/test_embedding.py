@@ -124,7 +124,13 @@ def graph_of(*nodes: onnx.NodeProto) -> ir.Model:
     """A graph of these nodes from `x` [N, 4, 6] to `logits` [N, 3]."""
     weights = [
         helper.make_tensor(name, TensorProto.FLOAT, shape, np.ones(shape, np.float32).ravel())
-        for name, shape in (("square", (6, 6)), ("w", (6, 3)), ("turned", (3, 6)), ("bias", (3,)))
+        for name, shape in (
+            ("square", (6, 6)),
+            ("w", (6, 3)),
+            ("turned", (3, 6)),
+            ("bias", (3,)),
+            ("temperature", ()),
+        )
     ]
     shape = helper.make_tensor("flat", TensorProto.INT64, (1,), [1])
     made = helper.make_graph(
@@ -154,6 +160,25 @@ MEAN = helper.make_node("ReduceMean", ["x", "flat"], ["mean"], keepdims=0)
                 helper.make_node("Identity", ["sum"], ["logits"]),
             ],
             6,
+        ),
+        # A calibrated model: its logits are divided by a temperature.
+        (
+            [
+                MEAN,
+                helper.make_node("MatMul", ["mean", "w"], ["product"]),
+                helper.make_node("Add", ["product", "bias"], ["sum"]),
+                helper.make_node("Div", ["sum", "temperature"], ["logits"]),
+            ],
+            6,
+        ),
+        # Each class is divided by a number of its own.
+        (
+            [
+                MEAN,
+                helper.make_node("MatMul", ["mean", "w"], ["product"]),
+                helper.make_node("Div", ["product", "bias"], ["logits"]),
+            ],
+            None,
         ),
         # The head reads each token, and their classes are averaged.
         (

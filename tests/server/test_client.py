@@ -85,6 +85,10 @@ def test_a_key_is_taken_from_the_environment(guarded: Guarded, images: Path) -> 
     assert refused.returncode == 1
     assert "401" in refused.stdout
     assert "MIXER_CLIENT_KEY" in refused.stdout
+    several = run(str(images), *flags[1:])
+    assert several.stdout.count("401: ") == 1
+    assert all(f"{seed}.jpg" in several.stdout for seed in range(3))
+    assert "label" not in several.stdout  # nothing was classified: no empty table
     done = run(*flags, MIXER_CLIENT_KEY=guarded.key)
     assert done.returncode == 0, done.stdout
 
@@ -94,6 +98,7 @@ def test_a_key_is_taken_from_the_environment(guarded: Guarded, images: Path) -> 
     [
         (["*.no-such-image"], 2, "no image in *.no-such-image"),
         (["x.jpg", "--url", "localhost:8000"], 2, "should be an address such as http://"),
+        (["x.jpg", "--url", "localhost:8000"], 2, "--url: should be"),
         (["x.jpg", "--top-k", "0"], 2, "greater than or equal to 1"),
         (["README.md", "--url", "http://127.0.0.1:9"], 2, "http://127.0.0.1:9 does not answer"),
         (["README.md", "--url", "http://127.0.0.1:9"], 2, "`make serve` or `docker compose up`"),

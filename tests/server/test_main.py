@@ -35,6 +35,9 @@ def test_help_names_every_setting() -> None:
     assert done.returncode == 0
     for flag in ("--host", "--port", "--triton-url", "--with-triton", "--request-timeout"):
         assert flag in done.stdout
+    for command in ("classify", "similar", "key", "default"):
+        assert f"`{command}`" in done.stdout
+    assert "default factory" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,8 @@ def test_help_names_every_setting() -> None:
         ([], {"MIXER_MAX_PIXELS": "0"}, "--max-pixels (MIXER_MAX_PIXELS): "),
         ([], {"MIXER_PROT": "1"}, "MIXER_PROT: no setting has this name"),
         (["--prot", "1"], {}, "unrecognized arguments: --prot"),
+        (["clasify"], {}, "classify, similar, key, default"),
+        (["clasify", "cat.jpg"], {}, "did you mean classify?"),
     ],
 )
 def test_a_bad_setting_ends_with_2_and_its_name(

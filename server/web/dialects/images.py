@@ -14,7 +14,7 @@ from server.engines.model import Model
 from server.problems import BadBody, NoImage
 from server.serving.buffers import Hold
 from server.serving.classify import Image
-from server.web.bodies import FORM, check_encoding, form_fields, read_body
+from server.web.bodies import FORM, check_encoding, check_is_file, form_fields, read_body
 from server.web.json_bodies import from_base64, kind_of, parse_json
 
 JSON_START = b"{"
@@ -36,6 +36,7 @@ async def raw_or_json(
             raise NoImage(
                 f"the form has {len(found)} fields {names}, one with an image is expected"
             )
+        check_is_file(next(upload for upload in given if upload.name in fields))
         return found[0]
     if not body:
         raise NoImage("the body has 0 bytes; send an image")

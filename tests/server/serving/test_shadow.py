@@ -88,6 +88,19 @@ def test_a_copy_is_compared_and_a_disagreement_is_an_example() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("candidate", ["c", "nix"])
+def test_a_candidate_that_there_is_not_is_told_before_any_copy(
+    candidate: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        scene = Scene()
+        await Shadow(scene.classifier, Aim(candidate, 1.0, "m"), 5.0).check()
+
+    run(test())
+    told = [record.getMessage() for record in caplog.records]
+    assert [("no model 'nix'" in each) for each in told] == [True] * (candidate == "nix")
+
+
 def test_what_has_no_room_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         monkeypatch.setattr(shadow, "MOST_COPIES", 3)

@@ -52,8 +52,10 @@ def test_the_default_model_is_exchanged_and_back_while_users_ask(
             wait_for(lambda: "names 'nobody', which is not served" in gateway.log.read_text())
             command("linear")
             command(DEFAULT_MODEL)
-            assert command("--back").stdout.split(": ", 1)[1] == (
-                f"the default model is linear, before {DEFAULT_MODEL}\n"
+            assert (
+                command("--back")
+                .stdout.split(": ", 1)[1]
+                .startswith(f"the default model is linear, before {DEFAULT_MODEL}\n")
             )
             command("--back")
             # A worker may have seen some of the names in between; the last stays.
@@ -79,6 +81,11 @@ def test_what_the_command_refuses(tmp_path: Path) -> None:
 
     file = ("--file", str(tmp_path / "default"))
     assert "--default-model" in command(*file).stdout
+    done = command("mixer_cifar01", *file)
+    assert "no model 'mixer_cifar01'; there are: " in done.stderr
+    assert "Each gateway decides" in done.stdout
+    assert not command("mixer_cifar10", *file).stderr
+    (tmp_path / "default").unlink()
     for arguments, says in (
         (("m",), "--file FILE"),
         (("m", "--back", *file), "not both"),

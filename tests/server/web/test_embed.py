@@ -127,6 +127,7 @@ def test_one_bad_image_does_not_spoil_the_others_but_where_there_are_rows_alone(
         ({"content": JPEGS[0], "headers": {"X-Request-Timeout": "soon"}}, 422, "soon"),
         # As all models were that were exported before there were embeddings.
         ({"content": JPEGS[0], "params": {"model": "linear"}}, 422, "gives no embeddings"),
+        ({"content": JPEGS[0], "params": {"model": "linear"}}, 422, "last product"),
     ],
 )
 def test_what_is_wrong_is_said(

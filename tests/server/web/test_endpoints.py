@@ -87,6 +87,9 @@ TEXT = {"Content-Type": "text/plain"}
 
 CURL = {"Content-Type": "application/x-www-form-urlencoded"}
 
+# As curl -d sends a file.
+STRIPPED = JPEG.translate(None, b"\r\n\0")
+
 
 @pytest.mark.parametrize(
     ("query", "content", "headers", "status", "kind", "detail"),
@@ -95,6 +98,8 @@ CURL = {"Content-Type": "application/x-www-form-urlencoded"}
         pytest.param("", b"x", FORM, 400, "no-image", "malformed", id="broken form"),
         pytest.param("", JPEG, TEXT, 415, "unsupported-type", "text/plain", id="declared text"),
         pytest.param("", b"a=b", CURL, 415, "unsupported-type", "Content-Type image/*", id="form"),
+        pytest.param("", STRIPPED, CURL, 422, "unreadable-image", "--data-binary", id="curl -d"),
+        pytest.param("", b"\x89PNG", CURL, 415, "unsupported-type", "--data-binary", id="a PNG"),
         pytest.param("", b"hello", RAW, 415, "unsupported-type", "are text", id="not an image"),
         pytest.param("", HALF, RAW, 422, "unreadable-image", "truncated", id="truncated"),
         pytest.param("?top_k=0", JPEG, RAW, 422, "bad-parameter", "1 to 10", id="top_k=0"),
@@ -129,6 +134,8 @@ def test_a_form_needs_exactly_one_image(client: httpx.Client) -> None:
     check_problem(response, 400, "no-image", "has no field 'image' (its fields: 'file')")
     response = client.post("/classify", files=[("image", image), ("image", image)])
     check_problem(response, 400, "no-image", "/classify/batch")
+    response = client.post("/classify", files={"image": (None, "cat.jpg")})  # curl -F image=cat.jpg
+    check_problem(response, 415, "unsupported-type", "-F image=@FILE")
     response = client.post("/classify", files={"image": ("empty.jpg", b"")})
     check_problem(response, 400, "no-image", "0 bytes")
 
