@@ -16,7 +16,7 @@ with environment("loadtest", "loadtest"):
     import tyro
 
     from loadtest import results
-    from loadtest.bench.programs import bench
+    from loadtest.bench.programs import bench, list_bench
     from loadtest.commands import comparison as commands
     from loadtest.commands import models as commands_models
     from loadtest.commands import rulers as commands_rulers
@@ -31,6 +31,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "evaluate": commands_served.evaluate,
     "tune": commands_served.tune,
     "rulers": commands_rulers.rulers,
+    # `main` takes its command line first; here it is named in the help and in a mistake's message.
+    "bench": list_bench,
 }
 
 

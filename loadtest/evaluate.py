@@ -52,7 +52,7 @@ class Evaluation:
 
     async def about(self) -> dict[str, Any]:
         """The gateway's description of the model, with its labels; raises TargetError."""
-        found: dict[str, Any] = await self._http.json(self._http.request(f"/models/{self._model}"))
+        found = await self._http.about(self._model)
         self._labels = found["labels"]
         provenance = found["provenance"]
         for key in ("checkpoint", "checkpoint_sha256", "precision", "resize", "interpolation"):

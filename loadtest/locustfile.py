@@ -49,6 +49,8 @@ class Plan:
         with httpx.Client(base_url=host, headers=self.headers, trust_env=False) as client:
             self.model = options.model or _get(client, "/models")["default"]
             about = _get(client, f"/models/{self.model}")
+            if about["state"] == "unavailable":
+                raise RuntimeError(f"{self.model} is not served: {about['reason']}")
             precision = answers.precision_of(about["provenance"])
             recorded = min(answers.RECORDED, about["classes"])
             self.right = [

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from contracts.counting import counted
 from contracts.images.folders import find_classes, find_images
 from loadtest.load.sample_images import ImagesError
 from loadtest.progress import console
@@ -41,8 +42,9 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     else:
         strange = sorted(set(names) - set(labels))[:3]
         raise ImagesError(
-            f"{folder}: {len(names)} folders, among them {', '.join(strange)}, for a model of "
-            f"{len(labels)} classes; expected names of its classes, or a folder for each{hint}"
+            f"{folder}: {counted(len(names), 'folder')}, among them {', '.join(strange)}, "
+            f"for a model of {len(labels)} classes; expected names of its classes, or a folder for "
+            f"each{hint}"
         )
     found = [
         Labelled(file, (places[names[label]],))
@@ -50,6 +52,10 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     ]
     if not found:
         raise ImagesError(f"{folder}: no images; expected {folder}/<class>/*.jpg{hint}")
+    empty = [name for label, name in enumerate(names) if label not in set(tree.labels)]
+    if empty:
+        text = f"{folder}: no image of {', '.join(empty[:10])}{', …' if len(empty) > 10 else ''}"
+        console.print(text, markup=False, soft_wrap=True)
     if left_out := str(tree.left_out):
         console.print(f"{folder}: left out {left_out}", markup=False, soft_wrap=True)
     return found

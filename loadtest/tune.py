@@ -266,7 +266,7 @@ class Tuning:
         try:
             if refusal := await self._gate.refusal(triton, self._model, knobs.engine):
                 return 0.0, None, refusal
-            about = await http.json(http.request(f"/models/{self._model}"))
+            about = await http.about(self._model)
             sent = self._images[:SENT]
             target = await GatewayTarget.prepare(http, self._model, sent, about)
             for concurrency in self._concurrency:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from contracts.counting import counted
 from contracts.labels import LabelsError
 from contracts.published import CheckpointError
 from reference import checkpoint, compile_report, data, fewshot, models, parallel, topology
@@ -103,7 +104,8 @@ def train(
         config, data, out, resume=resume, refuse_broken=refuse_broken, profile=profile
     )
     written = checkpoint.npz_name(out)
-    print(f"{written}: accuracy {found.top1:.2%} on {found.images} held-back training images")
+    on = counted(found.images, "held-back training image")
+    print(f"{written}: accuracy {found.top1:.2%} on {on}")
 
 
 def evaluate(
@@ -136,7 +138,7 @@ def evaluate(
     found = evaluation.evaluate_file(network, data_source, split)
     print(
         f"top-1 accuracy {found.top1:.2%}, top-5 {found.top5:.2%}, "
-        f"on {found.images} images of {data_source}, {split}"
+        f"on {counted(found.images, 'image')} of {data_source}, {split}"
     )
     low, high = found.top1_interval
     print(
@@ -182,7 +184,8 @@ def few_shot(
         raise ConfigError(f"shots: {error}") from None
     for found in probes:
         each = ", ".join(f"{accuracy:.2%}" for accuracy in found.accuracies)
-        print(f"{found.shots}-shot accuracy {found.mean:.2%} ({each}) on {len(test)} images")
+        on = counted(len(test), "image")
+        print(f"{found.shots}-shot accuracy {found.mean:.2%} ({each}) on {on}")
 
 
 def study(
@@ -264,7 +267,7 @@ def plot(log: tuple[Path, ...], out: Path) -> None:
         out: The image to write: .png, .svg or .pdf.
     """
     plotting.plot(log, out)
-    print(f"{out}: {len(log)} {'run' if len(log) == 1 else 'runs'}")
+    print(f"{out}: {counted(len(log), 'run')}")
 
 
 def throughput(

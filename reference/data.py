@@ -21,6 +21,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from contracts.counting import counted
 from contracts.images.decoding import OWN_MAX_PIXELS, decode, open_header, read
 from contracts.images.errors import ImageError
 from contracts.images.folders import find_classes
@@ -266,7 +267,8 @@ def find_split(
             members, labels, classes = webdataset.find(tars)
         except webdataset.TarError as error:
             raise DataError(str(error)) from error
-        _log.info("%s: %d images in %d tar files", source, len(members), len(tars))
+        images, files = counted(len(members), "image"), counted(len(tars), "tar file")
+        _log.info("%s: %s in %s", source, images, files)
         return members, np.array(labels, np.int32), classes
     if lists := [
         f for name in LISTS.get(split, (split,)) if (f := source / f"{name}.txt").is_file()
@@ -302,7 +304,8 @@ def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ..
     if not found.files:
         hint = f" (left out: {left_out})" if left_out else ""
         raise DataError(f"{folder}: no images; expected {folder}/<class>/*.jpg{hint}")
-    _log.info("%s: %d images of %s", folder, len(found.files), found.summary())
+    images = counted(len(found.files), "image")
+    _log.info("%s: %s of %s", folder, images, found.summary())
     if left_out:
         _log.info("%s: left out %s", folder, left_out)
     return list(found.files), np.array(found.labels, np.int32), found.classes

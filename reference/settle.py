@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from contracts.counting import counted
 from contracts.variants import VARIANTS
 from reference import models
 from reference.config import ConfigError, TrainConfig
@@ -30,8 +31,8 @@ def sizes(config: TrainConfig, images: int, devices: int) -> tuple[int, int]:
     most = images - devices  # each device takes one image a step, or more
     if most < 1:
         raise ConfigError(
-            f"data: {images} training images are too few; there must be at least "
-            f"{devices + 1}: one for each device, and one to hold back"
+            f"data: {counted(images, 'training image is', 'training images are')} too few; there "
+            f"must be at least {devices + 1}: one for each device, and one to hold back"
         )
     tenth = max(1, min(VALIDATION, images // 10, most))
     wrong = []

@@ -52,6 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     files = [] if options is None else files_of(options)
     if options is None or not files:
         return 2
+    if len(files) == 1:
+        message = f"error: {files[0]} is the only image; two or more are needed to compare"
+        print(message, file=sys.stderr)
+        return 2
     with answers(files, options, embed, "Embedding") as each:
         results = [*each]
     found = [result for result in results if "error" not in result]

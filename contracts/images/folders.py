@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from contracts.counting import counted
 from contracts.images.formats import HEIC_IS_READ, HEIC_SUFFIXES, SUFFIXES
 
 # Folders that are left out besides hidden ones: Synology's thumbnails, its bin, what macOS puts
@@ -38,12 +39,15 @@ class LeftOut:
         """One line for people, or "" where nothing was left out."""
         files = ", ".join(f"{n} × {suffix}" for suffix, n in self.suffixes.most_common(8))
         folders = ", ".join(sorted(self.folders)[:8])
-        parts = [f"{self.suffixes.total()} files that are no images by their names ({files})"]
+        number, one = self.suffixes.total(), "file that is no image by its name"
+        parts = [f"{counted(number, one, 'files that are no images by their names')} ({files})"]
         parts = parts if self.suffixes else []
         if self.unreadable:
-            parts.append(f"{len(self.unreadable)} folders ({', '.join(self.unreadable[:8])})")
+            unread = ", ".join(self.unreadable[:8])
+            parts.append(f"{counted(len(self.unreadable), 'folder')} ({unread})")
         if self.folders:
-            parts.append(f"{self.folders.total()} hidden or system folders ({folders})")
+            what = "hidden or system folder"
+            parts.append(f"{counted(self.folders.total(), what)} ({folders})")
         text = " and ".join(parts)
         if not HEIC_IS_READ and not HEIC_SUFFIXES.isdisjoint(self.suffixes):
             text += "; HEIC is read after `make heic`"
@@ -65,7 +69,7 @@ class ClassTree:
         shown = [f"{name} ({counts[label]})" for label, name in enumerate(self.classes[:most])]
         more = len(self.classes) - len(shown)
         shown += [f"{more} more"] if more else []
-        return f"{len(self.classes)} classes: {', '.join(shown)}"
+        return f"{counted(len(self.classes), 'class', 'classes')}: {', '.join(shown)}"
 
 
 def find_images(folder: Path) -> tuple[list[Path], LeftOut]:

@@ -26,10 +26,7 @@ INDENT = max(map(len, NAMES))
 def bench(arguments: Sequence[str]) -> int:
     """Run the program that the first argument names, or list all; returns the exit status."""
     if not arguments or arguments[0] in {"-h", "--help"}:
-        print("usage: python -m loadtest bench NAME [--help]\n")
-        for name in NAMES:
-            print(f"  {name:{INDENT}}  {summary(name)}")
-        return 0
+        return list_bench()
     name, *rest = arguments
     if name not in NAMES:
         print(f"error: there is no {name!r}; there are: {', '.join(NAMES)}", file=sys.stderr)
@@ -38,6 +35,14 @@ def bench(arguments: Sequence[str]) -> int:
     if hasattr(module, "COMMANDS"):
         return run_commands(module.COMMANDS, module.__doc__, name, rest)
     return run(module.main, rest)
+
+
+def list_bench() -> int:
+    """Long measurements, each a program of its own: bench NAME; bench alone lists them."""
+    print("usage: python -m loadtest bench NAME [--help]\n")
+    for name in NAMES:
+        print(f"  {name:{INDENT}}  {summary(name)}")
+    return 0
 
 
 def summary(name: str) -> str:

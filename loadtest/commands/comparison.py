@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from contracts.counting import counted
 from loadtest import results
 from loadtest.compare import comparison as comparing
 from loadtest.compare.comparison import Comparison, Plan
@@ -141,7 +142,7 @@ def report(
     """
     found = results.read_all(results_in)
     pages.write(found, markdown, html, studies.read(study))
-    print(f"{markdown}: {len(found)} results" + (f"; {html}" if html else ""))
+    print(f"{markdown}: {counted(len(found), 'result')}" + (f"; {html}" if html else ""))
     return 0
 
 
@@ -150,7 +151,11 @@ def _stack(
     repository: Path, models: tuple[str, ...], workers: int, url: str, triton: str
 ) -> Iterator[stack.Stack]:
     if bool(url) != bool(triton):
-        raise UsageError("--url and --triton belong together")
+        given, missing = ("--url", "--triton") if url else ("--triton", "--url")
+        raise UsageError(
+            f"{given} needs {missing}, as they belong together: --url is the gateway's address, "
+            "--triton HOST:PORT of the gRPC of its Triton, which `make serve` prints when it starts"
+        )
     if url:
         yield stack.Stack(url, triton, stack.servers_of(url, triton))
         return

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
+from contracts.counting import counted
 from loadtest import evaluate as accuracy
 from loadtest import results, truth
 from loadtest import tune as tuner
@@ -66,7 +67,7 @@ def evaluate(
     count = result["pictures"]
     first, five = (wilson(round(result[key] * count), count) for key in ("top1", "top5"))
     print(
-        f"top-1 accuracy {first.text()}, top-5 {five.text()}, on {count} images, "
+        f"top-1 accuracy {first.text()}, top-5 {five.text()}, on {counted(count, 'image')}, "
         f"{result['pictures_per_second']:.0f} per second; {path}"
     )
     return 0 if result["ok"] else 1

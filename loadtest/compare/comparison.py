@@ -122,7 +122,7 @@ class Comparison:
         plan = self._plan
         task = progress.add_task("recording the right answers", total=len(plan.models))
         for model in plan.models:
-            about = await http.json(http.request(f"/models/{model}"))
+            about = await http.about(model)
             settings = await triton.about(model)
             precision = answers.precision_of(about["provenance"])
             self._about[model] = {
@@ -138,8 +138,8 @@ class Comparison:
         progress.remove_task(task)
         if self.out is None:
             precisions = {each["provenance"].get("precision", "") for each in self._about.values()}
-            about = ("-".join(sorted(precisions)), *plan.models)
-            self.out = usage.results_folder() / results.file_name("compare", *about)
+            names = ("-".join(sorted(precisions)), *plan.models)
+            self.out = usage.results_folder() / results.file_name("compare", *names)
         loads = [Load("gateway", each) for each in plan.concurrency]
         loads += [Load("triton", each) for each in plan.concurrency]
         self._closed = [Point(model, load) for load in loads for model in plan.models]

@@ -179,6 +179,13 @@ class Http:
         said = response.body[:300].decode("utf-8", "replace")
         raise kind(f"{line}: status {response.status}: {said}")
 
+    async def about(self, model: str) -> dict[str, Any]:
+        """What the gateway says of a model that it serves; raises TargetError for any other."""
+        found: dict[str, Any] = await self.json(self.request(f"/models/{model}"))
+        if found["state"] == "unavailable":
+            raise TargetError(f"{model} is not served: {found['reason']}")
+        return found
+
     def close(self) -> None:
         """Close the idle connections."""
         for _, connection in self._idle:

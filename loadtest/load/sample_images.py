@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from contracts.counting import counted
 from contracts.images.decoding import read
 from contracts.images.errors import ImageError
 from contracts.images.folders import find_images
@@ -90,4 +91,4 @@ def describe(sample_images: list[SampleImage], folder: Path | None) -> str:
     """A description of the images, for the conditions of a result."""
     kilobytes = np.mean([len(picture.data) for picture in sample_images]) / 1000
     where = "made, photo-like, 500×375" if folder is None else f"files of {folder.name}/"
-    return f"{len(sample_images)} images ({where}), {kilobytes:.0f} kB on average"
+    return f"{counted(len(sample_images), 'image')} ({where}), {kilobytes:.0f} kB on average"

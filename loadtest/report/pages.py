@@ -7,6 +7,7 @@ each question and the plots; and the HTML file. The same results give the same p
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from contracts.counting import counted
 from loadtest.report import bare, claims, comparison, front, growth, page, rulers, studies
 from loadtest.report.comparison import conditions, trouble
 from loadtest.report.page import Block, Heading, Page, Table, Text
@@ -118,7 +119,7 @@ def _evaluate(result: Result) -> list[Block]:
         Heading(f"Accuracy of {result['model']}, over HTTP"),
         *trouble(result),
         Text(
-            f"Top-1 {top1.text()}, top-5 {top5.text()}, of {count} images, "
+            f"Top-1 {top1.text()}, top-5 {top5.text()}, of {counted(count, 'image')}, "
             f"{result['pictures_per_second']:.0f} per second; 95 % intervals by Wilson."
         ),
         Table(("is", "was called", "times"), confused),

@@ -146,7 +146,7 @@ class Rulers:
 
     async def _target(self, way: str) -> tuple[Target, Callable[[], Any]]:
         http, triton = Http(self._stack.url), Triton(self._stack.triton)
-        about = await http.json(http.request(f"/models/{self._model}"))
+        about = await http.about(self._model)
 
         async def close() -> None:
             http.close()

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from contracts.repository import CONFIG_NAME
+from contracts.variants import VARIANTS
 from loadtest import CHECKOUT
 from loadtest.servers.launch import (
     LOOK_SECONDS,
@@ -52,6 +53,13 @@ def find_or_export(repository: Path, made: Path, model: str) -> tuple[Path, bool
     if (repository / model / CONFIG_NAME).is_file():
         return repository / model, False
     if not (made / model / CONFIG_NAME).is_file():
+        if model not in VARIANTS:
+            there = sorted(each.parent.name for each in repository.glob(f"*/{CONFIG_NAME}"))
+            models = ", ".join(there) or "which has none"
+            raise StackError(
+                f"{model} is neither a model of {repository} ({models}) "
+                "nor a variant, which `python -m export --list` lists"
+            )
         export("--model", model, "--name", model, "--repository", str(made))
     return made / model, True
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from scipy import special
 
+from contracts.counting import counted
+
 INTERVAL = 0.95
 LEAST_PAIRS = 4  # with two pairs, Student's t is 12.7, and the interval is too wide to be of use
 
@@ -43,7 +45,7 @@ class Ratio:
     def text(self) -> str:
         """As `0.88 (0.87 to 0.89)`."""
         if not self.known:
-            return f"{self.value:.2f} (interval unknown, {self.pairs} pairs)"
+            return f"{self.value:.2f} (interval unknown, {counted(self.pairs, 'pair')})"
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
 
     def inverse(self) -> "Ratio":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +87,27 @@ def test_an_image_that_is_not_classified_fails_the_run(
     )
     assert done.returncode == 1
     assert "class_0/broken.png" in done.stderr
+    assert f"{broken}: no image of class_1, class_2, class_3" in done.stderr
+    assert ", on 1 image, " in done.stdout
     assert read(out)["pictures"] == 1
+
+
+def test_a_model_that_is_not_served_is_said_with_the_reason(
+    gateway: Gateway, model_repository: Path, sample_images: Path, tmp_path: Path
+) -> None:
+    late = model_repository / "late"  # Triton, which runs already, has not loaded it
+    shutil.copytree(model_repository / DEFAULT_MODEL, late)
+    config = late / "config.pbtxt"
+    config.write_text(config.read_text().replace(f'name: "{DEFAULT_MODEL}"', 'name: "late"'))
+    flags = ("--data", sample_images / "test", "--model", "late", "--url", gateway.url)
+    try:
+        done = loadtest("evaluate", *flags, "--out", tmp_path / "evaluate.json")
+    finally:
+        shutil.rmtree(late)
+    assert done.returncode == 2
+    said = "error: late is not served: Triton has not loaded model 'late': a model that was added"
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_folder_too_high_names_the_one_below(

@@ -54,7 +54,7 @@ def test_numbers_that_do_not_fit_are_refused_before_an_image_is_opened(tmp_path:
     done = run("train", *flags, "--validation", "2000", "--batch-size", "128")
     assert done.returncode == 2
     summary, error = done.stderr.splitlines()
-    assert summary.endswith("48 images of 1 classes: dark (48)")
+    assert summary.endswith("48 images of 1 class: dark (48)")
     assert error == (
         "error: validation: cannot hold back 2000 of 48 images; choose at most 47, or leave it "
         "out for 4; batch_size: 128 is more than 44 images, which are left to train on; choose "
@@ -80,7 +80,7 @@ def test_what_is_left_out_fits_the_images_and_the_devices(
     images: int, devices: int, expected: tuple[int, int]
 ) -> None:
     assert sizes(TrainConfig(), images, devices) == expected
-    with pytest.raises(ConfigError, match=f"data: {devices} training images are too few"):
+    with pytest.raises(ConfigError, match=f"data: {devices} training images? (is|are) too few"):
         sizes(TrainConfig(), devices, devices)
 
 

@@ -97,7 +97,9 @@ def test_what_cannot_be_embedded_is_named(gateway: Gateway, tmp_path: Path) -> N
     none = run(str(tmp_path), "--url", gateway.url, "--model", "linear")
     assert none.returncode == 1
     assert "gives no embeddings" in none.stdout
-    assert run(str(tmp_path / "1.jpg"), "--url", gateway.url).returncode == 0
+    alone = run(str(tmp_path / "1.jpg"), "--url", gateway.url)
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert "1.jpg is the only image; two or more are needed" in alone.stderr
     assert run(str(tmp_path / "none/*.jpg"), "--url", gateway.url).returncode == 2
     assert run(str(tmp_path), "--url", "http://127.0.0.1:9").returncode == 2
     assert "--duplicates" in run(str(tmp_path), "--duplicates", "2").stderr

@@ -83,7 +83,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
     assert left_out.folders == {"@eaDir": 1}
     assert str(left_out) == (
         "4 files that are no images by their names (2 × .txt, 1 × .csv, 1 × README) and "
-        "1 hidden or system folders (@eaDir)"
+        "1 hidden or system folder (@eaDir)"
     )
     assert str(LeftOut()) == ""
     if not HEIC_IS_READ:
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_read_is_named(
     monkeypatch.setattr(os, "scandir", scandir)
     tree = find_classes(tmp_path)
     assert [file.name for file in tree.files] == ["a.jpg"]
-    assert str(tree.left_out) == "1 folders (dog: Permission denied)"
+    assert str(tree.left_out) == "1 folder (dog: Permission denied)"
 
 
 def test_classes_are_named_in_any_language_and_counted(tmp_path: Path) -> None:

@@ -21,6 +21,11 @@ def test_a_program_explains_itself(name: str) -> None:
     assert f"usage: python -m loadtest bench {name}" in done.stdout
 
 
+def test_the_command_line_names_the_list_of_programs() -> None:
+    assert ",bench}" in loadtest("--help").stdout
+    assert "bench" in loadtest().stderr.replace("\n", " ")
+
+
 def test_an_unknown_program_is_one_line() -> None:
     done = loadtest("bench", "servings")
     assert done.returncode == 2

@@ -316,11 +316,19 @@ def test_what_was_measured_before_ctrl_c_can_be_read(repository: Path, tmp_path:
     ("flags", "shown"),
     [
         (("--models", "mixer_quick", "mixer_quick"), "one is there twice"),
-        (("--models", "no_such_model"), "no_such_model"),
+        (
+            ("--models", "mixer_quick", "no_such_model"),
+            "error: no_such_model is neither a model of {repository} (mixer_quick, vit_slow) nor a variant, "
+            "which `python -m export --list` lists",
+        ),
         (("--models", "../mixer_quick"), "expected letters, digits"),
         (("--models", "mixer_quick", "--concurrency"), "--concurrency: expected at least one"),
         (("--models", "mixer_quick", "--seconds", "nan"), "--seconds nan: expected more than 0"),
-        (("--models", "mixer_quick", "--url", "http://127.0.0.1:9"), "belong together"),
+        (
+            ("--models", "mixer_quick", "--url", "http://127.0.0.1:9"),
+            "error: --url needs --triton, as they belong together: --url is the gateway's address, "
+            "--triton HOST:PORT of the gRPC of its Triton, which `make serve` prints",
+        ),
         (("--models", "mixer_quick", "--seconds", "0"), "--seconds 0: expected more than 0"),
         (("--models", "mixer_quick", "--images", "/no/such/folder"), "/no/such/folder"),
         (
@@ -335,6 +343,6 @@ def test_a_mistake_is_one_line(
     out = tmp_path / "compare.json"
     done = loadtest("compare", *flags, "--repository", repository, "--out", out)
     assert done.returncode == 2
-    assert shown in done.stderr
+    assert shown.format(repository=repository) in done.stderr
     assert "Traceback" not in done.stderr
     assert not out.exists()
