@@ -318,8 +318,8 @@ def test_what_was_measured_before_ctrl_c_can_be_read(repository: Path, tmp_path:
         (("--models", "mixer_quick", "mixer_quick"), "one is there twice"),
         (
             ("--models", "mixer_quick", "no_such_model"),
-            "error: no_such_model is neither a model of {repository} (mixer_quick, vit_slow) nor a variant, "
-            "which `python -m export --list` lists",
+            "error: no_such_model is neither a model of {repository} (mixer_quick, vit_slow) nor "
+            "a variant, which `python -m export --list` lists",
         ),
         (("--models", "../mixer_quick"), "expected letters, digits"),
         (("--models", "mixer_quick", "--concurrency"), "--concurrency: expected at least one"),
