@@ -28,6 +28,8 @@ DELAY_S = 0.1  # between a death and the next start; doubled by each quick death
 # restarts because of that model at least HANG_PAUSE_S pass, doubled each time up to
 # HANG_PAUSE_MOST_S.
 HANG_PAUSE_S, HANG_PAUSE_MOST_S = 60.0, 3600.0
+# The words of a model's process that ends because it stood still: no fault of Triton's.
+STOOD_STILL = "a model's process stood still"
 
 
 SILENT_S = 4.0  # a model that is silent for longer is not ready
@@ -138,7 +140,8 @@ class Supervisor:
                     if program.can_do_without(error):
                         continue
                     raise
-                crashes.died(time.monotonic() - begin)
+                if not self._stood_still():
+                    crashes.died(time.monotonic() - begin)
                 if crashes.hopeless:
                     raise LocalTritonError(f"{error}; {crashes.deaths} times in a row") from error
                 self.restarts[Reason.HUNG if isinstance(error, HangError) else Reason.DIED] += 1
@@ -161,6 +164,11 @@ class Supervisor:
             where = f"{self._listen.address}:{self._listen.grpc_port}"
             log.info("Triton serves %s on %s, started in %.1f s", models, where, took)
             await triton.lost(self._may_restart)
+
+    def _stood_still(self) -> bool:
+        """Whether a model's process ended for the machine's sake (backends/standstill.py)."""
+        errors = () if self._triton is None else self._triton.log.errors
+        return any(STOOD_STILL in line for line in errors)
 
     def _may_restart(self, model: str | None) -> bool:
         """Whether a hang of this model, or for None of Triton itself, should restart Triton."""

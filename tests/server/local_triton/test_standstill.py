@@ -105,6 +105,9 @@ def test_no_client_gets_the_answer_of_another(
             for each in clients:
                 each.join()
     assert not [wrong for each in clients for wrong in each.wrong]
+    # No fault of Triton's: nothing is counted towards giving it up, and no start waits longer.
+    assert "starting it again in 0.1 s" in caplog.text
+    assert "starting it again in 0.2 s" not in caplog.text
     assert re.search(r"stood still for 1\.\d s with a call under way and ends", caplog.text)
 
 
