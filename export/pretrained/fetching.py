@@ -63,7 +63,7 @@ def _from_google(name: str, known: Published | None) -> Fetched:
         raise UsageError(f"--pretrained {name}: expected gs://BUCKET/OBJECT.npz")
     from export.pretrained.google import fetch_object  # noqa: PLC0415 - imports a web client
 
-    note(f"{name} from Google's storage, or from where it was kept before")
+    note(f"{name} from Google's storage; a file that was downloaded before is used again")
     return Fetched(fetch_object(bucket, item), name, known)
 
 
@@ -78,7 +78,7 @@ def _from_hub(name: str, known: Published | None) -> Fetched:
     from export.pretrained.hub import fetch_repository  # noqa: PLC0415 - imports a web client
 
     repository = f"timm/{name}" if known else name
-    note(f"{repository} from Hugging Face's hub, or from where it was kept before")
+    note(f"{repository} from Hugging Face's hub; files that were downloaded before are used again")
     path = fetch_repository(repository)
     return Fetched(path, f"{repository.partition('@')[0]}@{path.name}", known)
 
@@ -93,9 +93,9 @@ def _other_way(error: UnreachableError, known: Published | None) -> str:
         )
     if error.url.endswith(".npz"):
         flags = f" {known.flags}" if known else ""
-        return f"with the file from elsewhere: --checkpoint FILE{flags}"
+        return f"or, if you have the file already: --checkpoint FILE --name NAME{flags}"
     folder = error.url.rpartition("/")[0]
     return (
-        f"with {folder}/model.safetensors and the config.json beside it from elsewhere, in one "
-        "folder: --checkpoint FOLDER"
+        f"or get {folder}/model.safetensors and {folder}/config.json on another machine, put both "
+        "into one folder, and give that: --checkpoint FOLDER --name NAME"
     )

@@ -90,7 +90,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / environment / f".{stamp}").unlink(missing_ok=True)
             (folder / environment / f".{stamp}").touch()
     for number in range(8):
-        path = folder / "cifar10/train" / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        path = folder / "pets/train" / ("cat", "dog")[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(photo(number))
     return folder

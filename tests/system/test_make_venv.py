@@ -73,7 +73,7 @@ def test_without_a_python_one_sentence_says_what_to_do(programs: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [(sys.executable, f"is Python {VERSION}."), ("/no/where", "/no/where is none that runs")],
+    [(sys.executable, f"is Python {VERSION}."), ("/no/where", "/no/where cannot be run")],
 )
 def test_a_given_python_that_does_not_fit_is_named(
     given: str, said: str, programs: Path, tmp_path: Path

@@ -126,7 +126,7 @@ def test_without_a_network_one_sentence_has_the_address_and_the_flag(
     folder = f"http://127.0.0.1:9/timm/{HUB}/resolve/main"
     assert f"{folder}/config.json cannot be downloaded ([Errno" in said
     assert f"{folder}/model.safetensors" in said
-    assert said.endswith("--checkpoint FOLDER")
+    assert said.endswith("--checkpoint FOLDER --name NAME")
     assert "HF_HUB_OFFLINE is set" in machine.refused(FETCH, HUB, HF_HUB_OFFLINE="1")
     # Google's libraries take it without http:// too.
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:9")
@@ -136,7 +136,7 @@ def test_without_a_network_one_sentence_has_the_address_and_the_flag(
     said = err.splitlines()[-1]
     assert said.startswith(f"error: http://127.0.0.1:9/{GOOGLE} cannot be downloaded ([Errno")
     flags = "--resize shortest --interpolation bilinear --crop-fraction 0.875"
-    assert said.endswith(f"--checkpoint FILE {flags}")
+    assert said.endswith(f"--checkpoint FILE --name NAME {flags}")
     for wrong in ("http://[1", "ftp://127.0.0.1"):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", wrong)
         status, _, err = here("--pretrained", f"gs://{GOOGLE}")
