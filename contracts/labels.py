@@ -42,7 +42,8 @@ def read_labels(path: Path, num_classes: int | None = None) -> list[str]:
     labels = [line.strip(_BLANKS) for line in lines]
     for number, label in enumerate(labels, start=1):
         if reason := why_not(label):
-            raise LabelsError(f"{path}: line {number} {reason}")
+            wanted = f"; expected {num_classes} lines, one per class" if num_classes else ""
+            raise LabelsError(f"{path}: line {number} {reason}{wanted}")
     if num_classes is not None and len(labels) != num_classes:
         raise LabelsError(
             f"{path}: expected {num_classes} lines, one per class, found {len(labels)}"

@@ -8,13 +8,15 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from contracts.images.errors import UnsupportedTypeError
+from contracts.images.formats import sniff
 from contracts.published import CheckpointError, Shape, published_names, published_shape
 
 Array = npt.NDArray[np.float32]
@@ -144,4 +146,11 @@ def read_start(path: Path) -> bytes:
 
 def described(start: bytes) -> str:
     """What a file of another format is, for a message."""
-    return f"a file that begins with {start!r}" if start else "an empty file"
+    if not start:
+        return "an empty file"
+    with suppress(UnsupportedTypeError):
+        return f"a {sniff(start)} image"
+    with suppress(UnicodeDecodeError):
+        if (text := start.decode("ascii").rstrip()).isprintable():
+            return f"a text file that begins with {text!r}"
+    return f"a file that begins with {start!r}"

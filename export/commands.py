@@ -79,14 +79,12 @@ def run(options: Options) -> None:
 
 
 def print_variants() -> None:
-    """--list: every variant, with what it costs."""
-    with step("counting"):
-        costs = variant_costs()
+    """--list: every variant, with what it costs; each line as soon as that is counted."""
     row = "{:<15}{:>12}{:>16}{:>18}"
-    print(row.format("model", "input", "parameters", "GFLOPs per image"))
-    for cost in costs:
-        size = f"{cost.image_size}×{cost.image_size}"
-        print(row.format(cost.variant, size, f"{cost.parameters:,}", f"{cost.flops / 1e9:.3f}"))
+    print(row.format("model", "input", "parameters", "GFLOPs per image"), flush=True)
+    for cost in variant_costs():
+        size, gflops = f"{cost.image_size}×{cost.image_size}", f"{cost.flops / 1e9:.3f}"
+        print(row.format(cost.variant, size, f"{cost.parameters:,}", gflops), flush=True)
 
 
 def publish_model(options: Options) -> None:

@@ -6,6 +6,7 @@ modules are on PyTorch's meta device.
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import onnx
 import onnx_ir as ir
@@ -28,16 +29,14 @@ class Cost:
     flops: int  # per image; a multiply-add counts as two
 
 
-def variant_costs() -> list[Cost]:
-    """A row for every variant of every family."""
-    costs = []
+def variant_costs() -> Iterator[Cost]:
+    """A row for every variant of every family; each takes up to a second or two."""
     for name, row in VARIANTS.items():
         with torch.device("meta"):
             module = build(network_of(name), row.image_size)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         flops = count_flops(module, row.image_size)
-        costs.append(Cost(name, row.image_size, parameters, flops))
-    return costs
+        yield Cost(name, row.image_size, parameters, flops)
 
 
 def count_flops(module: nn.Module, image_size: int) -> int:

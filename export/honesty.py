@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from contracts.counting import some_of
 from contracts.images.folders import find_classes
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from export.graph import open_graph, save_graph
@@ -109,7 +110,7 @@ def gather(
     if unknown := [name for name in tree.classes if name not in places]:
         raise UsageError(
             f"--held-back {folder}: the folder {unknown[0]!r} is no class of the model; its "
-            f"classes: {', '.join(labels[:10])}{', …' if len(labels) > 10 else ''}"
+            f"classes: {some_of(labels, 10)}"
         )
     classes = [places[tree.classes[label]] for label in tree.labels]
     chosen = _spread(len(tree.files))
@@ -120,6 +121,8 @@ def gather(
             f"--held-back {folder}: expected at least {LEAST_IMAGES} images, found {len(images)}"
         )
     found = np.array([classes[chosen[index]] for index in kept], np.int64)
+    if empty := [name for name in tree.classes if places[name] not in found]:
+        note(f"--held-back {folder}: no image of {some_of(empty, 10)}")
     if others is None:
         return HeldBack(np.stack(images), found, None)
     strange = find_images(others)

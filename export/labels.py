@@ -5,6 +5,7 @@ In: the options and the classifier. Out: a label for each class, in the order of
 
 from collections.abc import Iterator
 
+from contracts.counting import some_of
 from contracts.imagenet import names_for
 from contracts.labels import LabelsError, numbered_labels, read_labels, repeated_labels
 from export.options import Options
@@ -20,7 +21,7 @@ def labels_of(options: Options, classifier: Source) -> list[str]:
     if options.labels is None:
         for labels, origin in _known_labels(options, classifier):
             if labels is not None:
-                note(f"the classes' names come from {origin}: {', '.join(labels[:3])}, …")
+                note(f"the classes' names come from {origin}: {some_of(labels, 3)}")
                 return labels
         labels = numbered_labels(classifier.num_classes)
         note(f"no --labels: the classes are called {labels[0]} to {labels[-1]}")

@@ -161,6 +161,7 @@ class Options:
             raise UsageError(f"--crop-fraction {self.crop_fraction}: expected 0.1 to 1")
         if self.num_classes is not None and (self.model is None or self.num_classes < 1):
             raise UsageError("--num-classes is for --model only, and at least 1")
+        self._check_files()
         self._check_weights()
         self._check_held_back()
         if self.precision == "int8" and self.calibration is None:
@@ -170,6 +171,13 @@ class Options:
                 raise UsageError("--calibration is for --precision auto, int8 and fp16")
             if not self.calibration.is_dir():
                 raise UsageError(f"--calibration {self.calibration}: no such folder")
+
+    def _check_files(self) -> None:
+        """Raises UsageError for a file that is not there, before any is read or downloaded."""
+        files = {"--checkpoint": self.checkpoint, "--onnx": self.onnx, "--labels": self.labels}
+        for flag, path in files.items():
+            if path is not None and not path.exists():
+                raise UsageError(f"{flag} {path}: no such file")
 
     def _check_held_back(self) -> None:
         """Raises UsageError for folders that are not there, or not wanted."""

@@ -22,7 +22,14 @@ def read_weights(options: Options, fetched: Fetched | None) -> Source:
         size = options.image_size or fetched.image_size
         return fetched.applied(load_classifier(fetched.path, size, _stated(options)))
     if options.onnx is not None:
-        return read_onnx(options.onnx, _asked(options), _foreign_preprocessing(options))
+        preprocessing = Preprocessing(rounding="torchvision")
+        classifier = read_onnx(options.onnx, _asked(options), preprocessing)
+        if options.resize is None:
+            note(
+                "no --resize: images are squashed to the square; torchvision's models mostly want "
+                "--resize shortest --crop-fraction 0.875"
+            )
+        return classifier
     if options.checkpoint is not None:
         return load_classifier(options.checkpoint, options.image_size, _stated(options))
     return random_classifier(
@@ -49,12 +56,3 @@ def _asked(options: Options) -> Asked:
         options.output,
         options.image_size,
     )
-
-
-def _foreign_preprocessing(options: Options) -> Preprocessing:
-    if options.resize is None:
-        note(
-            "no --resize: images are squashed to the square; torchvision's models mostly want "
-            "--resize shortest --crop-fraction 0.875"
-        )
-    return Preprocessing(rounding="torchvision")

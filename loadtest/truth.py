@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from contracts.counting import counted
+from contracts.counting import counted, some_of
 from contracts.images.folders import find_classes, find_images
 from loadtest.load.sample_images import ImagesError
 from loadtest.progress import console
@@ -54,8 +54,7 @@ def from_folders(folder: Path, labels: Sequence[str]) -> list[Labelled]:
         raise ImagesError(f"{folder}: no images; expected {folder}/<class>/*.jpg{hint}")
     empty = [name for label, name in enumerate(names) if label not in set(tree.labels)]
     if empty:
-        text = f"{folder}: no image of {', '.join(empty[:10])}{', …' if len(empty) > 10 else ''}"
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(f"{folder}: no image of {some_of(empty, 10)}", markup=False, soft_wrap=True)
     if left_out := str(tree.left_out):
         console.print(f"{folder}: left out {left_out}", markup=False, soft_wrap=True)
     return found

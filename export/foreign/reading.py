@@ -12,7 +12,9 @@ from typing import Literal
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+from google.protobuf.message import DecodeError
 
+from contracts.npz import described, read_start
 from export.embedding import RESHAPERS
 from export.preprocessing import Activation, Normalization
 
@@ -77,6 +79,11 @@ def load_graph(path: Path) -> ir.Model:
             rewrite(model)
     except GraphError:
         raise
+    except DecodeError:
+        raise GraphError(
+            f"expected an ONNX graph, found {described(read_start(path))}; it is no ONNX file, or "
+            "not a whole one"
+        ) from None
     except Exception as error:  # the parser may raise anything on a broken file
         reason = str(error).partition("\n")[0][:200]
         raise GraphError(

@@ -140,7 +140,8 @@ def huge_array() -> bytes:
         (huge_array, "stem/kernel: expected 4000000000000 bytes .* found 0"),
         (lambda: struct.pack("<Q", 10) + b'{"a":1}   ', "expected a whole .safetensors file"),
         (lambda: struct.pack("<Q", 1 << 40) + b"{", "expected a whole .safetensors file"),
-        (lambda: b"<html>404 Not Found</html>", "begins with b'<html>404'"),
+        (lambda: b"<html>404 Not Found</html>", "a text file that begins with '<html>404'"),
+        (lambda: b"\xff\xd8\xff\xe0" + bytes(20), ".safetensors file, found a JPEG image"),
     ],
 )
 def test_files_that_are_no_checkpoint(

@@ -99,7 +99,16 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "classes": (("--checkpoint", CHECKPOINT, "--name", "x", "--num-classes", "5"), "for --model"),
     "no labels": (
         ("--checkpoint", CHECKPOINT, "--name", "x", "--labels", "none.txt"),
-        "--labels none.txt: No such file",
+        "--labels none.txt: no such file",
+    ),
+    "labels of another kind": (
+        ("--checkpoint", CHECKPOINT, "--name", "x", "--labels", "README.md"),
+        "--labels README.md: line 2 is empty; expected 10 lines, one per class",
+    ),
+    "no graph": (("--onnx", "none.onnx", "--name", "x"), "--onnx none.onnx: no such file"),
+    "text for a graph": (
+        ("--onnx", "README.md", "--name", "x"),
+        "README.md: expected an ONNX graph, found a text file that begins with '# Mixer",
     ),
     "tensorrt name": (("--tensorrt", "../x"), "expected a letter or digit"),
 }
@@ -113,6 +122,7 @@ def test_a_mistake_is_one_line_and_publishes_nothing(export: Export, mistake: st
     (line,) = [text for text in err.splitlines() if text.startswith("error: ")]
     assert message in line
     assert "Traceback" not in err
+    assert "--resize" not in err  # advice on a graph that cannot be read
     assert not export.repository.exists()
 
 

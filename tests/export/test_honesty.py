@@ -111,6 +111,7 @@ def test_the_published_graph_answers_with_the_temperature(
     names = [f"thing {number}" for number in range(classifier.num_classes)]
     (tmp_path / "labels.txt").write_text("".join(f"{name}\n" for name in names))
     held = folders(tmp_path / "held", names[:4], 40)
+    (held / names[4]).mkdir()
     others = folders(tmp_path / "others", ["x"], 25)
     checkpoint = exported.GOLDEN / "mixer_tiny/checkpoint.npz"
 
@@ -125,6 +126,7 @@ def test_the_published_graph_answers_with_the_temperature(
     status, printed = export("--held-back", str(held), "--others", str(others))
     assert status == 0, printed
     assert "expected calibration error" in printed
+    assert f"--held-back {held}: no image of thing 4\n" in printed
     about = parameters(read_config(tmp_path / "models/m/config.pbtxt"))
     assert about["calibration_images"] == "80"
     temperature = float(about["temperature"])
