@@ -91,11 +91,11 @@ def main(arguments: Sequence[str]) -> int:
     with answers(files, options, ask, "Classifying") as each:
         results = [*_printed(each)] if options.as_json else [*each]
     if not options.as_json:
-        console = Console(highlight=False)
+        console = Console()
         if any("error" not in result for result in results):
             console.print(table(results))
         for line in problems(results):
-            console.print(line, soft_wrap=True)
+            console.print(line, soft_wrap=True, highlight=False)
     failed = [result for result in results if "error" in result]
     if failed:
         errors.print(f"{len(failed)} of {len(results)} were not classified", style="red")
@@ -198,7 +198,9 @@ def post(
         raise NoAnswerError(_detail(error)) from None
     except urllib.error.URLError as error:
         raise NoAnswerError(f"{away(options)}: {error.reason}") from None
-    except (OSError, HTTPException) as error:
+    except OSError as error:  # its own words without the file's name, which stands beside them
+        raise NoAnswerError(error.strerror or str(error) or type(error).__name__) from None
+    except HTTPException as error:
         raise NoAnswerError(str(error) or type(error).__name__) from None
     return body
 

@@ -26,6 +26,7 @@ from server.client import (
     files_of,
     options_of,
     post,
+    problems,
     status_of,
 )
 
@@ -115,7 +116,7 @@ def neighbours(vectors: Vectors, most: int, duplicates: float) -> list[list[tupl
 
 
 def show(results: Sequence[Answer]) -> None:
-    """Tables of the near-duplicates, if there are some, and of the neighbours."""
+    """Tables of the near-duplicates, if there are some, and of the neighbours; then the errors."""
     console = Console()
     pairs = {
         tuple(sorted((result["file"], other["file"]))): other["cosine"]
@@ -131,9 +132,10 @@ def show(results: Sequence[Answer]) -> None:
     table = Table("image", "looks like", "cosine", highlight=False)
     for result in results:
         name = escape(result["file"])
-        if "error" in result:
-            table.add_row(name, f"[red]{escape(result['error'])}[/red]", "")
         for other in result.get("neighbours", []):
             table.add_row(name, escape(other["file"]), f"{other['cosine']:.4f}")
             name = ""
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    for line in problems(results):
+        console.print(line, soft_wrap=True, highlight=False)

@@ -60,7 +60,7 @@ def test_json_of_a_pattern_and_a_folder_with_one_failure(gateway: Gateway, image
     assert labels[0] == labels[3]
     assert [len(found) for found in labels] == [5] * 6 + [0] * 3
     assert lines[6]["error"].startswith("415: ")
-    assert "No such file" in lines[7]["error"]
+    assert lines[7]["error"] == "No such file or directory"
     assert "no image is meant" in lines[8]["error"]
     assert "3 of 9 were not classified" in done.stderr
     assert "Traceback" not in done.stderr

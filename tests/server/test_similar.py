@@ -96,7 +96,7 @@ def test_what_cannot_be_embedded_is_named(gateway: Gateway, tmp_path: Path) -> N
     assert "truncated" in shown.stdout
     none = run(str(tmp_path), "--url", gateway.url, "--model", "linear")
     assert none.returncode == 1
-    assert "gives no embeddings" in none.stdout
+    assert none.stdout.count("gives no embeddings") == 1  # once, whatever the number of images
     alone = run(str(tmp_path / "1.jpg"), "--url", gateway.url)
     assert (alone.returncode, alone.stdout) == (2, "")
     assert "1.jpg is the only image; two or more are needed" in alone.stderr
