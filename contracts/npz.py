@@ -151,6 +151,6 @@ def described(start: bytes) -> str:
     with suppress(UnsupportedTypeError):
         return f"a {sniff(start)} image"
     with suppress(UnicodeDecodeError):
-        if (text := start.decode("ascii").rstrip()).isprintable():
+        if (text := " ".join(start.decode("ascii").split())).isprintable():
             return f"a text file that begins with {text!r}"
     return f"a file that begins with {start!r}"

@@ -50,8 +50,10 @@ def read(path: Path) -> Result:
     """A result; raises ResultsError."""
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path}: not a result: {error}") from error
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ResultsError(f"{path}: not a result: it is no JSON") from error
     match found:
         case {"format": 2, "kind": kind} if kind in KINDS:
             return {**found, "file": path.name}

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -23,19 +23,16 @@ from rich.progress import track
 
 from contracts.counting import counted
 from contracts.images.decoding import OWN_MAX_PIXELS, decode, open_header, read
-from contracts.images.errors import ImageError
 from contracts.images.folders import find_classes
 from contracts.resizing import ResizeRule
 from reference import cifar, webdataset
+from reference.classes import BROKEN, Item, empty, look, rows_by_class, unreadable
 
 GIB = 1 << 30
 # Lists of images, SPLIT.txt; VTAB-1k trains on the 1,000 images of `train800val200`.
 LISTS = {"train": ("train", "train800val200")}
-# The errors of files that are no images, that are incomplete, or that cannot be read.
-BROKEN = (ImageError, OSError)
 
 Read = TypeVar("Read")
-Item = Path | webdataset.Member  # a file, or a part of a tar file
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +142,7 @@ class Files:
                 return found
         label = self.labels[row]
         own = [self.files[index] for index in np.flatnonzero(self.labels == label)]
-        why = _unreadable(own, self.broken[own[0]])
+        why = unreadable(own, self.broken[own[0]])
         raise DataError(f"{self.classes[label]!r} cannot be a class: {why}")
 
 
@@ -169,11 +166,11 @@ def load(
 
     Images are resized by `rule`; without one, straight to a square. A folder of more than
     `memory_gib` (decoded), or any with `as_files`, is returned as `Files`, and no file is opened
-    yet. Before the first file of a folder is opened, `listed` gets the number of files; it may
-    raise. Raises DataError if there is nothing to read, or (with `refuse_broken`) for the first
-    file that is no image. Without `refuse_broken` such files are logged by name and left out, or
-    replaced when they are read. A class folder without an image is logged; with `every_class` it
-    raises DataError.
+    yet; with `every_class`, those of each class up to the first image. Before the first file of a
+    folder is opened, `listed` gets the number of files; it may raise. Raises DataError if there is
+    nothing to read, or (with `refuse_broken`) for the first file that is no image. Without
+    `refuse_broken` such files are logged by name and left out, or replaced when they are read. A
+    class folder without an image is logged; with `every_class` it raises DataError.
     """
     rule = rule or ResizeRule(image_size, image_size)
     if source.is_file():
@@ -207,12 +204,19 @@ def load(
 
     if not lazy or refuse_broken:  # for a large set this takes as long as reading in one epoch
         _for_all(open_, range(len(files)), f"reading {source / split}", workers)
+    if every_class and lazy and not refuse_broken:
+        rows = rows_by_class(labels, len(classes))
+
+        def look_at(label: int) -> None:
+            reasons.update(look(files, rows[label]))
+
+        _for_all(look_at, range(len(rows)), "looking for an image of each class", workers)
     if not good.any():
-        raise DataError(f"{source / split}: {_unreadable(files, reasons[0])}")
-    for empty in _empty_classes(source / split, files, labels, classes, reasons):
+        raise DataError(f"{source / split}: {unreadable(files, reasons[0])}")
+    for sentence in empty(source / split, files, labels, classes, reasons):
         if every_class:
-            raise DataError(f"{empty}; remove the folder, or put images into it")
-        _log.warning("%s", empty)
+            raise DataError(f"{sentence}; remove the folder, or put images into it")
+        _log.warning("%s", sentence)
     if lazy:
         return Files(tuple(files), labels, classes, rule, keep=fits)
     return (
@@ -220,35 +224,6 @@ def load(
         if good.all()
         else Memory(images[good], labels[good], classes)
     )
-
-
-def _empty_classes(
-    folder: Path,
-    files: Sequence[Item],
-    labels: npt.NDArray[np.int32],
-    classes: tuple[str, ...],
-    reasons: Mapping[int, str],
-) -> Iterator[str]:
-    """A sentence for each class of which no image was read; `reasons` says why each file was not.
-
-    A number that a list or tar files leave out is no such class.
-    """
-    for label, name in enumerate(classes):
-        own = np.flatnonzero(labels == label).tolist()
-        if own and all(index in reasons for index in own):
-            why = _unreadable([files[index] for index in own], reasons[own[0]])
-        elif not own and (folder / name).is_dir():
-            why = f"there is no image in {folder / name}"
-        else:
-            continue
-        yield f"{name!r} cannot be a class: {why}"
-
-
-def _unreadable(files: Sequence[Item], reason: str) -> str:
-    """Of files none of which is an image; `reason` is that of the first."""
-    if len(files) == 1:
-        return f"its only file, {files[0]}, cannot be read as an image: {reason}"
-    return f"not one of {len(files)} files can be read as an image; the first, {files[0]}: {reason}"
 
 
 def measured_by(dataset: Dataset, rule: ResizeRule) -> Dataset:

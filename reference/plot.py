@@ -36,8 +36,13 @@ def read(log: Path) -> list[dict[str, float]]:
         rows = {row["step"]: row for row in map(json.loads, whole)}
         found = [rows[step] for step in sorted(rows)]
         _ = [float(row["loss"]) for row in found]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PlotError(f"{log}: expected a log of a training run, found {error!r}") from None
+    except OSError as error:
+        raise PlotError(f"{log}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError):
+        raise PlotError(
+            f"{log}: expected a log of a training run (NAME.log.jsonl), whose lines are JSON with "
+            "a step and a loss"
+        ) from None
     if not found:
         raise PlotError(f"{log}: expected a log of a training run, found no step in it")
     return found

@@ -61,8 +61,12 @@ def read(path: Path) -> tuple[dict[str, Any], list[Point]]:
             if runs:
                 right = np.mean([np.array(list(run["answers"])) == labels for run in runs], axis=0)
                 points.append(Point(family, share, tuple(runs), right))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReportError(f"{path}: expected the study.json of a study: {error}") from error
+    except OSError as error:
+        raise ReportError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReportError(
+            f"{path}: expected the study.json of a study, found another file"
+        ) from error
     if not points:
         raise ReportError(f"{path}: no run of the study is done yet")
     return study, points

@@ -92,9 +92,9 @@ def test_broken_images_are_named_and_skipped_or_refused(
         data.load(tmp_path, "train", 32, refuse_broken=True)
 
 
-@pytest.mark.parametrize("memory_gib", [4, 0])
+@pytest.mark.parametrize("as_files", [False, True])
 def test_a_class_of_which_no_image_can_be_read_is_refused(
-    images: Path, tmp_path: Path, memory_gib: float, caplog: pytest.LogCaptureFixture
+    images: Path, tmp_path: Path, as_files: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = tmp_path / "train/good", tmp_path / "train/bad"
     good.mkdir(parents=True)
@@ -103,15 +103,15 @@ def test_a_class_of_which_no_image_can_be_read_is_refused(
     for number in range(4):
         (bad / f"{number}.jpg").write_text("no image")
     wanted = r"'bad' cannot be a class: not one of 4 files .* the first, .*bad/0\.jpg: .*text"
-    if memory_gib:
-        with pytest.raises(data.DataError, match=wanted):
-            data.load(tmp_path, "train", 32, every_class=True)
-        assert len(data.load(tmp_path, "train", 32)) == 1  # as `evaluate` reads it
-        assert re.match(wanted, caplog.messages[-1])
-    else:  # no file is opened yet
-        dataset = data.load(tmp_path, "train", 32, memory_gib=0, every_class=True)
+    with pytest.raises(data.DataError, match=wanted):
+        data.load(tmp_path, "train", 32, every_class=True, as_files=as_files)
+    dataset = data.load(tmp_path, "train", 32, as_files=as_files)  # as `evaluate` does it
+    if as_files:  # no file was opened yet
         with pytest.raises(data.DataError, match=wanted):
             dataset.square(2)
+    else:
+        assert len(dataset) == 1
+        assert re.match(wanted, caplog.messages[-1])
 
 
 def test_a_class_folder_without_an_image_is_refused(images: Path, tmp_path: Path) -> None:
