@@ -12,7 +12,6 @@ from typing import Literal
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from google.protobuf.message import DecodeError
 
 from contracts.npz import described, read_start
 from export.embedding import RESHAPERS
@@ -79,13 +78,10 @@ def load_graph(path: Path) -> ir.Model:
             rewrite(model)
     except GraphError:
         raise
-    except DecodeError:
-        raise GraphError(
-            f"expected an ONNX graph, found {described(read_start(path))}; it is no ONNX file, or "
-            "not a whole one"
-        ) from None
     except Exception as error:  # the parser may raise anything on a broken file
         reason = str(error).partition("\n")[0][:200]
+        if type(error).__name__ == "DecodeError":  # protobuf's, in its own words
+            reason = f"{described(read_start(path))}; it is no ONNX file, or not a whole one"
         raise GraphError(
             f"expected an ONNX graph, found {reason or type(error).__name__}"
         ) from None
