@@ -110,18 +110,15 @@ def _pixels(evidence: Evidence) -> Found:
 
 
 def _data(evidence: Evidence) -> Found:
-    gains = {
-        family: values
-        for family in studies.NAMES
-        if (values := studies.gain(evidence.trained, family)) is not None
-    }
-    if "mixer" not in gains:
+    trained = studies.of_shares(evidence.trained)
+    gain = studies.gain(trained, "mixer")
+    if gain is None:
         return NOT_SHOWN, "`python -m reference study` measures it on CIFAR-10"
-    mine = studies.difference(gains["mixer"])
-    shares = sorted({p.share for p in evidence.trained if p.family == "mixer"})
+    mine = studies.difference(gain)
+    shares = sorted({p.share for p in trained if p.family == "mixer"})
     text = f"From {shares[0]:.0%} to {shares[-1]:.0%} of CIFAR-10 Mixer gains {mine.text()}"
-    text += _budget(evidence.trained, "mixer")
-    if not _repeated(evidence.trained, "mixer"):
+    text += _budget(trained, "mixer")
+    if not _repeated(trained, "mixer"):
         return NOT_SHOWN, f"{text}. One seed alone carries no conclusion"
     return ("yes, at this scale" if mine.low > 0 else "not at this budget"), text
 
@@ -142,9 +139,10 @@ def _budget(trained: Sequence[studies.Trained], family: str) -> str:
 
 
 def _overfits(evidence: Evidence) -> Found:
-    mine = [p for p in evidence.trained if p.family == "mixer"]
-    theirs = [p for p in evidence.trained if p.family == "vit"]
-    gain, other = (studies.gain(evidence.trained, family) for family in ("mixer", "vit"))
+    trained = studies.of_shares(evidence.trained)
+    mine = [p for p in trained if p.family == "mixer"]
+    theirs = [p for p in trained if p.family == "vit"]
+    gain, other = (studies.gain(trained, family) for family in ("mixer", "vit"))
     if not mine or not theirs or gain is None or other is None:
         return NOT_SHOWN, "`python -m reference study` measures it on CIFAR-10"
     least, most = (min(mine, key=lambda p: p.share), max(mine, key=lambda p: p.share))
@@ -152,8 +150,8 @@ def _overfits(evidence: Evidence) -> Found:
     text = (
         f"Mixer loses {100 * least.gap:.1f} points from training to test images with the least "
         f"data and {100 * most.gap:.1f} with the most; its gain less ViT's is {faster.text()}"
-    ) + _budget(evidence.trained, "mixer")
-    if not _repeated(evidence.trained, "mixer", "vit"):
+    ) + _budget(trained, "mixer")
+    if not _repeated(trained, "mixer", "vit"):
         return NOT_SHOWN, f"{text}. One seed alone carries no conclusion"
     overfits = least.gap > most.gap
     if overfits and faster.low > 0:
@@ -162,11 +160,12 @@ def _overfits(evidence: Evidence) -> Found:
 
 
 def _families(evidence: Evidence) -> Found:
-    full = [p for p in evidence.trained if p.share == 1]
+    full = studies.of_most_steps(evidence.trained)
     if len(full) < 3:
         return NOT_SHOWN, "`python -m reference study` trains the three families by one recipe"
     text = ", ".join(f"{studies.NAMES[p.family]} {p.accuracy:.1%}" for p in full)
-    return "yes, at this scale", f"By one recipe on all of CIFAR-10: {text}"
+    budget = f"{full[0].epochs:.0f} epochs, {full[0].seeds} seed{'s' * (full[0].seeds > 1)}"
+    return "yes, at this scale", f"By one recipe on all of CIFAR-10, {budget}: {text}"
 
 
 def _resolution(evidence: Evidence) -> Found:

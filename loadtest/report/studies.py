@@ -28,6 +28,7 @@ class Trained:
     family: str
     share: float
     images: int
+    steps: int  # of the training run
     epochs: float  # of these images
     seeds: int
     right: npt.NDArray[np.float64]  # [test images]: the share of the seeds that were right
@@ -46,9 +47,9 @@ class Trained:
 
 
 def read(folder: Path) -> list[Trained]:
-    """All points of the studies in a folder; none if the folder has no study."""
+    """All points of the studies in a folder and in its folders; none if there is no study."""
     found = []
-    for path in sorted(folder.glob("study*.json")):
+    for path in sorted(folder.rglob("study*.json")):
         study: dict[str, Any] = json.loads(path.read_text())
         labels = np.array(list(study["labels"]))
         keys = dict.fromkeys((run["family"], run["share"]) for run in study["runs"])
@@ -60,6 +61,7 @@ def read(folder: Path) -> list[Trained]:
                     family,
                     share,
                     runs[0]["images"],
+                    study["plan"]["steps"],
                     runs[0]["epochs"],
                     len(runs),
                     right,
@@ -68,6 +70,24 @@ def read(folder: Path) -> list[Trained]:
                 )
             )
     return found
+
+
+def of_shares(points: Sequence[Trained]) -> list[Trained]:
+    """The points that show what more data brings: those of the steps with the most shares."""
+
+    def shares(steps: int) -> int:
+        return len({point.share for point in points if point.steps == steps})
+
+    budgets = sorted({point.steps for point in points})
+    most = max(budgets, key=shares, default=0)
+    return [point for point in points if point.steps == most]
+
+
+def of_most_steps(points: Sequence[Trained]) -> list[Trained]:
+    """The points of the longest runs on all of the data."""
+    full = [point for point in points if point.share == 1]
+    most = max((point.steps for point in full), default=0)
+    return [point for point in full if point.steps == most]
 
 
 class Difference(Estimate):
@@ -101,16 +121,17 @@ def blocks(points: Sequence[Trained]) -> list[Block]:
         (
             NAMES.get(point.family, point.family),
             f"{point.images:,}",
+            f"{point.epochs:.1f}",
             str(point.seeds),
             f"{point.accuracy:.1%}",
             f"{point.train_accuracy:.1%}",
             f"{100 * point.gap:.1f}",
             f"{point.cpu_seconds / 60:.1f}",
         )
-        for point in sorted(points, key=lambda p: (p.family, p.share))
+        for point in sorted(points, key=lambda p: (p.family, p.share, p.steps))
     ]
     head = (
-        *("family", "training images", "seeds", "test accuracy", "training accuracy"),
+        *("family", "training images", "epochs", "seeds", "test accuracy", "training accuracy"),
         *("lost, points", "CPU minutes to train"),
     )
     return [

@@ -1,12 +1,13 @@
 """A claim about the graph, held against the shipped Mixer."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
 import onnx
 import pytest
 
-from loadtest.report import claims
+from loadtest.report import claims, studies
 from loadtest.report.studies import Trained
 from tests.waiting import CHECKOUT
 
@@ -33,7 +34,7 @@ def test_every_claim_has_a_check() -> None:
 def trained(family: str, share: float, accuracy: float, seeds: int) -> Trained:
     """Of 1,000 test images the first ones are right."""
     right = (np.arange(1000) < 1000 * accuracy).astype(float)
-    return Trained(family, share, int(48_000 * share), 1.3 / share, seeds, right, 0.9, 60.0)
+    return Trained(family, share, int(48_000 * share), 500, 1.3 / share, seeds, right, 0.9, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,19 @@ def test_what_more_data_brings_is_told_from_two_seeds(
     finding, text = checks["More training data helps Mixer markedly"](evidence)
     assert finding == expected
     assert "1.3 epochs of all" in text
+
+
+def test_a_longer_training_speaks_for_the_families_and_not_for_what_data_brings() -> None:
+    short = [trained(family, share, 0.5, 2) for family in studies.NAMES for share in (0.1, 1.0)]
+    longer = [
+        dataclasses.replace(trained(family, 1.0, 0.75, 1), steps=4500, epochs=12.0)
+        for family in studies.NAMES
+    ]
+    checks = dict(claims.CLAIMS)
+    evidence = claims.Evidence([], [], short + longer, [])
+    _, text = checks["More training data helps Mixer markedly"](evidence)
+    assert "gains +0.0 points" in text
+    claim = "Convolutions and attention suffice for good results, and neither is needed"
+    finding, text = checks[claim](evidence)
+    assert finding == "yes, at this scale"
+    assert text.endswith("12 epochs, 1 seed: Mixer 75.0%, ViT 75.0%, BiT 75.0%")
