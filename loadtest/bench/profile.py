@@ -42,7 +42,7 @@ PARTS = {
     "gRPC": r"\(grpc/|\(server/(engines/)?triton\b|\(server/(serving/)?batching\.py",
     "metrics": r"\(prometheus_client/|\(server/(observability/)?(telemetry|metrics)\.py",
     "framework": r"\((fastapi|starlette)/",
-    "HTTP": r"\(uvicorn/|\(server/(web/)?connections\.py",
+    "HTTP": r"\(uvicorn/|\(server/(web/)?(connection|framing\.py|transport\.py)",
     # What only runs the event loop is no work of the gateway.
     "gateway": r"\(server/(?!__main__|(process/)?(program|gateway|workers|event_loop)\.py)",
     "event loop and sockets": r"",
