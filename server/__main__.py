@@ -6,6 +6,7 @@ second of CPU, and neither a command nor a wrong setting has to wait for that.
 """
 
 import difflib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,13 @@ with environment("serve", "server"):
     from server.settings import SettingsError, read
 
 
-COMMANDS = ("classify", "similar", "key", "default")
+# The programs beside the gateway, and the module of each.
+COMMANDS = {
+    "classify": "server.client",
+    "similar": "server.similar",
+    "key": "server.web.api_keys",
+    "default": "server.web.default_model",
+}
 
 
 def main() -> int:
@@ -51,24 +58,11 @@ def main() -> int:
 
 def command_of(name: str) -> Callable[[Sequence[str]], int] | None:
     """The program beside the gateway that has this name."""
+    if name not in COMMANDS:
+        return None
     with environment("serve", "server"):
-        if name == "classify":
-            from server import client  # noqa: PLC0415 - see above
-
-            return client.main
-        if name == "similar":
-            from server import similar  # noqa: PLC0415 - see above
-
-            return similar.main
-        if name == "key":
-            from server.web import api_keys  # noqa: PLC0415 - see above
-
-            return api_keys.main
-        if name == "default":
-            from server.web import default_model  # noqa: PLC0415 - see above
-
-            return default_model.main
-    return None
+        command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name]).main
+    return command
 
 
 if __name__ == "__main__":
