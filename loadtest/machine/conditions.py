@@ -34,6 +34,7 @@ def conditions() -> dict[str, str]:
         "date": day(),
         "commit": commit(),
         "cpu": f"{cpu_model()}, {cores()} cores",
+        "cpu_family": cpu_family(),
         "cpu_flags": cpu_flags(),
         "cpu_frequency": _frequency(),
         "cpu_limit": _read(CPU_MAX) or "none",
@@ -84,6 +85,14 @@ def cpu_model() -> str:
     """The processor's own name."""
     names = re.findall(r"^model name\s*:\s*(.+)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def cpu_family() -> str:
+    """The processor's generation in its maker's numbers, for example "family 25, model 17"."""
+    text = _read(Path("/proc/cpuinfo"))
+    lines = (re.search(rf"^{key}\s*:\s*(\d+)$", text, re.M) for key in ("cpu family", "model"))
+    family, model = (found[1] if found else "" for found in lines)
+    return f"family {family}, model {model}" if family and model else "not told"
 
 
 def cpu_flags() -> str:

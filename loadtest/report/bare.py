@@ -3,11 +3,13 @@
 In: results of the kinds `bare` and `compare`. Out: blocks.
 """
 
+from collections.abc import Sequence
+
 from loadtest.report import paper, plots
 from loadtest.report.comparison import conditions, trouble
 from loadtest.report.page import Block, Heading, Plot, Table, Text
 from loadtest.report.tables import number
-from loadtest.report.verdict import main_point
+from loadtest.report.verdict import by_machine, main_point
 from loadtest.results import Result
 
 FRAMEWORKS = {"pytorch": "PyTorch", "jax": "JAX"}
@@ -73,22 +75,20 @@ def _beside_paper(columns: dict[str, Rates]) -> list[Block]:
     return [Table(head, rows), Text(f"The same, divided by {first}:"), Table(head, ratios)]
 
 
-def published_blocks(results: list[Result]) -> list[Block]:
+def published_blocks(results: Sequence[Result]) -> list[Block]:
     """Published accuracy against published throughput, and against the measured one."""
-    measured: dict[str, float] = {}
-    for result in results:
-        for model, about in result["models"].items():
-            point = main_point(result, model)
-            variant = about["provenance"].get("variant") or model
-            if point and about["provenance"].get("precision") == "fp32":
-                measured[variant] = max(point["rate_measured"], measured.get(variant, 0.0))
+    machines = by_machine(results)
+    measured = [_measured(each) for each in machines.values()]
     rows = [
         (
             row.name,
             row.pretraining,
             number(row.top1, ".2f"),
             f"{row.images_per_second:g}",
-            number(measured.get(row.variant) if row.image_size == 224 else None, ".1f"),
+            *(
+                number(rates.get(row.variant) if row.image_size == 224 else None, ".1f")
+                for rates in measured
+            ),
         )
         for row in paper.PUBLISHED
     ]
@@ -113,5 +113,17 @@ def published_blocks(results: list[Result]) -> list[Block]:
             "authors' weights, of which those trained on JFT-300M were never released."
         ),
         Plot("accuracy-published", about, svg),
-        Table((*head, "images/s, measured here, FP32"), rows),
+        Table((*head, *(f"images/s, measured on {each}, FP32" for each in machines)), rows),
     ]
+
+
+def _measured(results: Sequence[Result]) -> dict[str, float]:
+    """The best rate of each variant in FP32, through the whole path."""
+    found: dict[str, float] = {}
+    for result in results:
+        for model, about in result["models"].items():
+            point = main_point(result, model)
+            variant = about["provenance"].get("variant") or model
+            if point and about["provenance"].get("precision") == "fp32":
+                found[variant] = max(point["rate_measured"], found.get(variant, 0.0))
+    return found

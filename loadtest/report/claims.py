@@ -34,7 +34,7 @@ def blocks(evidence: Evidence) -> list[Block]:
     rows = [(claim, *check(evidence)) for claim, check in CLAIMS]
     return [
         Text(
-            "Each claim with what was measured on this project's machine, and where that does not "
+            "Each claim with what was measured on this project's machines, and where that does not "
             "suffice with what others published. Intervals are of 95 %."
         ),
         Table(("claim", "finding", "evidence"), rows),
@@ -59,14 +59,20 @@ def _speed(family: str, public: str) -> Callable[[Evidence], Found]:
         found = ratios(evidence.comparisons, family)
         if not found:
             return NOT_SHOWN, public
-        text = "; ".join(f"{name}: {ratio.text()} times" for name, ratio in found)
+        machines = verdict.by_machine(evidence.comparisons)
+        text = "; ".join(
+            f"on {machine} {name}: {ratio.text()} times"
+            for machine, results in machines.items()
+            for name, ratio in ratios(results, family)
+        )
         if all(ratio.low > 1 for _, ratio in found):
-            word = "yes, on this CPU"
+            word = "yes"
         elif all(ratio.high < 1 for _, ratio in found):
-            word = "no, on this CPU"
+            word = "no"
         else:
-            word = "in part, on this CPU"
-        return word, f"{text}. {public}"
+            word = "in part"
+        where = "on this machine" if len(machines) == 1 else "on these machines"
+        return f"{word}, {where}", f"{text}. {public}"
 
     return check
 
@@ -82,11 +88,13 @@ def _vit_records() -> str:
 def _exponents(models: Sequence[str], sweeps: Sequence[Result]) -> list[str]:
     found = []
     for result in sweeps:
+        before = f"on {verdict.machine(result)} "
         for model, fits in result["fits"].items():
             if any(model.startswith(each) for each in models):
                 theory = fits.get("flops")
                 beside = f", arithmetic {theory['exponent']:.2f}" if theory else ""
-                found.append(f"{model} {growth.exponent(fits['cpu_ms'])}{beside}")
+                found.append(f"{before}{model} {growth.exponent(fits['cpu_ms'])}{beside}")
+                before = ""
     return found
 
 

@@ -28,7 +28,9 @@ from loadtest.stats.percentiles import LEVELS, percentile
 def blocks(result: Result) -> list[Block]:
     """All blocks of one comparison."""
     models = list(result["models"])
-    found: list[Block] = [Heading(f"{', '.join(models)}: {verdict.precisions(result)}")]
+    found: list[Block] = [
+        Heading(f"{', '.join(models)}: {verdict.precisions(result)}, {verdict.machine(result)}")
+    ]
     found += trouble(result)
     if result["disturbed"]:
         return [*found, conditions(result)]
@@ -187,15 +189,18 @@ def _ramps(result: Result) -> list[Block]:
 
 
 def repeat_blocks(results: list[Result]) -> list[Block]:
-    """How far runs that compared the same models agree in their ratios."""
+    """How far runs that compared the same models on one machine agree in their ratios."""
     found: list[Block] = []
-    calm = [result for result in results if not result["disturbed"]]
-    for models in dict.fromkeys((tuple(r["models"]), verdict.precisions(r)) for r in calm):
-        runs = [r for r in calm if (tuple(r["models"]), verdict.precisions(r)) == models]
-        if len(runs) < 2 or len(models[0]) < 2:
+    same: dict[tuple[tuple[str, ...], str, str], list[Result]] = {}
+    for result in results:
+        if not result["disturbed"]:
+            key = (tuple(result["models"]), verdict.precisions(result), verdict.machine(result))
+            same.setdefault(key, []).append(result)
+    for (models, precision, machine), runs in same.items():
+        if len(runs) < 2 or len(models) < 2:
             continue
         rows = []
-        for other in models[0][1:]:
+        for other in models[1:]:
             ratios = [verdict.faster(run, other) for run in runs]
             known = [ratio for ratio in ratios if ratio is not None]
             agree = all(one.overlaps(two) for one in known for two in known)
@@ -203,8 +208,8 @@ def repeat_blocks(results: list[Result]) -> list[Block]:
             rows.append((other, *cells, "yes" if agree else "NO"))
         dates = [run["conditions"]["date"] for run in runs]
         found += [
-            Heading(f"Repeated: {', '.join(models[0])}, {models[1]}"),
-            Text(f"How many times as fast {models[0][0]} is as each other model, in each run."),
+            Heading(f"Repeated: {', '.join(models)}, {precision}, {machine}"),
+            Text(f"How many times as fast {models[0]} is as each other model, in each run."),
             Table(("model", *dates, "intervals overlap"), rows),
         ]
     return found

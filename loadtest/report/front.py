@@ -1,4 +1,4 @@
-"""The first page: the verdict in three sentences, one plot, one table, and links to the rest.
+"""The first page: the verdict in a few sentences, one plot, one table, and links to the rest.
 
 In: all results. Out: blocks that fit on one screen.
 """
@@ -36,22 +36,21 @@ MADE_BY = (
 
 
 def sentences(comparisons: Sequence[Result], sweeps: Sequence[Result]) -> list[str]:
-    """Three sentences: on speed, on growth, and on other machines."""
+    """A sentence on speed for each machine, one on growth for each, and one on GPUs."""
     found = []
-    if comparisons:
-        machine = comparisons[0]["conditions"]["cpu"]
-        vit, bit = (claims.ratios(comparisons, family) for family in ("vit", "bit"))
+    for machine, results in verdict.by_machine(comparisons).items():
+        vit, bit = (claims.ratios(results, family) for family in ("vit", "bit"))
         text = (
             f"**On {machine}, from a JPEG over HTTP to the answer, "
             f"{_against(vit, 'ViT of its size')}"
         )
         found.append(f"{text}{'; ' + _against(bit, 'BiT-R50x1') if bit else ''}.**")
-    for result in sweeps[:1]:
+    for machine, (result, *_) in verdict.by_machine(sweeps).items():
         fits = result["fits"]
         parts = [f"{model} {growth.exponent(fits[model]['cpu_ms'])}" for model in fits]
         found.append(
-            "**The CPU time of an image grows with the number of patches as a power, 1 if it is "
-            f"linear: {'; '.join(parts)}.**"
+            f"**On {machine} the CPU time of an image grows with the number of patches as a power, "
+            f"1 if it is linear: {'; '.join(parts)}.**"
         )
     low, high = records.gpu_range()
     found.append(
@@ -89,6 +88,13 @@ def table(comparisons: Sequence[Result]) -> Table:
             ratio = verdict.faster(result, other) if other else None
             cells.append(f"{ratio.text()} {other}" if ratio else "–")
         rows.append(
-            (first, verdict.precisions(result), f"{mean:.1f} ({low:.1f} to {high:.1f})", *cells)
+            (
+                first,
+                verdict.precisions(result),
+                verdict.machine(result),
+                f"{mean:.1f} ({low:.1f} to {high:.1f})",
+                *cells,
+            )
         )
-    return Table(("model", "precision", "images/s", "times as fast as ViT", "as BiT"), rows)
+    head = ("model", "precision", "machine", "images/s", "times as fast as ViT", "as BiT")
+    return Table(head, rows)

@@ -9,7 +9,7 @@ from typing import Any
 from loadtest.report import plots
 from loadtest.report.comparison import conditions, trouble
 from loadtest.report.page import Block, Details, Heading, Plot, Table, Text
-from loadtest.report.verdict import subtitle
+from loadtest.report.verdict import machine, subtitle
 from loadtest.results import Result
 
 ABOUT = (
@@ -25,7 +25,10 @@ ABOUT = (
 def blocks(result: Result) -> list[Block]:
     """All blocks of one sweep."""
     models = list(dict.fromkeys(row["model"] for row in result["rows"]))
-    found: list[Block] = [Heading(f"Growing resolution: {', '.join(models)}"), *trouble(result)]
+    found: list[Block] = [
+        Heading(f"Growing resolution on {machine(result)}: {', '.join(models)}"),
+        *trouble(result),
+    ]
     if not result["rows"]:
         return [*found, conditions(result)]
     return [

@@ -4,6 +4,7 @@ In: a result of the kind `compare`. Out: the conclusions that the result support
 its 95 % interval; where an interval leaves a question open, the sentence says so.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from loadtest.compare import limits
@@ -20,6 +21,14 @@ from loadtest.stats.percentiles import Percentile, percentile
 from loadtest.stats.ratios import Ratio, t_quantile
 
 Point = dict[str, Any]
+# The flags of a CPU that tell its generation, from the best one down, in the words of its maker.
+INSTRUCTIONS = {
+    "amx_int8": "AMX",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512f": "AVX-512",
+    "avx_vnni": "AVX-VNNI",
+    "avx2": "AVX2",
+}
 NEAR = 0.6  # the share of a model's capacity at which the verdict names latencies
 
 
@@ -78,7 +87,7 @@ def sentences(result: Result) -> list[str]:
         return ["Nothing was measured that counts."]
     mean, low, high = rate_interval(main)
     speed = (
-        f"On {result['conditions']['cpu']} {first} answers {mean:.1f} images per second "
+        f"On {machine(result)} {first} answers {mean:.1f} images per second "
         f"({low:.1f} to {high:.1f}) through the whole path, from a JPEG over HTTP"
     )
     compared = [text for other in others if (text := _compared(result, other))]
@@ -196,11 +205,31 @@ def plot(result: Result, name: str) -> Plot | None:
 
 def subtitle(result: Result) -> str:
     """Machine, precision and day, below the title of a plot."""
-    stated = result["conditions"]
-    device = stated["cpu"] if stated["gpu"] == "none" else stated["gpu"].partition(",")[0]
     precision = precisions(result)
     about = f", {precision}" if precision else ""
-    return f"{device}{about} · {stated['date'][:10]}"
+    return f"{machine(result)}{about} · {result['conditions']['date'][:10]}"
+
+
+def machine(result: Result) -> str:
+    """The device that computed: the GPU, else the CPU with the best of its instructions.
+
+    Virtual machines call CPUs of several generations by one name, for example "AMD EPYC".
+    """
+    stated = result["conditions"]
+    if stated["gpu"] != "none":
+        return str(stated["gpu"]).partition(",")[0]
+    name, _, cores = stated["cpu"].rpartition(", ")
+    flags = stated.get("cpu_flags", "").split(", ")
+    best = next((text for flag, text in INSTRUCTIONS.items() if flag in flags), "")
+    return f"{name} ({best}), {cores}" if best else f"{name}, {cores}"
+
+
+def by_machine(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results of each machine, in the order in which the machines come."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(machine(result), []).append(result)
+    return found
 
 
 def precisions(result: Result) -> str:

@@ -24,10 +24,16 @@ def test_this_machine() -> None:
 
 
 def test_flags_that_matrix_products_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "model name : Xeon\nflags\t\t: fpu avx2 avx512f amx_tile amx_int8 sse\n"
+    text = (
+        "cpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n"
+        "flags\t\t: fpu avx2 avx512f amx_tile amx_int8 sse\n"
+    )
     monkeypatch.setattr(conditions, "_read", lambda _: text)
     assert conditions.cpu_flags() == "avx2, avx512f, amx_tile, amx_int8"
     assert conditions.cpu_model() == "Xeon"
+    assert conditions.cpu_family() == "family 6, model 143"
+    monkeypatch.setattr(conditions, "_read", lambda _: "Processor : ARMv8\n")
+    assert conditions.cpu_family() == "not told"
 
 
 def test_a_gpu_is_named_with_what_its_speed_depends_on(

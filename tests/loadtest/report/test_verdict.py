@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from loadtest.compare.limits import GENERATOR, OTHERS, cpu_ms, use
-from loadtest.report import claims, front, records, studies, verdict
+from loadtest.report import bare, claims, comparison, front, records, studies, verdict
 from loadtest.report.page import Table
 from tests.loadtest.compare import made
 
@@ -99,7 +99,7 @@ def test_without_evidence_nothing_is_claimed() -> None:
 
 @pytest.mark.parametrize(
     ("second", "finding"),
-    [(made.VIT, "yes, on this CPU"), (made.SAME, "in part, on this CPU")],
+    [(made.VIT, "yes, on this machine"), (made.SAME, "in part, on this machine")],
 )
 def test_speed_is_claimed_as_far_as_it_was_measured(second: list[float], finding: str) -> None:
     evidence = dataclasses.replace(NOTHING, comparisons=[compared(made.MIXER, second)])
@@ -123,6 +123,44 @@ def test_the_first_page_says_it_in_three_sentences() -> None:
     assert "mixer_x answers 1.22 (1.22 to 1.23) times as many images per second as ViT" in found[0]
     assert "nothing was measured against" not in found[0]
     assert found[-1].startswith("**On GPUs with fused attention published results")
+
+
+def test_cpus_that_a_virtual_machine_calls_by_one_name_are_told_apart() -> None:
+    """The faster one first; each has its own sentence, row and columns."""
+    conditions = {"cpu": "AMD EPYC, 2 cores", "gpu": "none", "date": "2026-01-02 03:04 UTC"}
+    newer = conditions | {"cpu_flags": "avx2, avx512f, avx512_vnni"}
+    older = conditions | {"cpu_flags": "avx2"}
+    on_newer = compared(made.MIXER, made.VIT) | {"conditions": newer}
+    on_older = compared(made.MIXER, made.SAME) | {"conditions": older}
+    both = [on_newer, on_older]
+    first, second, _ = front.sentences(both, [])
+    assert first.startswith("**On AMD EPYC (AVX-512 VNNI), 2 cores, from a JPEG")
+    assert "mixer_x answers 1.22 " in first
+    assert " and mixer_x " not in first
+    assert second.startswith("**On AMD EPYC (AVX2), 2 cores, from a JPEG")
+    assert "mixer_x answers 1.00 " in second
+    assert [row[2] for row in front.table(both).rows] == [
+        "AMD EPYC (AVX-512 VNNI), 2 cores",
+        "AMD EPYC (AVX2), 2 cores",
+    ]
+    evidence = dataclasses.replace(NOTHING, comparisons=both)
+    word, text = rows(evidence)["Mixer is faster at inference than ViT of like size"]
+    assert word == "in part, on these machines"
+    assert "on AMD EPYC (AVX2), 2 cores mixer_x against vit_x, fp32: 1.00" in text
+    # Runs of two machines do not repeat each other.
+    assert comparison.repeat_blocks(both) == []
+    assert len(comparison.repeat_blocks([*both, on_older])) == 3
+    (published,) = (b for b in bare.published_blocks(both) if isinstance(b, Table))
+    assert published.head[-2:] == tuple(
+        f"images/s, measured on AMD EPYC ({best}), 2 cores, FP32"
+        for best in ("AVX-512 VNNI", "AVX2")
+    )
+
+
+def test_a_gpu_is_the_machine_where_there_is_one() -> None:
+    conditions = {"cpu": "Xeon, 2 cores", "cpu_flags": "avx2", "gpu": "NVIDIA H200, driver 550"}
+    result = compared(made.MIXER, made.VIT) | {"conditions": conditions | {"date": "2026-01-02"}}
+    assert front.sentences([result], [])[0].startswith("**On NVIDIA H200, from a JPEG")
 
 
 def test_a_gain_is_paired_by_images() -> None:
