@@ -21,7 +21,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from contracts.cpu import cpu_flags, int8_is_exact
+from contracts.cpu import cpu_flags, exact_products
 from contracts.probing import Golden, golden_of, probe_pixels
 from contracts.repository import INPUT, LOGITS, PROBABILITIES
 from export.classifier import Classifier
@@ -104,8 +104,8 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
     # session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # As the serving backend does: INT8 gives the same answers on every kind of CPU.
-    if not int8_is_exact(cpu_flags()):
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    for key, value in exact_products(cpu_flags()).items():
+        options.add_session_config_entry(key, value)
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.cpu import cpu_flags, int8_is_exact
+from contracts.cpu import EXACT, cpu_flags, exact_products, int8_is_exact
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,9 @@ def test_the_flags_tell_whether_products_are_exact(
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
     assert int8_is_exact(cpu_flags(tmp_path / "cpuinfo"), machine) == exact
+
+
+def test_onnx_runtime_is_told_only_where_it_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contracts.cpu.platform.machine", lambda: "x86_64")
+    assert exact_products(["avx2", "avx512f"]) == {EXACT: "1"}
+    assert exact_products(["avx2", "avx_vnni"]) == {}

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from contracts.cpu import cpu_flags, int8_is_exact
+from contracts.cpu import EXACT, cpu_flags, int8_is_exact
 from contracts.model_config import config_text, read_config
-from server.engines.onnxruntime.session import EXACT, session_options
+from server.engines.onnxruntime.session import session_options
 from tests import exported
 from tests.waiting import CHECKOUT
 
@@ -84,7 +84,7 @@ def test_onnx_runtime_answers_on_a_haswell_as_with_vnni(folder: Path) -> None:
     there = answers(folder, "onnxruntime", *haswell, flags=("avx2",))
     np.testing.assert_array_equal(there, expected)
     # What ONNX Runtime would answer there if it were left to itself.
-    itself = {"session.x64quantprecision": "0"}
+    itself = {EXACT: "0"}
     alone = answers(folder, "onnxruntime", *haswell, flags=("avx2",), parameters=itself)
     assert np.abs(alone - expected).max() > 0.1
 

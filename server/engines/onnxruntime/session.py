@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from contracts.cpu import cpu_flags, int8_is_exact
+from contracts.cpu import cpu_flags, exact_products
 from server.engines.opening import (
     CHECKPOINT,
     check_checkpoint,
@@ -34,10 +34,6 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 import onnxruntime
 
 SPINNING = "session.intra_op.allow_spinning"
-# On an x86-64 CPU without VNNI this key keeps 8-bit products from being cut off: the answers are
-# bit for bit those of a CPU with VNNI. Nothing is cut off on other CPUs, and there it would only
-# cost speed: with VNNI a Mixer-B/16 takes twice the CPU time with it.
-EXACT = "session.x64quantprecision"
 
 
 def open_session(
@@ -73,7 +69,7 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options.enable_mem_pattern = number(parameters, "enable_mem_pattern", 1, most=1) == 1
     # Idle threads that spin, ONNX Runtime's default, take the CPU from the thread that accepts
     # requests.
-    defaults = {SPINNING: "0"} | ({} if int8_is_exact(cpu_flags()) else {EXACT: "1"})
+    defaults = {SPINNING: "0"} | exact_products(cpu_flags())
     for key, value in (defaults | parameters).items():
         if key.startswith("session."):
             options.add_session_config_entry(key, value)
