@@ -26,7 +26,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help
 help: ## List every command
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: serve
 serve: .venv/.serve ## Start the gateway on http://127.0.0.1:8000, with a local Triton where there can be one

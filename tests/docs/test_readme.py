@@ -213,6 +213,24 @@ def test_every_command_works_in_the_order_of_the_page(
     assert served == shipped | {"mixer_imagenet", "mine"}
 
 
+def test_no_link_leads_out_of_the_checkout() -> None:
+    """It would lead to nothing in a clone."""
+    links = [CHECKOUT / name for name in tracked() if (CHECKOUT / name).is_symlink()]
+    outside = [each for each in links if not each.resolve().is_relative_to(CHECKOUT.resolve())]
+    assert links
+    assert not outside
+
+
+def test_make_alone_lists_every_command_that_has_a_description() -> None:
+    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    described = re.findall(r"^([^\s:#]+):.*## ", makefile, re.MULTILINE)
+    listed = subprocess.run(
+        ["make", "--silent"], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout
+    assert len(described) > 20
+    assert re.findall(r"^  make (\S+) ", listed, re.MULTILINE) == described
+
+
 def test_the_page_has_commands_and_a_picture() -> None:
     assert sum("make serve" in line for line in COMMANDS) == 2
     assert any("--pretrained" in line for line in COMMANDS)
