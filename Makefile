@@ -144,7 +144,7 @@ look:
 	@touch $@
 
 .PHONY: arm64
-arm64: ## Answer an image on an emulated arm64 machine, with both engines (5 minutes; root, Debian's qemu-user-static)
+arm64: ## Answer an image on an emulated arm64 machine, with both engines (5 minutes; root, and Debian's debootstrap, qemu-user-static, binfmt-support)
 	.ci/arm64 .arm64
 
 .PHONY: docs

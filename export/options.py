@@ -58,7 +58,7 @@ class Options:
     --pretrained the default is the last part of the weights' own name."""
     labels: Path | None = None
     """The names of the classes, one per line. Without it those that came along with the weights,
-    else class_000 and so on."""
+    else numbers, as class_7 of ten."""
     image_size: int | None = None
     """Pixels per side, where it is not that of the weights: whole multiples for a Mixer, multiples
     of the patch size for a ViT, anything for a BiT."""
