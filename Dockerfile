@@ -1,7 +1,7 @@
 # The images of docker-compose.yml; docs/docker.md says what each layer costs.
 #
 #   gateway        the HTTP server
-#   alone          the HTTP server with ONNX Runtime in its process, and the shipped model: no Triton
+#   alone          the HTTP server with ONNX Runtime in its process, and the shipped models: no Triton
 #   triton         Triton for CPUs, from the nvidia-pytriton wheel
 #   triton-nvidia  NVIDIA's own Triton image, with this project's launcher and health check
 #   export         checkpoints into the model repository (PyTorch)

@@ -1,8 +1,12 @@
-"""SECURITY.md: each promise names the tests that hold it, and they are there."""
+"""SECURITY.md: each promise names the tests that hold it, and they are there.
+
+docs/triton.md says what Triton gets of the gateway's environment.
+"""
 
 import ast
 import re
 
+from server.local_triton.installation import PASSED_ON
 from tests.waiting import CHECKOUT
 
 PAGE = (CHECKOUT / "SECURITY.md").read_text()
@@ -23,3 +27,10 @@ def test_every_named_test_is_there() -> None:
         tree = ast.parse((CHECKOUT / "tests" / path).read_text())
         found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert name in found, f"{path}::{name}"
+
+
+def test_what_triton_gets_of_the_environment_is_told() -> None:
+    page = (CHECKOUT / "docs/triton.md").read_text()
+    told = re.search(r"environment is passed on but ([^.]+)\.", page)
+    assert told
+    assert sorted(re.findall(r"`([A-Z_]+)`", told[1])) == sorted(PASSED_ON)

@@ -8,6 +8,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from server.client import Classify
+from server.observability import metrics
 from server.settings import CLIENT_PREFIX, PREFIX, Settings
 from server.similar import Similar
 from tests.waiting import CHECKOUT
@@ -40,6 +41,12 @@ def row(name: str, field: FieldInfo, prefix: str) -> str:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_has_its_row(name: str) -> None:
     assert row(name, Settings.model_fields[name], PREFIX) in PAGE.splitlines()
+
+
+def test_the_metrics_are_those_of_the_gateway() -> None:
+    section = PAGE.partition("## Metrics")[2].partition("\n## ")[0]
+    named = {name.removesuffix("_total") for name in re.findall(r"`(mixer_\w+)`", section)}
+    assert named == {each.name for each in metrics.together().collect() if "mixer" in each.name}
 
 
 @pytest.mark.parametrize("command", [Classify, Similar])
