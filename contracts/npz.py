@@ -5,6 +5,7 @@ for, so that memory holds one array at a time. Nothing is ever unpickled.
 """
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,8 +26,14 @@ _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-# What zipfile and numpy.lib.format raise for damaged or hostile files.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+# What zipfile and numpy.lib.format raise for damaged or hostile files. A header is a literal in
+# Python's syntax; NumPy takes one that it cannot evaluate apart into tokens, as one of Python 2.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError),
+    *(SyntaxError, TypeError, tokenize.TokenError),
+)
+# NumPy writes no others, and each other method has an exception class of its own.
+_COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 class Arrays(Protocol):
@@ -63,6 +70,8 @@ class NpzArrays:
 
     def _read_header(self, key: str, member: zipfile.ZipInfo) -> Shape:
         try:
+            if member.compress_type not in _COMPRESSIONS:
+                raise ValueError(f"compression method {member.compress_type}, which NumPy lacks")
             with self._archive.open(member) as file:
                 version = np.lib.format.read_magic(file)
                 if version not in _NPY_HEADERS:

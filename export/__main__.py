@@ -41,7 +41,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except commands.FAILURES as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; nothing was published", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Files of arrays in the format in which Google publishes its weights.
 
-In and out: `.npz` files with flat `a/b/c` keys and float32 arrays, and the nested parameter trees
-of Flax. Reading never unpickles. Writing is atomic: the file appears whole or not at all.
+In: nested parameter trees of Flax. Out: the same with flat `a/b/c` keys, and `.npz` files, which
+`contracts.npz` reads. Writing is atomic: the file appears whole or not at all.
 """
 
 import contextlib
@@ -14,8 +14,6 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 from flax import traverse_util
-
-from contracts.published import CheckpointError
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -40,19 +38,6 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
 def npz_name(path: Path) -> Path:
     """The name of a file that is written: with `.npz` at its end, as NumPy's `savez` does it."""
     return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
-
-
-def read_arrays(path: Path) -> Arrays:
-    """Read every array of an `.npz` file; raises CheckpointError where that cannot be done."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path}: expected an .npz file of plain arrays, found {error}"
-        ) from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import pickle
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def read(
             )
         with tarfile.open(path) as archive:
             batches = dict(_batches(archive))
-    except (tarfile.TarError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, pickle.UnpicklingError) as error:
         raise ArchiveError(f"{path}: expected {EXPECTED}, found {error}") from error
     for layout in _LAYOUTS:
         prefix = layout.splits[split]
@@ -103,4 +104,17 @@ def _batches(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[bytes, Any]]]
             *("batches.meta", "meta", "train", "test"),
         )
         if file and known:
-            yield name, _ArraysOnly(io.BytesIO(file.read()), encoding="bytes").load()
+            yield name, _unpickled(name, file.read())
+    # tarfile takes a damaged header for the end of the archive. The checksum is at the real end.
+    while archive.fileobj is not None and archive.fileobj.read(2**20):
+        pass
+
+
+def _unpickled(name: str, content: bytes) -> dict[bytes, Any]:
+    try:
+        found: dict[bytes, Any] = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # a damaged pickle may raise anything
+        raise pickle.UnpicklingError(f"{name} damaged: {error!r}") from error
+    return found

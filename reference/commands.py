@@ -178,11 +178,7 @@ def few_shot(
     rows = fewshot.candidates(training.labels, max(shots))
     training = training.take(rows)
     both = [(network.features(part), part.labels) for part in (training, test)]
-    try:
-        probes = fewshot.probe(both[0], both[1], shots)
-    except ValueError as error:
-        raise ConfigError(f"shots: {error}") from None
-    for found in probes:
+    for found in fewshot.probe(both[0], both[1], shots):
         each = ", ".join(f"{accuracy:.2%}" for accuracy in found.accuracies)
         on = counted(len(test), "image")
         print(f"{found.shots}-shot accuracy {found.mean:.2%} ({each}) on {on}")

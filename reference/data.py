@@ -287,18 +287,25 @@ def find(folder: Path) -> tuple[list[Path], npt.NDArray[np.int32], tuple[str, ..
 
 
 def survey(source: "Path | Dataset", split: str) -> tuple[int, int]:
-    """The number of images of a split, and of pixels of its first image, the only one it opens."""
+    """The number of images of a split, and of pixels of the first file that is an image.
+
+    It opens no file after that one. Raises DataError if there is none.
+    """
     if not isinstance(source, Path):
         return len(source), source.image_size**2
     if source.is_file():
         images = load(source, split, 32)
         return len(images), 32 * 32
     files, _, _ = find_split(source, split)
-    try:
-        header = open_header(files[0].read_bytes(), OWN_MAX_PIXELS).image
-    except BROKEN as error:
-        raise DataError(f"{files[0]}: not an image that can be read: {error}") from error
-    return len(files), header.width * header.height
+    reasons = []
+    for file in files:
+        try:
+            header = open_header(file.read_bytes(), OWN_MAX_PIXELS)
+        except BROKEN as error:  # `load` names the file, and leaves it out or ends
+            reasons.append(str(error))
+        else:
+            return len(files), header.width * header.height
+    raise DataError(f"{source / split}: {unreadable(files, reasons[0])}")
 
 
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import optax
 
+from contracts.published import CheckpointError
 from contracts.resizing import ResizeRule
 from reference import data, models, pipeline, resolution
 from reference.augment import normalise
@@ -158,10 +159,19 @@ def evaluate_file(network: Network, source: Path, split: str) -> Scores:
 
 
 def record_beside(path: Path) -> dict[str, Any]:
-    """The configuration of the run that wrote a checkpoint; {} if there is none."""
+    """The configuration of the run that wrote a checkpoint; {} if there is none.
+
+    Raises CheckpointError if there is one that cannot be used: without it images would be resized
+    by another rule, and the accuracy would be another.
+    """
     file = path.with_suffix(".json")
+    wanted = f"{file}: expected the configuration of a training run, a JSON object"
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{wanted}, found {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{wanted}, found {str(found)[:60]!r}")
+    return found

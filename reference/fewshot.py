@@ -12,6 +12,8 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from reference.config import ConfigError
+
 SHOTS, SEEDS = (5, 10), (0, 1, 2)
 L2, CONSTANT, EPSILON = 2.0**10, 100.0, 1e-5
 
@@ -56,12 +58,14 @@ def probe(
     shots: tuple[int, ...] = SHOTS,
     seeds: tuple[int, ...] = SEEDS,
 ) -> list[Probe]:
-    """Fit and test. Raises ValueError where a class has fewer images than shots."""
+    """Fit and test. Raises ConfigError where a class has fewer images than shots."""
     features, labels = training
     classes = int(labels.max()) + 1
     counts = np.bincount(labels, minlength=classes)
     if (fewest := int(counts.min())) < max(shots):
-        raise ValueError(f"class {int(counts.argmin())} has {fewest} images for {max(shots)} shots")
+        raise ConfigError(
+            f"shots: class {int(counts.argmin())} has {fewest} images for {max(shots)} shots"
+        )
     found = []
     for count in shots:
         accuracies = []

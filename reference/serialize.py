@@ -30,6 +30,7 @@ from contracts.model_config import (
 from reference import checkpoint, models
 from reference.augment import normalise
 from reference.config import ConfigError
+from reference.teacher import open_onnx
 
 PLATFORMS = ("cpu", "tpu", "cuda")
 PROGRAM, ABOUT = "model.jax", "model.json"
@@ -138,12 +139,11 @@ def program_of(
 
 
 def compare(program: export.Exported, onnx: Path, image_size: int) -> float:
-    """The largest difference of probabilities on random images, at three batch sizes."""
-    try:
-        import onnxruntime  # noqa: PLC0415  imported only when it is needed
-    except ImportError:
-        raise ConfigError("onnx: needs onnxruntime: pip install onnxruntime") from None
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    """The largest difference of probabilities on random images, at three batch sizes.
+
+    Raises ConfigError if the ONNX cannot be read.
+    """
+    session = open_onnx(onnx, "onnx")
     random, largest = np.random.default_rng(0), 0.0
     for count in (1, 3, 8):
         shape = (count, image_size, image_size, 3)

@@ -116,7 +116,7 @@ class States:
         try:
             yield
         except (ValueError, KeyError, TypeError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise CheckpointError(
                 f"{self.folder}: expected the state of a training run at step {self.step}, "
                 f"found {reason}"

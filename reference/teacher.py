@@ -8,6 +8,7 @@ the same mirroring and mixing.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,24 +68,9 @@ def _from_onnx(path: Path) -> Teacher:
 
     ONNX Runtime computes on the host. Mixing gives fractional pixels, which are rounded for it.
     """
-    try:
-        import onnxruntime  # noqa: PLC0415  imported only for an ONNX teacher
-    except ImportError:
-        raise ConfigError(
-            "teacher: an .onnx file needs onnxruntime: pip install onnxruntime"
-        ) from None
-    try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no other common base class
-        raise ConfigError(f"teacher: {path}: {error}") from None
-    images = {value.name: value for value in session.get_inputs()}.get("image")
-    logits = {value.name: value for value in session.get_outputs()}.get("logits")
-    if images is None or logits is None or images.type != "tensor(uint8)":
-        raise ConfigError(
-            f"teacher: {path}: expected the input image (uint8) and the output logits, as "
-            "`python -m export` writes them"
-        )
-    size, classes = int(images.shape[1]), int(logits.shape[1])
+    session = open_onnx(path, "teacher")
+    outputs = {value.name: value for value in session.get_outputs()}
+    size, classes = int(session.get_inputs()[0].shape[1]), int(outputs["logits"].shape[1])
 
     def run(inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         pixels = np.rint(np.asarray(inputs) * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
@@ -97,3 +83,25 @@ def _from_onnx(path: Path) -> Teacher:
         return called
 
     return Teacher({}, classes, size, answer)
+
+
+def open_onnx(path: Path, field: str) -> Any:  # noqa: ANN401 - ONNX Runtime's, without types
+    """An exported classifier in ONNX Runtime, for `field` of a command; raises ConfigError."""
+    try:
+        import onnxruntime  # noqa: PLC0415  imported only where there is an ONNX
+    except ImportError:
+        raise ConfigError(
+            f"{field}: an .onnx file needs onnxruntime: pip install onnxruntime"
+        ) from None
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base class
+        raise ConfigError(f"{field}: {path}: {error}") from None
+    inputs = [(value.name, value.type, len(value.shape)) for value in session.get_inputs()]
+    outputs = {value.name for value in session.get_outputs()}
+    if inputs != [("image", "tensor(uint8)", 4)] or not {"logits", "probabilities"} <= outputs:
+        raise ConfigError(
+            f"{field}: {path}: expected the input image (uint8) and the outputs logits and "
+            "probabilities, as `python -m export` writes them"
+        )
+    return session

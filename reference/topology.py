@@ -88,7 +88,7 @@ def slice_layout(topology: str) -> Layout:
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise TopologyError(f"topology {topology}: {reason}; there are {EXAMPLES} …") from None
     return Layout.over(list(found.devices))
 

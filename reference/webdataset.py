@@ -86,9 +86,18 @@ def _index(path: Path) -> list[tuple[Member, int]]:
                     images[key] = Member(path, entry.name, entry.offset_data, entry.size)
                 elif suffix.lower() == "cls" and (file := tar.extractfile(entry)) is not None:
                     labels[key] = _number(file.read(), path, entry.name)
+            _check_end(tar)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise TarError(f"{path}: expected an uncompressed tar file: {error}") from error
+        raise TarError(f"{path}: expected a whole, uncompressed tar file: {error}") from error
     return [(member, labels[key]) for key, member in images.items() if key in labels]
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raises ReadError if something is left: tarfile takes a damaged header for the end."""
+    assert tar.fileobj is not None  # noqa: S101 - it is open; this line is for the type checker
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError(f"damaged at byte {tar.offset}")
 
 
 def _number(content: bytes, path: Path, name: str) -> int:

@@ -4,8 +4,10 @@ In: an ONNX file and the user's statements about it. Out: an `OnnxClassifier`: t
 contract, and the original graph, with which it is compared.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from export.foreign.reading import Asked, GraphError, Reading, load_graph, read_
 from export.foreign.wrapping import OWN, wrap
 from export.parity import Logits, ParityError, probe_images
 from export.preprocessing import Activation, Normalization, Preprocessing
+from export.progress import note
 
 # As a share of the largest score: the same nodes round differently at different batch sizes.
 TOLERANCE = 1e-5
@@ -55,15 +58,16 @@ class Original:
     def __init__(self, path: Path, reading: Reading, asked: Asked) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        with _running():
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
         self._input = self._session.get_inputs()[0].name
         self._output = reading.scores.name
         self._reading, self._asked = reading, asked
 
     def scores(self, images: Pixels) -> Logits:
-        """The original's scores for uint8 [N, H, W, 3]: float32 [N, K]."""
+        """The original's scores for uint8 [N, H, W, 3], float32 [N, K]; raises GraphError."""
         fed: npt.NDArray[np.generic] = images
         if self._asked.channel_order == "bgr":
             fed = images[..., ::-1]
@@ -74,10 +78,11 @@ class Original:
             fed = fed.transpose(0, 3, 1, 2)
         fed = np.ascontiguousarray(fed)
         step = self._reading.batch or len(fed)
-        parts = [
-            self._session.run([self._output], {self._input: fed[start : start + step]})[0]
-            for start in range(0, len(fed), step)
-        ]
+        with _running():
+            parts = [
+                self._session.run([self._output], {self._input: fed[start : start + step]})[0]
+                for start in range(0, len(fed), step)
+            ]
         scores: Logits = np.concatenate([part.reshape(part.shape[0], -1) for part in parts])
         return scores
 
@@ -109,12 +114,8 @@ def _read(path: Path, asked: Asked, preprocessing: Preprocessing) -> OnnxClassif
             f"the graph takes {reading.batch} images at once and no other number: export it with "
             "a dynamic batch, or with one image"
         )
-    try:
-        original = Original(path, reading, asked)
-        scores = original.scores(probe_images(reading.height, 2))
-    except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        reason = str(error).partition("\n")[0][:200]
-        raise GraphError(f"ONNX Runtime cannot run the graph: {reason}") from None
+    original = Original(path, reading, asked)
+    scores = original.scores(probe_images(reading.height, 2))
     activation = _activation(reading, asked, scores)
     wrap(model, reading, asked)
     if reading.batch is not None:
@@ -135,7 +136,10 @@ def _read(path: Path, asked: Asked, preprocessing: Preprocessing) -> OnnxClassif
 
 
 def check(classifier: OnnxClassifier, session: onnxruntime.InferenceSession) -> float:
-    """The largest difference from the original's scores; raises ParityError above the tolerance."""
+    """The largest difference from the original's scores.
+
+    Raises ParityError above the tolerance, GraphError where ONNX Runtime cannot run the graph.
+    """
     return _difference(classifier.original, session, classifier.image_size)
 
 
@@ -145,7 +149,8 @@ def _difference(original: Original, session: onnxruntime.InferenceSession, size:
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
     worst = 0.0
     for batch in BATCH_SIZES:
-        answers = session.run([LOGITS, PROBABILITIES], {INPUT: images[-batch:]})
+        with _running():
+            answers = session.run([LOGITS, PROBABILITIES], {INPUT: images[-batch:]})
         shapes = {answer.shape for answer in answers}
         if shapes != {expected[-batch:].shape}:
             raise ParityError(f"the graph answers a batch of {batch} with shapes {shapes}")
@@ -184,7 +189,8 @@ def _any_batch(
     free_batch(model)
     try:
         _difference(original, _session(model), reading.height)
-    except Exception:  # ONNX Runtime refuses the graph, or the results differ: the batch must be 1
+    except (GraphError, ParityError):  # it cannot be run, or the results differ
+        note("the graph takes one image, so the images of a batch are computed one after another")
         model = load_graph(path)
         again = read_graph(model, asked)
         wrap(model, again, asked)
@@ -207,7 +213,18 @@ def _session(model: ir.Model) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     data = ir.to_proto(model).SerializeToString()
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    with _running():
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[None]:
+    """Around calls of ONNX Runtime alone; raises GraphError for any of its exceptions."""
+    try:
+        yield
+    except Exception as error:  # they have no common base class
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise GraphError(f"ONNX Runtime cannot run the graph: {reason}") from None
 
 
 def _described(model: ir.Model, num_classes: int) -> ir.Model:

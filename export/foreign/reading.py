@@ -68,7 +68,7 @@ def load_graph(path: Path) -> ir.Model:
         model = ir.load(path)
         version = model.opset_imports.get("", 0)
         if version < LEAST_OPSET:
-            model = _converted(path)
+            model = _converted(onnx.load(path), version)
         for rewrite in (
             passes.InlinePass(),
             passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -90,17 +90,19 @@ def load_graph(path: Path) -> ir.Model:
     return model
 
 
-def _converted(path: Path) -> ir.Model:
+def _converted(model: onnx.ModelProto, version: int) -> ir.Model:
     """The graph, converted to the oldest opset that this program accepts."""
+    if not version:
+        raise GraphError("expected an ONNX graph, found no version of its operators")
     try:
-        return ir.from_proto(onnx.version_converter.convert_version(onnx.load(path), LEAST_OPSET))
+        converted = onnx.version_converter.convert_version(model, LEAST_OPSET)
     except Exception as error:  # the converter has exception classes of its own
-        version = onnx.load(path, load_external_data=False).opset_import[0].version
         reason = str(error).partition("\n")[0][:120]
         raise GraphError(
             f"its operators are of set {version}, and ONNX cannot convert them to {LEAST_OPSET} "
             f"({reason}): export it again with a newer opset"
         ) from None
+    return ir.from_proto(converted)
 
 
 def read_graph(model: ir.Model, asked: Asked) -> Reading:

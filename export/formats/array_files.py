@@ -30,10 +30,16 @@ class SafetensorsArrays:
 
     def read(self, key: str) -> Array:
         """The values of one array as float32; raises CheckpointError where that cannot be done."""
-        tensor: torch.Tensor = self._file.get_tensor(key)  # may be a view of the mapped file
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{key}: expected floating-point numbers, found {tensor.dtype}")
-        return checked(key, tensor.to(torch.float32, copy=True).numpy())
+        try:
+            tensor: torch.Tensor = self._file.get_tensor(key)  # may be a view of the mapped file
+            if not tensor.is_floating_point():
+                raise CheckpointError(
+                    f"{key}: expected floating-point numbers, found {tensor.dtype}"
+                )
+            values = tensor.to(torch.float32, copy=True).numpy()
+        except (SafetensorError, NotImplementedError) as error:  # numbers of fewer than 8 bits
+            raise CheckpointError(f"{key}: expected a readable array, found {error}") from None
+        return checked(key, values)
 
 
 ArrayFile = NpzArrays | SafetensorsArrays

@@ -1,6 +1,7 @@
 """Files that are no checkpoint, and arrays that do not fit: each is refused in a sentence."""
 
 import io
+import json
 import pickle
 import struct
 import warnings
@@ -13,6 +14,7 @@ import pytest
 
 from contracts.published import CheckpointError
 from export.checkpoint import load_classifier
+from export.formats.array_files import open_arrays
 from tests import numpy_models
 from tests.export.checkpoints import BIT, MIXER, VIT, Arrays, read
 from tests.numpy_models import MixerSizes, save
@@ -108,14 +110,31 @@ def members(*names: str) -> bytes:
     return file.getvalue()
 
 
-def huge_array() -> bytes:
-    """A header that claims 4 TB."""
+def headed(header: bytes) -> bytes:
+    """One array, of which there is the header alone."""
     file = io.BytesIO()
-    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n"
     with zipfile.ZipFile(file, "w") as archive:
         data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
         archive.writestr("stem/kernel.npy", data)
     return file.getvalue()
+
+
+HUGE = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n"  # 4 TB
+
+
+def packed(method: int) -> bytes:
+    """One array, compressed as NumPy never does."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("stem/kernel.npy", single_array())
+    return file.getvalue()
+
+
+def safetensors_of_six_bits() -> bytes:
+    """PyTorch has no such numbers."""
+    array = {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}
+    header = json.dumps({W1: array}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(3)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +156,11 @@ def huge_array() -> bytes:
             "expected the keys of a Mixer .* found 1 keys: layers.0.weight",
         ),
         (lambda: members("a", "a"), "a: expected one array of this name, found two"),
-        (huge_array, "stem/kernel: expected 4000000000000 bytes .* found 0"),
+        (lambda: headed(HUGE), "stem/kernel: expected 4000000000000 bytes .* found 0"),
+        (lambda: headed(b"{'descr': (\n"), "kernel: expected a readable array, found .*EOF in"),
+        (lambda: headed(b"{[]: 1}\n"), "kernel: expected a readable array, found unhashable type"),
+        (lambda: headed(b"  a\n b\n"), "kernel: expected a readable array, found unindent does"),
+        (lambda: packed(zipfile.ZIP_LZMA), "kernel: .* found compression method 14"),
         (lambda: struct.pack("<Q", 10) + b'{"a":1}   ', "expected a whole .safetensors file"),
         (lambda: struct.pack("<Q", 1 << 40) + b"{", "expected a whole .safetensors file"),
         (lambda: b"<html>404 Not Found</html>", "a text file that begins with '<html>404'"),
@@ -153,6 +176,16 @@ def test_files_that_are_no_checkpoint(
         load_classifier(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_an_array_that_pytorch_cannot_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors_of_six_bits())
+    with (
+        open_arrays(path) as file,
+        pytest.raises(CheckpointError, match=f"{W1}: expected a readable array, found .*F6_E2M3"),
+    ):
+        file.read(W1)
 
 
 def test_paths_that_are_no_file(tmp_path: Path) -> None:

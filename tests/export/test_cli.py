@@ -9,6 +9,7 @@ import pytest
 
 from contracts.repository import TENSORRT_CONFIG
 from contracts.variants import VARIANTS
+from export import commands
 from tests import exported
 from tests.export.command_line import CHECKPOINT, Export
 from tests.waiting import CHECKOUT
@@ -139,6 +140,15 @@ def test_an_unpublished_model_has_no_engine(export: Export) -> None:
     status, _, err = export("--tensorrt", "nothing")
     assert status == 1
     assert "config.pbtxt is missing: publish 'nothing'" in err
+
+
+def test_a_failure_without_words_is_named(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(commands, "run", fail)
+    status, _, err = export("--checkpoint", CHECKPOINT, "--name", "x")
+    assert (status, err) == (1, "error: MemoryError\n")
 
 
 def test_the_list_has_every_variant(export: Export) -> None:

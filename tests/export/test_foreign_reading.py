@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -139,3 +140,43 @@ def test_files_that_are_no_graph(content: bytes, tmp_path: Path, export: Export)
     status, _, err = export("--onnx", str(tmp_path / "none"), "--name", "theirs", *NORMALIZED)
     assert status == 2
     assert "no such file" in err
+
+
+def multiplied(*opsets: onnx.OperatorSetIdProto) -> onnx.ModelProto:
+    """The input times weights."""
+    weights = onnx.numpy_helper.from_array(np.ones((1, 3, 8, 8), np.float32), "w")
+    node = onnx.helper.make_node("Mul", ["x", "w"], ["y"])
+    made = onnx.helper.make_graph([node], "g", [IMAGE], [IMAGE], initializer=[weights])
+    made.output[0].name = "y"
+    return onnx.helper.make_model(made, opset_imports=opsets, ir_version=8)
+
+
+def test_an_old_graph_whose_weights_are_missing_is_not_blamed_on_its_opset(
+    tmp_path: Path, export: Export
+) -> None:
+    path = tmp_path / "theirs.onnx"
+    model = multiplied(onnx.helper.make_opsetid("", 11))
+    onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
+    (tmp_path / "w.data").unlink()
+    status, _, err = export("--onnx", str(path), "--name", "theirs", *NORMALIZED)
+    assert status == 2, err
+    assert "w.data" in err
+    assert "newer opset" not in err
+
+
+@pytest.mark.parametrize(
+    ("opsets", "shown"),
+    [
+        ([("ai.onnx.ml", 3), ("", 1)], "its operators are of set 1,"),
+        ([], "expected an ONNX graph, found no version of its operators"),
+    ],
+)
+def test_operators_that_cannot_be_converted_are_named_by_their_own_set(
+    opsets: list[tuple[str, int]], shown: str, tmp_path: Path, export: Export
+) -> None:
+    path = tmp_path / "theirs.onnx"
+    model = multiplied(*(onnx.helper.make_opsetid(*each) for each in opsets))
+    path.write_bytes(model.SerializeToString())
+    status, _, err = export("--onnx", str(path), "--name", "theirs", *NORMALIZED)
+    assert status == 2, err
+    assert shown in err

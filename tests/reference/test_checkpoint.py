@@ -1,6 +1,7 @@
 """Reading and writing the published format: what is refused, in which words, and what survives."""
 
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import numpy as np
 import pytest
 
 from contracts.published import CheckpointError
-from reference import checkpoint, models
+from reference import checkpoint, evaluate, models
 
 GOLDEN = Path(__file__).parents[1] / "golden/mixer_tiny/checkpoint.npz"
 
 
 def arrays() -> checkpoint.Arrays:
-    return checkpoint.read_arrays(GOLDEN)
+    return dict(np.load(GOLDEN))
 
 
 def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
@@ -121,3 +122,19 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"absent\.npz: no such file"):
         models.read(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [('{"image_size": 3', "found Expecting ','"), ("[1, 2]", r"found '\[1, 2\]'")],
+)
+def test_a_broken_record_beside_a_checkpoint_is_refused(
+    tmp_path: Path, record: str, message: str
+) -> None:
+    """Without it, images would be resized by another rule."""
+    path = tmp_path / "model.npz"
+    shutil.copy(GOLDEN, path)
+    assert evaluate.record_beside(path) == {}
+    path.with_suffix(".json").write_text(record)
+    with pytest.raises(CheckpointError, match=rf"model\.json: expected the config.*, {message}"):
+        evaluate.open_network(path)

@@ -217,7 +217,7 @@ def test_images_in_tar_files_are_those_of_the_folder(images: Path, tmp_path: Pat
     [
         ("cls", b"cat", r"expected the number of a class, found 'cat'"),
         ("cls", b"2", r"classes.txt: has 2 classes, the tar files 3"),
-        (None, b"", r"expected an uncompressed tar file"),
+        (None, b"", r"expected a whole, uncompressed tar file"),
     ],
 )
 def test_tar_files_that_cannot_be_used_are_named(
@@ -235,6 +235,22 @@ def test_tar_files_that_cannot_be_used_are_named(
                 tar.addfile(entry, io.BytesIO(body))
     with pytest.raises(data.DataError, match=says):
         data.load(tmp_path / "tars", "train", 32)
+
+
+def test_nothing_is_lost_behind_a_damaged_header_of_a_tar_file(
+    images: Path, tmp_path: Path
+) -> None:
+    write_tars(images, tmp_path / "tars")
+    broken = tmp_path / "tars/train-000000.tar"
+    with tarfile.open(broken) as tar:
+        third = tar.getmembers()[6].offset
+    content = bytearray(broken.read_bytes())
+    content[third : third + 10] = b"\xff" * 10
+    broken.write_bytes(content)
+    with pytest.raises(data.DataError, match=rf"train-000000\.tar: .* damaged at byte {third}"):
+        data.load(tmp_path / "tars", "train", 32)
+    broken.write_bytes(content[:third])  # without the zeros that end an archive, as some write it
+    assert len(data.load(tmp_path / "tars", "train", 32)) == 6 + 2
 
 
 def test_a_large_set_is_not_opened_before_its_images_are_asked_for(
@@ -265,6 +281,42 @@ def test_an_archive_with_code_inside_is_refused(tmp_path: Path) -> None:
     with pytest.raises(data.DataError, match=r"refused to load posix\.system"):
         data.load(path, "train", 32)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("harm", ["stream", "checksum", "pickle"])
+def test_a_damaged_archive_is_refused(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    planes = np.random.default_rng(0).integers(0, 4, (40, 3072), np.uint8)  # shrink when packed
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "batches.meta", {b"label_names": [b"cat"]})
+        for number in (1, 2, 3):
+            add(archive, f"data_batch_{number}", {b"data": planes, b"labels": [0] * 40})
+        if harm == "pickle":
+            member = tarfile.TarInfo("cifar-10-batches-py/data_batch_4")
+            member.size = 2
+            archive.addfile(member, io.BytesIO(b"\x80\xff"))  # a protocol of the future
+    if harm != "pickle":
+        whole = bytearray(path.read_bytes())
+        at = 3000 if harm == "stream" else len(whole) - 8
+        whole[at : at + 4] = bytes(4)
+        path.write_bytes(whole)
+    with pytest.raises(data.DataError, match=r"cifar-10-python\.tar\.gz: expected .*, found "):
+        data.load(path, "train", 32)
+
+
+def test_a_survey_looks_for_the_first_file_that_is_an_image(tmp_path: Path) -> None:
+    write_images(tmp_path, training=2, size=40)
+    first = tmp_path / "train/dark/0.png"
+    first.write_text("no image")
+    assert data.survey(tmp_path, "train") == (4, 40 * 40)
+    jpeg = tmp_path / "train/dark/00.jpg"
+    jpeg.write_bytes(saved(scene(48, 32), "JPEG"))
+    assert data.survey(tmp_path, "train") == (5, 48 * 32)
+    jpeg.unlink()
+    for file in (tmp_path / "train").glob("*/*.png"):
+        file.write_text("no image")
+    with pytest.raises(data.DataError, match=r"not one of 4 files .* the first, .*dark/0\.png: "):
+        data.survey(tmp_path, "train")
 
 
 def add(archive: tarfile.TarFile, name: str, content: object) -> None:

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from reference import fewshot
+from reference.config import ConfigError
 from reference.scores import scores, wilson
 
 RANDOM = np.random.default_rng(0)
@@ -58,5 +59,5 @@ def test_a_probe_finds_classes_that_lie_apart_and_names_a_class_that_is_too_smal
     assert [probe.shots for probe in found] == [1, 5]
     assert found[1].mean == 1.0
     assert len(found[0].accuracies) == 3
-    with pytest.raises(ValueError, match="class 0 has 20 images for 21 shots"):
+    with pytest.raises(ConfigError, match="shots: class 0 has 20 images for 21 shots"):
         fewshot.probe((features, labels), (features, labels), (21,))

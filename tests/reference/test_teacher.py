@@ -12,6 +12,7 @@ from reference import checkpoint, models, teacher
 from reference.config import ConfigError, TrainConfig
 from reference.optimizer import build_optimizer
 from reference.parallel import Layout
+from reference.serialize import serialize
 from reference.step import Now, first_variables, make_step
 
 CHECKOUT = Path(__file__).parents[2]
@@ -52,6 +53,9 @@ def test_a_teacher_of_other_classes_or_of_no_kind_is_refused(tmp_path: Path) -> 
     broken.write_bytes(b"no graph")
     with pytest.raises(ConfigError, match=r"teacher: .*model\.onnx: "):
         teacher.read(broken, 10, "float32")
+    with pytest.raises(ConfigError, match=r"onnx: .*model\.onnx: "):
+        serialize(GOLDEN / "mixer_tiny/checkpoint.npz", "x", tmp_path, onnx=broken)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
