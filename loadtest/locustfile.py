@@ -138,7 +138,7 @@ def _prepare(environment: Environment) -> None:
     try:
         worker = getattr(environment.runner, "worker_index", 0)
         _plan = Plan(environment.parsed_options or Namespace(), host, worker)
-    except (OSError, RuntimeError, ValueError, httpx.HTTPError) as error:
+    except (OSError, RuntimeError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
         print(f"cannot start: {host}: {error}", file=sys.stderr)
         environment.process_exit_code = 1
         if environment.runner is not None:
@@ -247,10 +247,11 @@ class ImageUser(FastHttpUser):
                 response.failure(f"status {response.status_code}: {(response.text or '')[:200]}")
                 return
             try:
-                problem = plan.wrong(number, json.loads(response.content))
+                document = json.loads(response.content)
             except ValueError as error:
-                problem = f"not JSON: {error}"
-            if problem:
+                response.failure(f"wrong answer: not JSON: {error}")
+                return
+            if problem := plan.wrong(number, document):
                 response.failure(f"wrong answer: {problem}")
                 return
             response.success()

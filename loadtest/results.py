@@ -7,6 +7,7 @@ In: plain data of one of KINDS. Out: files that `report` reads. The file of a st
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +49,28 @@ def text_of(result: Result) -> str:
 
 def read(path: Path) -> Result:
     """A result; raises ResultsError."""
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ResultsError(f"{path}: not a result: it is no JSON") from error
+    found = _document(path)
     match found:
         case {"format": 2, "kind": kind} if kind in KINDS:
             return {**found, "file": path.name}
     raise ResultsError(f"{path}: not a result of `python -m loadtest` in format {FORMAT}")
 
 
-def read_all(paths: tuple[Path, ...]) -> list[Result]:
-    """The results in files and folders; JSON files of a folder that are no results are skipped.
+def _document(path: Path) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ResultsError(f"{path}: not a result: it is no JSON") from error
 
-    Raises ResultsError for a named file that is no result, and when there is no result at all.
+
+def read_all(paths: tuple[Path, ...]) -> list[Result]:
+    """The results in files and folders.
+
+    JSON of another kind in a folder is skipped. So is a file there that cannot be used although it
+    seems to be a result; stderr names it. Raises ResultsError for a named file that is no result,
+    and when there is no result at all.
     """
     found = []
     for path in paths:
@@ -72,9 +79,11 @@ def read_all(paths: tuple[Path, ...]) -> list[Result]:
             continue
         for file in sorted(path.glob("*.json")):
             try:
-                found.append(read(file))
-            except ResultsError:
-                continue
+                document = _document(file)
+                if isinstance(document, dict) and document.get("kind") in KINDS:
+                    found.append(read(file))
+            except ResultsError as error:
+                print(f"skipped: {error}", file=sys.stderr)
     if not found:
         raise ResultsError(f"{', '.join(map(str, paths))}: no results")
     return found

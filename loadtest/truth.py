@@ -89,7 +89,7 @@ def _named(labels: Path) -> dict[str, int]:
     try:
         for number, line in enumerate(labels.read_text().splitlines(), 1):
             words = line.split()
-            if len(words) != 2 or not words[1].isdigit():
+            if len(words) != 2 or not words[1].isdecimal():
                 raise ImagesError(
                     f"{labels}, line {number}: expected NAME.JPEG CLASS, found {line[:60]!r}; bare "
                     "numbers, as in ILSVRC2012_validation_ground_truth.txt, are another order of "
@@ -98,6 +98,8 @@ def _named(labels: Path) -> dict[str, int]:
             truth[Path(words[0]).name] = int(words[1])
     except OSError as error:
         raise ImagesError(f"{labels}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ImagesError(f"{labels}: expected lines of NAME.JPEG CLASS, found no text") from error
     return truth
 
 
@@ -106,6 +108,8 @@ def _real(files: Sequence[Path], real: Path) -> list[Labelled]:
         lists = json.loads(real.read_text())
     except (OSError, ValueError) as error:
         raise ImagesError(f"{real}: not ReaL's real.json: {error}") from error
+    if not isinstance(lists, list):
+        raise ImagesError(f"{real}: not ReaL's real.json: expected a list of lists of classes")
     found = []
     for file in files:
         number = file.stem.rpartition("_")[2]

@@ -139,23 +139,24 @@ class Attack:
         deadline: float,
     ) -> list[Sample]:
         """The user's samples."""
-        watching = asyncio.create_task(self._watch_memory())
-        attacking = asyncio.create_task(self._attack(files, rate))
         lines = f"X-Request-Timeout: {deadline}\r\n{self._user_header}"
         request = self._user.request("/classify", photo, "image/jpeg", lines)
-        samples = await at_rate(StatusTarget(self._user, [request]), even(1 / pause), seconds)
-        for task in (watching, attacking, *self._underway):
-            task.cancel()
-        await asyncio.gather(watching, attacking, *self._underway, return_exceptions=True)
+        # A task that fails ends the program: without an attacker every promise would be kept.
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._watch_memory())
+            attacking = group.create_task(self._attack(files, rate, group))
+            samples = await at_rate(StatusTarget(self._user, [request]), even(1 / pause), seconds)
+            for task in (watching, attacking, *self._underway):
+                task.cancel()
         self._user.close()
         return samples
 
-    async def _attack(self, files: Sequence[bytes], rate: float) -> None:
+    async def _attack(self, files: Sequence[bytes], rate: float, group: asyncio.TaskGroup) -> None:
         began = time.monotonic()
         each = zip(itertools.cycle(files), itertools.cycle(self._headers), strict=False)
         for number, (file, line) in enumerate(each):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-            task = asyncio.create_task(self._send(file, line, hang_up=number % 3 == 2))
+            task = group.create_task(self._send(file, line, hang_up=number % 3 == 2))
             self._underway.add(task)
             task.add_done_callback(self._underway.discard)
 
@@ -166,7 +167,7 @@ class Attack:
             async with asyncio.timeout(HANG_UP_SECONDS if hang_up else None):
                 status = str((await http.exchange(request)).status)
         except TimeoutError:
-            status = "hung up"
+            status = "hung up" if hang_up else "no answer"
         except FAILURES as error:
             status = type(error).__name__
         self.statuses[status] += 1
@@ -177,7 +178,7 @@ class Attack:
         while True:
             held = 0
             for process in tree(self._server.pid):
-                with contextlib.suppress(psutil.Error):
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
                     if program(process) not in ROLES:
                         held += process.memory_full_info().pss
             self.peak = max(self.peak, held)

@@ -53,11 +53,14 @@ class Network:
         host, _, port = target.rpartition(":")
 
         async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
+            try:
                 from_triton, to_triton = await asyncio.open_connection(host, int(port))
-                ways = ((reader, to_triton), (from_triton, writer))
-                self._open |= {writer, to_triton}
-                await asyncio.gather(*(self._carry(*way) for way in ways))
+            except OSError:  # nobody listens there, so nobody may seem to listen here
+                writer.close()
+                return
+            ways = ((reader, to_triton), (from_triton, writer))
+            self._open |= {writer, to_triton}
+            await asyncio.gather(*(self._carry(*way) for way in ways))
 
         server = await asyncio.start_server(connect, "127.0.0.1", 0)
         try:

@@ -90,16 +90,16 @@ def main(
 async def measure(gateways: list[Server], image: bytes, rate: float) -> int:
     """Restart under load; 1 if a request failed."""
     balancer = Balancer(gateways, image)
-    watching = asyncio.create_task(balancer.watch())
     exits = []
-    async with arriving(balancer, poisson(rate, 0)) as samples:
-        for server in gateways:
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(balancer.watch())
+        async with arriving(balancer, poisson(rate, 0)) as samples:
+            for server in gateways:
+                await asyncio.sleep(2)
+                exits.append(await asyncio.to_thread(server.stop))
+                await asyncio.to_thread(server.start)
             await asyncio.sleep(2)
-            exits.append(await asyncio.to_thread(server.stop))
-            await asyncio.to_thread(server.start)
-        await asyncio.sleep(2)
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+        watching.cancel()
     exits += [await asyncio.to_thread(server.stop) for server in gateways]
     answers = Counter(sample.answered.error or "200" for sample in samples)
     print(f"answers: {dict(answers)}; exit statuses: {exits}")

@@ -38,11 +38,14 @@ def start(image: bytes) -> float:
 
 
 def answered(port: int, image: bytes) -> bool:
-    """Whether a request with an image gets status 200 now."""
+    """Whether a request with an image gets status 200 now; raises StackError if it never will."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("POST", "/classify", image, {"Content-Type": "image/jpeg"})
-        return connection.getresponse().status == 200
+        response = connection.getresponse()
+        if response.status in {400, 413, 415, 422}:  # the image is at fault
+            raise StackError(response.read().decode(errors="replace"))
+        return response.status == 200
     return False
 
 

@@ -100,7 +100,7 @@ def wrong_predictions(predictions: list[dict[str, Any]], right: Recorded) -> str
         if (
             expected is None
             or prediction["label"] != right.labels[index]
-            or abs(given - expected) > allowed
+            or not abs(given - expected) <= allowed  # so that NaN is wrong too
             or expected < least - allowed
         ):
             label = right.labels[right.order[place]]

@@ -19,7 +19,7 @@ from loadtest.load.target import PATIENCE, BusyError, TargetError
 
 # A connection that has been idle for longer is not used again: a server may close it at any moment.
 IDLE_SECONDS = 2.0
-FAILURES = (OSError, EOFError, ValueError, httptools.HttpParserError)
+FAILURES = (OSError, EOFError, httptools.HttpParserError)
 
 
 class Response(NamedTuple):
@@ -114,11 +114,15 @@ class Http:
 
     def __init__(self, url: str, address: str | None = None) -> None:
         """`address` is the local address of the connections; None: the system chooses it."""
-        parts = urlsplit(url)
+        wanted = f"{url}: expected an address such as http://127.0.0.1:8000"
+        try:
+            parts = urlsplit(url)
+            self._port = parts.port or 80
+        except ValueError as error:  # no number, or none of a port
+            raise TargetError(f"{wanted}; {error}") from None
         if parts.scheme != "http" or not parts.hostname:
-            raise TargetError(f"{url}: expected an address such as http://127.0.0.1:8000")
-        self._host, self._port = parts.hostname, parts.port or 80
-        self._netloc = parts.netloc
+            raise TargetError(wanted)
+        self._host, self._netloc = parts.hostname, parts.netloc
         self._local = (address, 0) if address else None
         # The gateway's own client reads the same variable.
         self._key = os.environ.get("MIXER_CLIENT_KEY", "")
@@ -172,7 +176,7 @@ class Http:
             response = await self.exchange(request)
             if response.status == 200:
                 return json.loads(response.body)
-        except FAILURES as error:
+        except (*FAILURES, ValueError) as error:  # ValueError: a name of no host, or no JSON
             where = f"http://{self._netloc}"
             raise TargetError(f"{where}: {line}: {error or type(error).__name__}") from error
         kind = BusyError if response.status == 429 else TargetError

@@ -45,7 +45,7 @@ class SampleImage:
 def load(folder: Path | None, count: int, seed: int = 0) -> list[SampleImage]:
     """The first `count` images of a folder, in any subfolders, or as many made from `seed`.
 
-    Raises ImagesError if there is none, or one that Pillow cannot read.
+    Raises ImagesError if there is none, or one that cannot be read.
     """
     if folder is None:
         return [make(seed + number) for number in range(count)]
@@ -54,12 +54,15 @@ def load(folder: Path | None, count: int, seed: int = 0) -> list[SampleImage]:
     files, _ = find_images(folder)
     if not files:
         raise ImagesError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))})")
-    found = [SampleImage(path.name, path.read_bytes()) for path in files[:count]]
-    for image in found:
+    found = []
+    for path in files[:count]:
         try:
-            image.pixels(8, 8)
+            found.append(SampleImage(path.name, path.read_bytes()))
+            found[-1].pixels(8, 8)
+        except OSError as error:
+            raise ImagesError(f"{path} cannot be read: {error.strerror}") from error
         except ImageError as error:
-            raise ImagesError(f"{folder}: {image.name} is not an image: {error}") from error
+            raise ImagesError(f"{folder}: {path.name} is not an image: {error}") from error
     return found
 
 

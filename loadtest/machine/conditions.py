@@ -78,6 +78,8 @@ def commit(checkout: Path = CHECKOUT) -> str:
     if not head:
         return "unknown"
     changed = _run("git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=no")
+    if changed is None:  # for example after 30 s on a slow disk
+        return f"{head}, perhaps with changes"
     return f"{head}, with changes" if changed else head
 
 
@@ -117,11 +119,12 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _run(*command: str) -> str:
+def _run(*command: str) -> str | None:
+    """What the command prints; None if it cannot be run, fails, or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
     return done.stdout.strip()
 
 

@@ -70,8 +70,8 @@ class Clients:
                 body = response.read()
                 if response.status == 200:
                     said = json.loads(body)["predictions"][0]["index"]
-            except (OSError, http.client.HTTPException, ValueError):
-                connection.close()
+            except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+                connection.close()  # no answer, or none to /classify: it has failed
             self.failed += said < 0
             answer = array.array("q", [said])
             address, count = answer.buffer_info()

@@ -150,3 +150,9 @@ def test_imagenet_with_the_original_and_the_real_labels(tmp_path: Path) -> None:
     labels.write_text("490\n361\n171\n")
     with pytest.raises(ImagesError, match=r"val\.txt, line 1: expected NAME\.JPEG CLASS"):
         truth.imagenet(tmp_path, labels, None)
+    labels.write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ImagesError, match=r"val\.txt: expected lines .* found no text"):
+        truth.imagenet(tmp_path, labels, None)
+    real.write_text("{}")
+    with pytest.raises(ImagesError, match=r"real\.json: not ReaL's real\.json: expected a list"):
+        truth.imagenet(tmp_path, None, real)

@@ -1,6 +1,7 @@
 """What counts as a wrong answer, and what is only rounding."""
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def test_rounding_is_right(change: Callable[[dict[str, Any]], object]) -> None:
     [
         (lambda a: a["predictions"][0].update(label="dog"), "place 1: 'dog'"),
         (lambda a: a["predictions"][0].update(probability=0.49), "place 1"),
+        (lambda a: a["predictions"][1].update(probability=math.nan), "place 2"),
         (lambda a: a["predictions"].reverse(), "place 1"),
         (lambda a: a["predictions"].__setitem__(1, a["predictions"][0]), "twice"),
         (lambda a: a["predictions"][4].update(index=9), "place 5"),
@@ -93,6 +95,10 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     assert [each.name for each in sample_images.load(folder.parent, 2)] == ["0.png", "1.png"]
     (folder / "0.png").write_bytes(b"not an image")
     with pytest.raises(sample_images.ImagesError, match=r"0\.png is not an image"):
+        sample_images.load(folder, 2)
+    (folder / "0.png").unlink()
+    (folder / "0.png").symlink_to("gone.png")
+    with pytest.raises(sample_images.ImagesError, match=r"0\.png cannot be read: No such file"):
         sample_images.load(folder, 2)
 
 

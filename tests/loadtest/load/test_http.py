@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from loadtest.load import loop
-from loadtest.load.http import FAILURES, Http
+from loadtest.load.http import FAILURES, Http, Response
 from loadtest.load.http_target import InTurn, StatusTarget
 from loadtest.load.target import BusyError, TargetError
 
@@ -151,10 +151,22 @@ def test_documents_and_what_is_none() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("url", ["https://example.org", "127.0.0.1:8000", "http://"])
+@pytest.mark.parametrize(
+    "url", ["https://example.org", "127.0.0.1:8000", "http://", "http://a:80000", "http://a:b"]
+)
 def test_what_is_no_address_is_said(url: str) -> None:
     with pytest.raises(TargetError, match=r"expected an address such as http://127\.0\.0\.1:8000"):
         Http(url)
+
+
+def test_a_fault_of_this_program_is_no_failure_of_the_server() -> None:
+    class Faulty(Http):
+        async def exchange(self, request: bytes) -> Response:
+            raise ValueError(request)
+
+    http = Faulty("http://127.0.0.1:1")
+    with pytest.raises(ValueError, match="GET"):
+        loop.run(StatusTarget(http, [http.request("/")]).ask(0))
 
 
 def test_an_answer_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from loadtest.report.page import (
     markdown,
     plots,
 )
-from loadtest.results import read, text_of
+from loadtest.results import read, read_all, text_of
 from tests.loadtest.compare import made
 from tests.loadtest.runs import loadtest
 from tests.waiting import CHECKOUT
@@ -137,6 +137,20 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, shown: str
     assert "x.json" in done.stderr
     assert shown in done.stderr
     assert not (tmp_path / "page.md").exists()
+
+
+def test_of_a_folder_what_seems_to_be_a_result_is_not_left_out_silently(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.json").write_text('{"format": 2, "kind": "comp')
+    (tmp_path / "old.json").write_text(json.dumps({"format": 1, "kind": "compare"}))
+    (tmp_path / "other.json").write_text(json.dumps({"rows": []}))
+    (tmp_path / "right.json").write_text(json.dumps({"format": 2, "kind": "compare"}))
+    assert [each["file"] for each in read_all((tmp_path,))] == ["right.json"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"skipped: {tmp_path}/cut.json: not a result: it is no JSON",
+        f"skipped: {tmp_path}/old.json: not a result of `python -m loadtest` in format 2",
+    ]
 
 
 def test_numbers_of_a_result_stand_in_a_line() -> None:

@@ -37,7 +37,7 @@ MADE: dict[str, Callable[[], str]] = {
 def test_a_plot_is_whole(kind: str) -> None:
     text = MADE[kind]()
     assert text == MADE[kind]()
-    root = ET.fromstring(text)  # noqa: S314 - ours - our own
+    root = ET.fromstring(text)  # noqa: S314 - ours
     words = "".join(root.itertext())
     assert "Title" in words
     assert WHEN in words

@@ -40,6 +40,8 @@ def server() -> Iterator[str]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             time.sleep(SECONDS)
             answer = json.dumps({"predictions": [{"index": len(body) % 10}]}).encode()
+            if body == b"null":
+                answer = body
             self.answer(500 if b"fail" in body else 200, answer)
 
     with serving(Classifier) as address:
@@ -100,8 +102,9 @@ def test_loadgens_accuracy_mode_has_the_answers(server: str, images: list[str]) 
 
 
 @NEEDS_LOADGEN
-def test_a_request_that_fails_fails_loadgen(server: str, tmp_path: Path) -> None:
-    (tmp_path / "bad.jpg").write_bytes(b"fail")
+@pytest.mark.parametrize("body", [b"fail", b"null"])
+def test_a_request_that_fails_fails_loadgen(server: str, tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "bad.jpg").write_bytes(body)
     task = Task(server, "/classify", [str(tmp_path / "bad.jpg")], "SingleStream", 5, 1)
     with pytest.raises(RulerError, match="LoadGen, SingleStream: 5 requests failed"):
         programs.loadgen(task)
