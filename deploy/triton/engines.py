@@ -7,7 +7,6 @@ whole or not at all.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
@@ -91,11 +90,10 @@ def trtexec_flags(model: Model, plan: Path) -> list[str]:
     try:
         config = text_format.parse(model.tensorrt_config.read_text(encoding="utf-8"))
         batch = text_format.integer(config["max_batch_size"][-1])
-        (image,) = config["input"]
-        assert isinstance(image, dict)  # noqa: S101  (a fault that is reported below)
+        (image,) = map(text_format.fields, config["input"])
         name = image["name"][-1]
         dims = "x".join(str(text_format.integer(size)) for size in image["dims"])
-    except (OSError, ValueError, LookupError, AssertionError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise EngineError(
             f"{model.tensorrt_config} does not declare a max_batch_size and one input with name "
             f"and dims: {error!r}"
@@ -135,8 +133,11 @@ async def build(trtexec: Path, model: Model, folder: Path, position: str) -> Non
         if process.returncode or not (partial / PLAN).is_file():
             raise EngineError(f"trtexec ended with {process.returncode}: {last}")
         megabytes = (partial / PLAN).stat().st_size / 1e6
-        with contextlib.suppress(OSError):  # another container has built the same engine first
+        try:
             partial.rename(folder)
+        except OSError:
+            if not (folder / PLAN).is_file():  # else another container has built it first
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     log.info("%s: %.0f MB in %.0f s", what, megabytes, time.monotonic() - began)

@@ -240,6 +240,12 @@ async def look_after_engines(program: Nvidia, trtexec: Path, supervisor: Supervi
             supervisor.restart("an engine fails")
 
 
+def tell_of_fault(task: asyncio.Task[None]) -> None:
+    """Log the fault that has ended `look_after_engines`; the models are served on as they are."""
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        log.error("engines are built and checked no more: %r", fault, exc_info=fault)
+
+
 async def run(options: argparse.Namespace) -> int:
     """Serve until told to stop; the exit status."""
     models = models_of(options.repository)
@@ -253,6 +259,7 @@ async def run(options: argparse.Namespace) -> int:
     listen = Listen(options.grpc_port, options.metrics_port, options.http_port, options.address)
     supervisor = Supervisor(lambda: program, listen)
     engines = asyncio.create_task(look_after_engines(program, options.trtexec, supervisor))
+    engines.add_done_callback(tell_of_fault)
     try:
         await serve(options, supervisor, Status(supervisor, options.ready_when, program.metrics))
     except LocalTritonError as error:

@@ -41,6 +41,13 @@ def integer(value: Value) -> int:
     return int(text, 8 if re.fullmatch(r"-?0[0-7]+", text) else 0)
 
 
+def fields(value: Value) -> Fields:
+    """The fields of a value that is a message. Raises TextFormatError."""
+    if isinstance(value, str):
+        raise TextFormatError(f"expected a message, found {value!r}")
+    return value
+
+
 class _Reader:
     """Reads tokens, and holds the next one."""
 
