@@ -246,6 +246,10 @@ def _request(
 
 def _check_names(response: service_pb2.ModelInferResponse, expected: Sequence[str]) -> None:
     names = [output.name for output in response.outputs]
+    if not names:
+        # Triton 2.51 answers so, as if the call had succeeded, where the model's process ends while
+        # it computes. A model that never answers an output does not pass its first probe.
+        raise ModelNotReady("Triton answered without an output: it has lost the model's process")
     if sorted(names) != sorted(expected):
         raise ContractBroken(f"the model answered the outputs {names}, expected {list(expected)}")
     if len(response.raw_output_contents) != len(expected):

@@ -1,7 +1,8 @@
 """A model whose process is lost is not ready, whichever of its words Triton has for that.
 
-The real Triton says one of these only if the process ends while it holds a lock, so here a server
-of gRPC says them. tests/server/engines/triton/test_outages.py has the real one.
+The real Triton says one of these only if the process ends while it holds a lock, and answers
+without an output only if it ends in a certain moment, so here a server of gRPC does so.
+tests/server/engines/triton/test_outages.py has the real one.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from server.problems import ModelNotReady
 
 
 class Lost(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc] # no types
-    """Answers each inference with an error."""
+    """Answers each inference with an error, or without words as a success that has no output."""
 
     def __init__(self, words: str) -> None:
         self._words = words
@@ -26,19 +27,23 @@ class Lost(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         request: service_pb2.ModelInferRequest,  # noqa: ARG002 - as the base
         context: grpc.aio.ServicerContext,
     ) -> service_pb2.ModelInferResponse:
-        await context.abort(grpc.StatusCode.INTERNAL, self._words)
-        raise AssertionError
+        if self._words:
+            await context.abort(grpc.StatusCode.INTERNAL, self._words)
+        return service_pb2.ModelInferResponse(model_name="m", model_version="1")
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "said"),
     [
-        "Stub process 'm_0_0' is not healthy.",
-        "Stub process is not healthy.",
-        "Failed to obtain the health mutex.",
+        *((words, words) for words in (
+            "Stub process 'm_0_0' is not healthy.",
+            "Stub process is not healthy.",
+            "Failed to obtain the health mutex.",
+        )),
+        ("", "answered without an output"),
     ],
-)
-def test_a_lost_process_is_a_model_that_is_not_ready(words: str) -> None:
+)  # fmt: skip
+def test_a_lost_process_is_a_model_that_is_not_ready(words: str, said: str) -> None:
     async def main() -> None:
         server = grpc.aio.server()
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Lost(words), server)
@@ -46,7 +51,7 @@ def test_a_lost_process_is_a_model_that_is_not_ready(words: str) -> None:
         await server.start()
         client = TritonClient(f"127.0.0.1:{port}")
         try:
-            with pytest.raises(ModelNotReady, match=words):
+            with pytest.raises(ModelNotReady, match=said):
                 await client.infer("m", [np.zeros((2, 2, 3), np.uint8)], 10.0)
         finally:
             await client.close(1.0)
