@@ -109,7 +109,8 @@ class Triton:
         """One output, float32[K], for one image uint8[H, W, 3]; raises TargetError."""
         request = _request(model, pixels, output)
         found = await self._call(self.stub.ModelInfer, request, f"{output} of {model}")
-        return np.frombuffer(found.raw_output_contents[0], np.float32)
+        row: npt.NDArray[np.float32] = _rows(found)[0]
+        return row
 
     async def _call(self, method: Any, request: object, what: str) -> Any:  # noqa: ANN401 - protobuf
         try:
@@ -155,7 +156,7 @@ class TritonTarget:
         target = cls(triton, requests, [], answers.TOLERANCE.get(precision, 1e-3))
         for request in requests:
             try:
-                target._right.append(_rows(await triton.raw_infer(request)))
+                target._right.append(_rows(_parsed(await triton.raw_infer(request))))
             except grpc.aio.AioRpcError as error:
                 raise TargetError(f"Triton at {triton.address}: {error.details()}") from None
         return target
@@ -168,9 +169,11 @@ class TritonTarget:
         if not await _done(call, PATIENCE):
             return Answered(f"no answer within {PATIENCE:.0f} s", 0)
         try:
-            rows = _rows(await call)
+            rows = _rows(_parsed(await call))
         except grpc.aio.AioRpcError as error:
             return Answered(f"{error.code().name}: {error.details()}"[:200], 0)
+        except TargetError as error:
+            return Answered(str(error), 0)
         problem = answers.wrong_rows(rows, self._right[place], self._tolerance)
         return Answered(f"wrong answer: {problem}" if problem else "")
 
@@ -203,7 +206,14 @@ def _request(
     return request
 
 
-def _rows(answer: bytes) -> answers.Probabilities:
-    response = service_pb2.ModelInferResponse.FromString(answer)
+def _parsed(answer: bytes) -> service_pb2.ModelInferResponse:
+    return service_pb2.ModelInferResponse.FromString(answer)
+
+
+def _rows(response: service_pb2.ModelInferResponse) -> answers.Probabilities:
+    """The only output, float32[N, K]; raises TargetError."""
+    if len(response.outputs) != 1 or len(response.raw_output_contents) != 1:
+        # Triton 2.51 answers so where the model's process ends while it computes.
+        raise TargetError("Triton answered without an output")
     rows = np.frombuffer(response.raw_output_contents[0], np.float32)
     return rows.reshape(tuple(response.outputs[0].shape))

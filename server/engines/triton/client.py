@@ -129,6 +129,7 @@ class TritonClient:
         request = _request(model, [image])
         request.outputs[0].parameters["classification"].int64_param = classes
         response = await self._call(self._stub.ModelInfer, request, seconds)
+        _check_names(response, (PROBABILITIES,))
         labels = [""] * classes
         for entry in _strings(response.raw_output_contents[0]):
             _value, index, *label = entry.split(":", 2)

@@ -53,6 +53,8 @@ def test_a_lost_process_is_a_model_that_is_not_ready(words: str, said: str) -> N
         try:
             with pytest.raises(ModelNotReady, match=said):
                 await client.infer("m", [np.zeros((2, 2, 3), np.uint8)], 10.0)
+            with pytest.raises(ModelNotReady, match=said):
+                await client.labels("m", np.zeros((2, 2, 3), np.uint8), 2, 10.0)
         finally:
             await client.close(1.0)
             await server.stop(None)
