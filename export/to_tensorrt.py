@@ -18,7 +18,6 @@ from ctypes import CDLL, RTLD_GLOBAL
 from pathlib import Path
 from types import ModuleType
 
-import onnx
 from rich.progress import Progress, TaskID
 
 from contracts.model_config import ConfigError, read_config
@@ -88,14 +87,15 @@ def read_source(repository: Path, name: str) -> Source:
         if not file.is_file():
             raise TensorRTError(f"{file} is missing: publish {name!r} into {repository} first")
     try:
-        max_batch_size = read_config(config).max_batch_size
+        stated = read_config(config)
     except ConfigError as error:
         raise TensorRTError(str(error)) from None
-    if max_batch_size < 1:
+    if stated.max_batch_size < 1:
         raise TensorRTError(f"{config}: expected a max_batch_size of at least 1")
-    graph = onnx.load(str(path), load_external_data=False).graph
-    size = graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    return Source(name, path, size, max_batch_size)
+    size = next((each.dims[0] for each in stated.input if each.name == INPUT and each.dims), 0)
+    if size < 1:
+        raise TensorRTError(f"{config}: expected the input {INPUT!r} with dims [ H, W, 3 ]")
+    return Source(name, path, size, stated.max_batch_size)
 
 
 def container_command(repository: Path, source: Source) -> str:

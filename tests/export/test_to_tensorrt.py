@@ -97,6 +97,9 @@ def test_what_is_not_published_is_named(published: Path, tmp_path: Path) -> None
     (tmp_path / "m" / "config.pbtxt").write_text("max_batch_size: 0")
     with pytest.raises(TensorRTError, match="max_batch_size of at least 1"):
         read_source(tmp_path, "m")
+    (tmp_path / "m" / "config.pbtxt").write_text("max_batch_size: 8")
+    with pytest.raises(TensorRTError, match=r"the input 'image' with dims \[ H, W, 3 \]"):
+        read_source(tmp_path, "m")
 
 
 def test_the_engine_is_kept_until_something_changes(
