@@ -24,6 +24,7 @@ CPU_FLAGS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16"),
     *("amx_tile", "amx_bf16", "amx_int8"),
 )
+NO_FAMILY = "not told"
 FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
@@ -94,7 +95,7 @@ def cpu_family() -> str:
     text = _read(Path("/proc/cpuinfo"))
     lines = (re.search(rf"^{key}\s*:\s*(\d+)$", text, re.M) for key in ("cpu family", "model"))
     family, model = (found[1] if found else "" for found in lines)
-    return f"family {family}, model {model}" if family and model else "not told"
+    return f"family {family}, model {model}" if family and model else NO_FAMILY
 
 
 def cpu_flags() -> str:

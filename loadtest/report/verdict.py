@@ -14,6 +14,7 @@ from loadtest.compare.points import (
     recorded_cpu_ratio,
     recorded_ratio,
 )
+from loadtest.machine.conditions import NO_FAMILY
 from loadtest.report import plots
 from loadtest.report.page import Plot, Table
 from loadtest.results import Result
@@ -211,9 +212,10 @@ def subtitle(result: Result) -> str:
 
 
 def machine(result: Result) -> str:
-    """The device that computed: the GPU, else the CPU with the best of its instructions.
+    """The device that computed: the GPU, else the CPU with what tells its generation.
 
-    Virtual machines call CPUs of several generations by one name, for example "AMD EPYC".
+    Virtual machines call CPUs of several generations by one name, for example "AMD EPYC". Older
+    results have no family, so the best of the instructions stands beside it.
     """
     stated = result["conditions"]
     if stated["gpu"] != "none":
@@ -221,7 +223,9 @@ def machine(result: Result) -> str:
     name, _, cores = stated["cpu"].rpartition(", ")
     flags = stated.get("cpu_flags", "").split(", ")
     best = next((text for flag, text in INSTRUCTIONS.items() if flag in flags), "")
-    return f"{name} ({best}), {cores}" if best else f"{name}, {cores}"
+    family = stated.get("cpu_family", NO_FAMILY)
+    told = ", ".join(each for each in (best, "" if family == NO_FAMILY else family) if each)
+    return f"{name} ({told}), {cores}" if told else f"{name}, {cores}"
 
 
 def by_machine(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -157,6 +157,19 @@ def test_cpus_that_a_virtual_machine_calls_by_one_name_are_told_apart() -> None:
     )
 
 
+def test_generations_with_the_same_instructions_are_told_apart_by_their_family() -> None:
+    conditions = {"cpu": "AMD EPYC, 2 cores", "cpu_flags": "avx2", "gpu": "none"}
+    results = [
+        {"conditions": conditions | {"cpu_family": family}}
+        for family in ("family 23, model 49", "family 25, model 1", "not told")
+    ]
+    assert list(verdict.by_machine(results)) == [
+        "AMD EPYC (AVX2, family 23, model 49), 2 cores",
+        "AMD EPYC (AVX2, family 25, model 1), 2 cores",
+        "AMD EPYC (AVX2), 2 cores",
+    ]
+
+
 def test_a_gpu_is_the_machine_where_there_is_one() -> None:
     conditions = {"cpu": "Xeon, 2 cores", "cpu_flags": "avx2", "gpu": "NVIDIA H200, driver 550"}
     result = compared(made.MIXER, made.VIT) | {"conditions": conditions | {"date": "2026-01-02"}}
