@@ -77,9 +77,10 @@ def test_concurrent_answers_equal_lone_ones_and_share_batches(
     async def settled() -> tuple[int, int]:
         """Triton counts a request after it has answered."""
         before, now = (-1, -1), counts()
-        while now != before:
-            await asyncio.sleep(0.3)
-            before, now = now, counts()
+        async with asyncio.timeout(30):
+            while now != before:
+                await asyncio.sleep(0.3)
+                before, now = now, counts()
         return now
 
     async def classify_all() -> None:
